@@ -1,0 +1,28 @@
+# Every target works in a fresh clone: it makes .venv and installs the pinned releases first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint bench builtin-model
+
+demo: .venv/.installed-report  ## evolve cache schedules for the built-in model and show what they are worth
+	$(BIN)/python -m ecad demo
+
+test: lint  ## everything that must hold before a change lands
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/.installed-dev  ## every measurement in benchmarks/, one after the other
+	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+builtin-model: .venv/.installed-dev  ## train the built-in model again from its published pictures (hours)
+	$(BIN)/python tools/build.py build
+
+# The stem is the extra of pyproject.toml that the target needs.
+.venv/.installed-%: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
+	touch $@

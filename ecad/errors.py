@@ -1,0 +1,59 @@
+"""The mistakes that a user can make: every one is an `EcadError` whose message fits one line and says how to mend it."""
+
+from __future__ import annotations
+
+import os
+
+
+class EcadError(Exception):
+    """Something the user asked for cannot be done; commands print it on one line and exit with code 2."""
+
+
+class ScheduleError(EcadError):
+    """A cache schedule is malformed or does not fit; says where, what was expected and what was found.
+
+    Args:
+        problem: one clause that names the mistake.
+        file: the file it was read from.
+        step: the step's key, as written in the file.
+        block: the block's key.
+        component: the component's key.
+        expected: what should stand there.
+        found: what stands there.
+
+    >>> print(ScheduleError("bit is not a bool", step="003", block="5", component="ff", expected="true or false", found="1"))
+    step 003, block 5, component ff: bit is not a bool: expected true or false, found 1
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: str | os.PathLike[str] | None = None,
+        step: str | None = None,
+        block: str | None = None,
+        component: str | None = None,
+        expected: str | None = None,
+        found: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.file = None if file is None else os.fspath(file)
+        self.step = step
+        self.block = block
+        self.component = component
+        self.expected = expected
+        self.found = found
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        place = ", ".join(
+            f"{kind} {key}"
+            for kind, key in (("step", self.step), ("block", self.block), ("component", self.component))
+            if key is not None
+        )
+        values = ", ".join(
+            f"{kind} {value}"
+            for kind, value in (("expected", self.expected), ("found", self.found))
+            if value is not None
+        )
+        return ": ".join(part for part in (self.file, place, self.problem, values) if part)

@@ -1,0 +1,40 @@
+"""Writing files so that no reader ever sees half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from ecad.errors import EcadError
+
+
+def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
+    """Write a whole file or leave what was there untouched.
+
+    Args:
+        path: the file; its missing parent folders are made. A symbolic link is followed.
+        data: the content; text is written as UTF-8, line ends as they are.
+
+    Raises:
+        EcadError: the file cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # Mode "x" gives the permissions that the user's umask asks for, which tempfile would not.
+            with open(temporary, "xb") as stream:
+                stream.write(data.encode("utf-8") if isinstance(data, str) else data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise EcadError(f"{os.fspath(path)}: cannot write this file: {reason}") from error

@@ -1,0 +1,23 @@
+"""What all tests share: one thread, no network, and the way to the real data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before anything imports torch or a hub client: both read these once.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+SHARED_DATA = Path(os.environ.get("ECAD_SHARED", Path(__file__).parents[2] / "shared")) / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real prompts and published schedules, which is not part of the repository."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real data at {SHARED_DATA}: set ECAD_SHARED to the folder that holds data/")
+    return SHARED_DATA
