@@ -1,4 +1,4 @@
-"""The mistakes that a user can make: every one is an `EcadError` whose message fits one line and says how to mend it."""
+"""A user's mistakes: each is an `EcadError` whose message fits one line and says how to mend it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ScheduleError(EcadError):
         expected: what should stand there.
         found: what stands there.
 
-    >>> print(ScheduleError("bit is not a bool", step="003", block="5", component="ff", expected="true or false", found="1"))
-    step 003, block 5, component ff: bit is not a bool: expected true or false, found 1
+    >>> print(ScheduleError("not a bit", step="003", block="5", component="ff", expected="true or false", found="1"))
+    step 003, block 5, component ff: not a bit: expected true or false, found 1
     """
 
     def __init__(
@@ -46,14 +46,11 @@ class ScheduleError(EcadError):
         super().__init__(self._message())
 
     def _message(self) -> str:
-        place = ", ".join(
-            f"{kind} {key}"
-            for kind, key in (("step", self.step), ("block", self.block), ("component", self.component))
-            if key is not None
-        )
-        values = ", ".join(
-            f"{kind} {value}"
-            for kind, value in (("expected", self.expected), ("found", self.found))
-            if value is not None
-        )
-        return ": ".join(part for part in (self.file, place, self.problem, values) if part)
+        place = {"step": self.step, "block": self.block, "component": self.component}
+        values = {"expected": self.expected, "found": self.found}
+        parts = [self.file, _pairs(place), self.problem, _pairs(values)]
+        return ": ".join(part for part in parts if part)
+
+
+def _pairs(fields: dict[str, str | None]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
