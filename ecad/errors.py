@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+_LONGEST = 100
+
 
 class EcadError(Exception):
     """Something the user asked for cannot be done; commands print it on one line and exit with code 2."""
@@ -36,6 +38,7 @@ class ScheduleError(EcadError):
         expected: str | None = None,
         found: str | None = None,
     ) -> None:
+        super().__init__(problem)
         self.problem = problem
         self.file = None if file is None else os.fspath(file)
         self.step = step
@@ -43,14 +46,22 @@ class ScheduleError(EcadError):
         self.component = component
         self.expected = expected
         self.found = found
-        super().__init__(self._message())
 
-    def _message(self) -> str:
-        place = {"step": self.step, "block": self.block, "component": self.component}
-        values = {"expected": self.expected, "found": self.found}
-        parts = [self.file, _pairs(place), self.problem, _pairs(values)]
-        return ": ".join(part for part in parts if part)
+    def __str__(self) -> str:
+        place = _pairs(step=self.step, block=self.block, component=self.component)
+        values = _pairs(expected=self.expected, found=self.found)
+        file = None if self.file is None else _printable(self.file)
+        return ": ".join(part for part in (file, place, _printable(self.problem), values) if part)
 
 
-def _pairs(fields: dict[str, str | None]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
+def _pairs(**fields: str | None) -> str:
+    return ", ".join(f"{name} {_clipped(_printable(text))}" for name, text in fields.items() if text is not None)
+
+
+def _printable(text: str) -> str:
+    """Keep a hostile key or file name from breaking the line or the terminal."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

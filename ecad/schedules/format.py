@@ -1,0 +1,264 @@
+"""The published JSON format of a cache schedule, read strictly and written back as it was read.
+
+The format is that of "Evolutionary Caching to Accelerate Your Off-the-Shelf Diffusion Model" (arXiv 2506.15682).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from ecad.errors import ScheduleError
+from ecad.schedules import plain
+from ecad.schedules.sites import CUSTOM_PREFIX, by_block, in_gene_order, is_numbered, is_single, numbered_blocks
+
+if TYPE_CHECKING:
+    from ecad.schedules.schedule import CacheSchedule
+
+Block = dict[str, JsonValue]
+Step = dict[str, Block]
+Object = Annotated[dict[str, JsonValue], Field(default_factory=dict)]
+# Far above any model, and low enough that a nonsense number is refused before anything is built from it.
+Count = Annotated[int, Field(ge=0, le=99_999)]
+
+
+class _Strict(BaseModel):
+    # Keys that nobody knows yet are kept: a newer or foreign tool wrote them for a reason.
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _CacheSchedule(_Strict):
+    num_blocks: Count
+    num_single_blocks: Count = 0
+    num_inference_steps: Annotated[Count, Field(ge=1)]
+    name: str
+    attributes: Object
+    schedule: dict[str, dict[str, Block]]
+
+
+class _Document(_Strict):
+    cache_schedule: _CacheSchedule
+    config: Object
+    metrics: Object
+
+
+class _CustomCompute(_Strict):
+    name: str
+    kwargs: dict[str, JsonValue]
+
+
+def parse(text: str) -> Any:
+    """JSON text as Python values; raises ScheduleError if it is not JSON. Faults of content are left to `read`."""
+    if not text.strip():
+        raise ScheduleError("the file is empty", expected="a cache schedule as JSON")
+    try:
+        return json.loads(text, object_pairs_hook=plain.unique_object)
+    except json.JSONDecodeError as error:
+        where = f"{error.msg} at line {error.lineno}, column {error.colno}"
+        raise ScheduleError("not JSON", expected="a cache schedule as JSON", found=where) from None
+    except (ValueError, RecursionError) as error:
+        raise ScheduleError("not readable as JSON", found=str(error)) from None
+
+
+def read(document: object) -> dict[str, Any]:
+    """The fields of a CacheSchedule from a parsed schedule file.
+
+    Args:
+        document: the file's JSON value.
+
+    Raises:
+        ScheduleError: anything is missing, superfluous or of the wrong kind.
+    """
+    plain.check(document)
+    if isinstance(document, dict):
+        _refuse_dit_schedule(document)
+    try:
+        model = _Document.model_validate(document)
+    except ValidationError as error:
+        raise _fault(error, ()) from None
+    table = model.cache_schedule
+    steps = _ordered_steps(table)
+    layout = _expected_blocks(table, steps)
+    for key, step in steps.items():
+        _check_step(key, step, layout)
+    sites = tuple((block, component) for block, components in layout.items() for component in components)
+    bits = np.array([[step[block][component] for block, component in sites] for step in steps.values()], dtype=bool)
+    return {
+        "recompute": bits[: table.num_inference_steps],
+        "spare": bits[table.num_inference_steps :],
+        "sites": sites,
+        "name": table.name,
+        "config": model.config,
+        "metrics": model.metrics,
+        "attributes": table.attributes,
+        "custom_compute": {
+            (i, block, key): value
+            for i, step in enumerate(steps.values())
+            for block, cells in step.items()
+            for key, value in cells.items()
+            if key.startswith(CUSTOM_PREFIX)
+        },
+        "skeleton": _skeleton(document, model),
+    }
+
+
+def check_custom_compute(value: object, step: str, block: str, key: str) -> None:
+    """Raise ScheduleError unless a custom_compute_* entry is what the format says: {name, kwargs}."""
+    path = ("cache_schedule", "schedule", step, block, key)
+    try:
+        _CustomCompute.model_validate(value)
+    except ValidationError as error:
+        raise _fault(error, path) from None
+
+
+def write(schedule: CacheSchedule) -> dict[str, Any]:
+    """The JSON value of a schedule's file: known keys where the file it came from had them, unknown ones kept."""
+    blocks = [block for block, _ in by_block(schedule.sites)]
+    num_single = sum(map(is_single, blocks))
+    table = {
+        "num_blocks": len(blocks) - num_single,
+        "num_single_blocks": num_single,
+        "num_inference_steps": schedule.num_steps,
+        "name": schedule.name,
+        "attributes": plain.thaw(schedule.attributes),
+        "schedule": _steps(schedule),
+    }
+    values = {
+        "cache_schedule": _fill(schedule.skeleton.get("cache_schedule", _EMPTY_TABLE), table),
+        "config": plain.thaw(schedule.config),
+        "metrics": plain.thaw(schedule.metrics),
+    }
+    return _fill(schedule.skeleton or _EMPTY_DOCUMENT, values)
+
+
+_EMPTY_TABLE = dict.fromkeys(("num_blocks", "num_inference_steps", "name", "attributes", "schedule"))
+_EMPTY_DOCUMENT = dict.fromkeys(("cache_schedule", "config", "metrics"))
+
+
+def _fill(skeleton: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Put the values in the skeleton's places; those it has no place for follow, unless they say nothing."""
+    placed = {key: values[key] if key in values else plain.thaw(other) for key, other in skeleton.items()}
+    return placed | {key: value for key, value in values.items() if key not in placed and value}
+
+
+def _skeleton(document: Any, model: _Document) -> dict[str, Any]:
+    """The document without what the other fields hold: its key order and its unknown keys."""
+    table = document["cache_schedule"]
+    skeleton = {key: None if key in type(model).model_fields else value for key, value in document.items()}
+    known = type(model.cache_schedule).model_fields
+    skeleton["cache_schedule"] = {key: None if key in known else value for key, value in table.items()}
+    return skeleton
+
+
+def _steps(schedule: CacheSchedule) -> dict[str, Step]:
+    custom: dict[tuple[int, str], Block] = {}
+    for (i, block, key), value in schedule.custom_compute.items():
+        custom.setdefault((i, block), {})[key] = plain.thaw(value)
+    blocks = by_block(schedule.sites)
+    steps: dict[str, Step] = {}
+    for i, row in enumerate(chain(schedule.recompute.tolist(), schedule.spare.tolist())):
+        bits = iter(row)
+        steps[f"{i:03d}"] = {
+            block: {component: next(bits) for component in components} | custom.get((i, block), {})
+            for block, components in blocks
+        }
+    return steps
+
+
+def _refuse_dit_schedule(document: Mapping[str, Any]) -> None:
+    inner = document.get("cache_schedule")
+    if "dit_schedule" in document or (isinstance(inner, dict) and "dit_schedule" in inner):
+        raise ScheduleError(
+            "the file holds a dit_schedule (a graph of blocks), which ecad does not run",
+            expected="a cache_schedule",
+            found="a dit_schedule",
+        )
+
+
+def _fault(error: ValidationError, path: tuple[str | int, ...]) -> ScheduleError:
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = (*path, *first["loc"])
+    if first["type"] == "missing":
+        return plain.fault("missing", place, expected="a value", found="nothing")
+    expected = first["msg"].removeprefix("Input should be ")
+    return plain.fault("wrong kind of value", place, expected=expected, found=plain.show(first["input"]))
+
+
+def _ordered_steps(table: _CacheSchedule) -> dict[str, Step]:
+    """The steps in order, whatever the file's; rows past num_inference_steps are legal (published files have some)."""
+    found = f"{len(table.schedule)} steps"
+    keys = [f"{i:03d}" for i in range(max(table.num_inference_steps, len(table.schedule)))]
+    for key in keys[: table.num_inference_steps]:
+        if key not in table.schedule:
+            expected = f"{table.num_inference_steps} steps (num_inference_steps), {keys[0]} and on"
+            raise ScheduleError("the step is missing", step=key, expected=expected, found=found)
+    for key in table.schedule:
+        if key not in keys:
+            raise ScheduleError("not a step's key", step=key, expected=f"{keys[0]} to {keys[-1]}", found=found)
+    return {key: table.schedule[key] for key in keys}
+
+
+def _expected_blocks(table: _CacheSchedule, steps: Mapping[str, Step]) -> dict[str, list[str]]:
+    """Each block's components, in gene order: what most steps have, so that the odd one out is the one blamed."""
+    shapes = [{block: _bits(cells) for block, cells in step.items()} for step in steps.values()]
+    usual = shapes[_commonest(tuple(shape.items()) for shape in shapes)]
+    if not any(map(is_numbered, usual)):
+        if len(usual) != table.num_blocks + table.num_single_blocks:
+            expected = f"{table.num_blocks + table.num_single_blocks} blocks (num_blocks)"
+            raise ScheduleError("wrong number of blocks", expected=expected, found=f"{len(usual)} blocks")
+        return {block: list(components) for block, components in usual.items()}
+    expected_blocks = {}
+    for single, count in ((False, table.num_blocks), (True, table.num_single_blocks)):
+        cells = [components for shape in shapes for block, components in shape.items() if is_single(block) is single]
+        components = in_gene_order(cells[_commonest(cells)]) if cells else []
+        keys = numbered_blocks(0, count) if single else numbered_blocks(count)
+        expected_blocks.update(dict.fromkeys(keys, components))
+    return expected_blocks
+
+
+def _bits(cells: Block) -> tuple[str, ...]:
+    return tuple(key for key in cells if not key.startswith(CUSTOM_PREFIX))
+
+
+def _commonest(shapes: Iterable[Any]) -> int:
+    """The index of the first of the most frequent shapes."""
+    indexed = list(shapes)
+    return indexed.index(Counter(indexed).most_common(1)[0][0])
+
+
+def _check_step(step: str, blocks: Step, expected: Mapping[str, list[str]]) -> None:
+    for block in chain(expected, blocks):
+        if block not in blocks or block not in expected:
+            problem = "the block is missing" if block in expected else "not a block of this schedule"
+            names = list(expected)
+            wanted = f"{len(names)} blocks ({names[0]} to {names[-1]})" if names else "no blocks"
+            raise ScheduleError(problem, step=step, block=block, expected=wanted, found=f"{len(blocks)} blocks")
+    for block, components in expected.items():
+        cells = blocks[block]
+        for component in chain(components, _bits(cells)):
+            if component not in cells or component not in components:
+                problem = "the component is missing" if component in components else "not a component of this block"
+                raise ScheduleError(
+                    problem,
+                    step=step,
+                    block=block,
+                    component=component,
+                    expected=", ".join(components) or "no components",
+                    found=", ".join(_bits(cells)) or "none",
+                )
+        for component in components:
+            if not isinstance(cells[component], bool):
+                raise ScheduleError(
+                    "not a bit",
+                    step=step,
+                    block=block,
+                    component=component,
+                    expected="true (recompute) or false (reuse)",
+                    found=plain.show(cells[component]),
+                )

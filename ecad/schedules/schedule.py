@@ -1,0 +1,232 @@
+"""CacheSchedule: at which denoising step which component of which block recomputes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ecad.errors import ScheduleError
+from ecad.files import write_atomic
+from ecad.schedules import format as file_format
+from ecad.schedules import plain
+from ecad.schedules.sites import CUSTOM_PREFIX, Sites, check_sites
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+Bits = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CacheSchedule:
+    """An immutable table of bits: True recomputes a component at a step, False reuses its last output.
+
+    Two schedules are equal, and hash alike, if their content is: bits, sites, name and everything a file of it holds.
+
+    Args:
+        recompute: bool (steps, sites); copied, then read-only.
+        sites: one (block, component) pair a column, in gene order; a block's components stand together.
+        name: what people call it.
+        config: how images are made with it: height and width in pixels, guidance_scale, weights. JSON values.
+        metrics: what was measured of it: total_macs, latency in ms an image. JSON values.
+        attributes: how it was made. JSON values.
+        custom_compute: {(step, block, "custom_compute_attn"): {"name": ..., "kwargs": {...}}}, which a published file
+            may carry beside a block's bits, kept as data; steps count on into `spare`.
+        spare: bool (rows, sites), rows that a file holds past its number of steps.
+        skeleton: a file's own order of keys, and keys that ecad does not know, so that it is written as it was read.
+
+    Raises:
+        ScheduleError: shapes, kinds or names that do not go together.
+
+    >>> schedule = CacheSchedule([[True, True], [False, True]], sites=(("0", "attn1"), ("0", "ff")), name="tiny")
+    >>> schedule
+    CacheSchedule('tiny', 2 steps × 2 sites, 75.0% recomputed)
+    >>> schedule == CacheSchedule.from_json(schedule.to_json())
+    True
+    """
+
+    recompute: Bits
+    sites: Sites
+    name: str = "unnamed"
+    config: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    custom_compute: Mapping[tuple[int, str, str], Mapping[str, Any]] = field(default_factory=dict)
+    spare: Bits = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
+    skeleton: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        sites = check_sites(self.sites)
+        recompute = _bit_table(self.recompute, len(sites))
+        if not len(recompute):
+            raise ScheduleError("no steps", expected="at least one step", found="none")
+        spare = _bit_table(self.spare, len(sites)) if len(self.spare) else recompute[:0]
+        if not isinstance(self.name, str):
+            raise ScheduleError("the name is not text", expected="text", found=plain.show(self.name))
+        _check_custom_compute(self.custom_compute, len(recompute) + len(spare), {block for block, _ in sites})
+        values: dict[str, Any] = {key: plain.frozen(getattr(self, key), (key,)) for key in _OBJECTS}
+        values |= {"recompute": recompute, "sites": sites, "spare": spare}
+        values["custom_compute"] = plain.freeze(self.custom_compute)
+        for key, value in values.items():
+            object.__setattr__(self, key, value)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> CacheSchedule:
+        """Read a schedule file.
+
+        Raises:
+            ScheduleError: it cannot be read or is malformed; says which step, block and component, what was expected
+                and what was found.
+        """
+        try:
+            return cls.from_json(file_format.parse(Path(path).read_bytes().decode("utf-8-sig")))
+        except ScheduleError as error:
+            error.file = os.fspath(path)
+            raise
+        except UnicodeDecodeError as error:
+            found = f"byte 0x{error.object[error.start]:02x} at {error.start}"
+            raise ScheduleError("not text", file=path, expected="JSON in UTF-8", found=found) from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ScheduleError("cannot be read", file=path, expected="a schedule file", found=reason) from None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the schedule file, whole or not at all; raises EcadError if it cannot be written."""
+        write_atomic(path, json.dumps(self.to_json(), indent=4, allow_nan=False) + "\n")
+
+    @classmethod
+    def from_json(cls, document: object) -> CacheSchedule:
+        """The schedule that a parsed schedule file holds; raises ScheduleError for anything malformed."""
+        return cls(**file_format.read(document))
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON value of its file, for `json.dumps`."""
+        return file_format.write(self)
+
+    @classmethod
+    def from_bits(cls, bits: npt.ArrayLike, sites: Iterable[Sequence[str]], **rest: Any) -> CacheSchedule:
+        """A schedule from one row of genes.
+
+        Args:
+            bits: bool (steps * sites,), step-major.
+            sites: the columns.
+            **rest: further fields of the schedule.
+
+        >>> CacheSchedule.from_bits([True, False, True], [("0", "ff")]).num_steps
+        3
+        """
+        checked = check_sites(sites)
+        genes = np.asarray(bits)
+        if genes.ndim != 1 or genes.size % len(checked):
+            expected = f"one row of genes, a multiple of {len(checked)} sites"
+            raise ScheduleError("genes do not fit the sites", expected=expected, found=f"shape {genes.shape}")
+        return cls(genes.reshape(-1, len(checked)), checked, **rest)
+
+    def to_bits(self) -> Bits:
+        """Its genes: bool (steps * sites,), step-major; a copy."""
+        return self.recompute.flatten()
+
+    def replace(self, **changes: Any) -> CacheSchedule:
+        """A copy with other fields.
+
+        Other bits or sites drop the metrics and attributes, which described the old ones, unless those are given too.
+        """
+        same_bits = np.array_equal(changes.get("recompute", self.recompute), self.recompute)
+        same_sites = tuple(changes.get("sites", self.sites)) == self.sites
+        if not (same_bits and same_sites):
+            changes = {"metrics": {}, "attributes": {}} | changes
+        return replace(self, **changes)
+
+    @property
+    def num_steps(self) -> int:
+        """Rows of the denoising loop."""
+        return len(self.recompute)
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Block keys in gene order."""
+        return tuple(dict.fromkeys(block for block, _ in self.sites))
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The names of all components, each once, in gene order."""
+        return tuple(dict.fromkeys(component for _, component in self.sites))
+
+    @property
+    def share_recomputed(self) -> float:
+        """The share of bits that say recompute, 0 to 1."""
+        return float(self.recompute.mean())
+
+    def show(self, width: int = 80, by_component: bool = False) -> str:
+        """A heat map as plain text: steps across, blocks down, the darker the more is recomputed.
+
+        Args:
+            width: columns of the terminal.
+            by_component: one map a component, not one of all together.
+        """
+        from ecad.schedules.text import heat_map
+
+        return heat_map(self, width, by_component).plain
+
+    def __rich__(self) -> Text:
+        from ecad.schedules.text import heat_map
+
+        return heat_map(self)
+
+    @cached_property
+    def _content(self) -> tuple[Sites, str]:
+        document = self.to_json()
+        for part in (document, document["cache_schedule"]):
+            # Left out and empty say the same.
+            for key in ("config", "metrics", "attributes", "num_single_blocks"):
+                if not part.get(key, True):
+                    del part[key]
+        return self.sites, json.dumps(document, sort_keys=True)
+
+    def __eq__(self, other: object) -> bool:
+        return self._content == other._content if isinstance(other, CacheSchedule) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+    def __repr__(self) -> str:
+        table = f"{self.num_steps} steps × {len(self.sites)} sites"
+        return f"CacheSchedule({self.name!r}, {table}, {self.share_recomputed:.1%} recomputed)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Read-only mappings cannot be copied or sent to another process; the file's own form can.
+        return CacheSchedule.from_json, (self.to_json(),)
+
+
+_OBJECTS = ("config", "metrics", "attributes", "skeleton")
+
+
+def _bit_table(values: npt.ArrayLike, num_sites: int) -> Bits:
+    """A read-only copy, bool (steps, sites)."""
+    expected = f"bool (steps, {num_sites} sites)"
+    try:
+        table = np.array(values)
+    except ValueError:
+        raise ScheduleError("not a table of bits", expected=expected, found="rows of different lengths") from None
+    if table.dtype != np.bool_ or table.ndim != 2 or table.shape[1] != num_sites:
+        raise ScheduleError("not a table of bits", expected=expected, found=f"{table.dtype} {table.shape}")
+    table.setflags(write=False)
+    return table
+
+
+def _check_custom_compute(entries: Mapping[tuple[int, str, str], Any], num_rows: int, blocks: set[str]) -> None:
+    for (step, block, key), entry in entries.items():
+        if not 0 <= step < num_rows or block not in blocks or not key.startswith(CUSTOM_PREFIX):
+            expected = f"{CUSTOM_PREFIX}* of one of {num_rows} steps and {len(blocks)} blocks"
+            raise ScheduleError(
+                "no place for this entry", expected=expected, found=f"step {step}, block {block}, {key}"
+            )
+        file_format.check_custom_compute(entry, f"{step:03d}", block, key)
