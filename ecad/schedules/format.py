@@ -130,7 +130,7 @@ def write(schedule: CacheSchedule) -> dict[str, Any]:
         "schedule": _steps(schedule),
     }
     values = {
-        "cache_schedule": _fill(schedule.skeleton.get("cache_schedule", _EMPTY_TABLE), table),
+        "cache_schedule": _fill(schedule.skeleton.get("cache_schedule") or _EMPTY_TABLE, table),
         "config": plain.thaw(schedule.config),
         "metrics": plain.thaw(schedule.metrics),
     }
@@ -186,7 +186,8 @@ def _fault(error: ValidationError, path: tuple[str | int, ...]) -> ScheduleError
     place = (*path, *first["loc"])
     if first["type"] == "missing":
         return plain.fault("missing", place, expected="a value", found="nothing")
-    expected = first["msg"].removeprefix("Input should be ")
+    is_object = first["type"] in ("dict_type", "model_type")
+    expected = "an object" if is_object else first["msg"].removeprefix("Input should be ")
     return plain.fault("wrong kind of value", place, expected=expected, found=plain.show(first["input"]))
 
 

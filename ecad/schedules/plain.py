@@ -43,7 +43,7 @@ def check(value: object, path: tuple[str | int, ...] = ()) -> None:
         raise fault("the key appears twice", (*path, value.key), expected="one value")
     if isinstance(value, Mapping):
         for key, item in value.items():
-            if not isinstance(key, str):
+            if not _is_text(key):
                 raise fault("not a key of a JSON object", path, expected="text", found=show(key))
             check(item, (*path, key))
     elif isinstance(value, (list, tuple)):
@@ -51,9 +51,14 @@ def check(value: object, path: tuple[str | int, ...] = ()) -> None:
             check(item, (*path, i))
     elif isinstance(value, float) and not math.isfinite(value):
         raise fault("not a finite number", path, expected="a number that JSON can hold", found=repr(float(value)))
-    elif not (value is None or isinstance(value, (int, float, str))):
+    elif not (value is None or isinstance(value, (int, float)) or _is_text(value)):
         expected = "an object, list, text, number, true, false or null"
         raise fault("not a JSON value", path, expected=expected, found=type(value).__name__)
+
+
+def _is_text(value: object) -> bool:
+    """Lone surrogates, which JSON can escape but UTF-8 cannot write, are not text."""
+    return isinstance(value, str) and (value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value))
 
 
 def fault(

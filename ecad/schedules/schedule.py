@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from ecad.schedules import plain
 from ecad.schedules.sites import CUSTOM_PREFIX, Sites, check_sites
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
     from rich.text import Text
 
 Bits = npt.NDArray[np.bool_]
@@ -69,8 +70,8 @@ class CacheSchedule:
         if not len(recompute):
             raise ScheduleError("no steps", expected="at least one step", found="none")
         spare = _bit_table(self.spare, len(sites)) if len(self.spare) else recompute[:0]
-        if not isinstance(self.name, str):
-            raise ScheduleError("the name is not text", expected="text", found=plain.show(self.name))
+        if not isinstance(self.name, str) or not self.name.isprintable():
+            raise ScheduleError("not a name", expected="one line of text", found=plain.show(self.name))
         _check_custom_compute(self.custom_compute, len(recompute) + len(spare), {block for block, _ in sites})
         values: dict[str, Any] = {key: plain.frozen(getattr(self, key), (key,)) for key in _OBJECTS}
         values |= {"recompute": recompute, "sites": sites, "spare": spare}
@@ -176,10 +177,10 @@ class CacheSchedule:
 
         return heat_map(self, width, by_component).plain
 
-    def __rich__(self) -> Text:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         from ecad.schedules.text import heat_map
 
-        return heat_map(self)
+        yield heat_map(self, options.max_width)
 
     @cached_property
     def _content(self) -> tuple[Sites, str]:

@@ -82,8 +82,8 @@ def check_sites(sites: Iterable[Sequence[str]]) -> Sites:
     if not pairs:
         raise ScheduleError("no sites", expected="at least one (block, component) pair", found="none")
     for pair in pairs:
-        if len(pair) != 2 or not all(isinstance(name, str) and name for name in pair):
-            raise ScheduleError("not a site", expected="a (block, component) pair of names", found=repr(pair))
+        if len(pair) != 2 or not all(isinstance(name, str) and name and name.isprintable() for name in pair):
+            raise ScheduleError("not a site", expected="a pair of printable names (block, component)", found=repr(pair))
         if pair[1].startswith(CUSTOM_PREFIX):
             raise ScheduleError(f"{CUSTOM_PREFIX}* is no component", block=pair[0], component=pair[1])
     checked: Sites = tuple((block, component) for block, component in pairs)

@@ -30,15 +30,16 @@ def heat_map(schedule: CacheSchedule, width: int = 80, by_component: bool = Fals
 
     >>> from ecad.schedules import heuristics, pixart_sites
     >>> print(heat_map(heuristics.every_n(pixart_sites(2), 6, 3, ["attn1", "ff"]), width=60).plain)
-    every_3_attn1_ff: 6 steps × 2 blocks, 6 sites, 55.6% recomputed
+    every_3_attn1_ff
+    6 steps × 2 blocks, 36 bits, 55.6% recomputed
         0  1  2  3  4  5
       0 ███░░░░░░███░░░░░░  56%
       1 ███░░░░░░███░░░░░░  56%
     all ███░░░░░░███░░░░░░  56%
     recomputed: · none  ░ few  ▒ half  ▓ most  █ all
     """
-    table = f"{schedule.num_steps} steps × {len(schedule.blocks)} blocks, {len(schedule.sites)} sites"
-    text = Text(f"{schedule.name}: {table}, {schedule.share_recomputed:.1%} recomputed\n", no_wrap=True)
+    table = f"{schedule.num_steps} steps × {len(schedule.blocks)} blocks, {schedule.recompute.size} bits"
+    text = Text(f"{schedule.name}\n{table}, {schedule.share_recomputed:.1%} recomputed\n", no_wrap=True)
     for labels, panels in _by_component(schedule) if by_component else _together(schedule):
         _append_panels(text, labels, panels, width)
     text.append("recomputed:")
@@ -82,22 +83,21 @@ def _append_panels(text: Text, labels: Sequence[str], panels: dict[str, Shares],
         line = titles[first : first + beside]
         for heading in (line, [ruler] * len(line)):
             if any(heading):
-                text.append(
-                    (" " * margin + " " + "  ".join(part.ljust(panel_width) for part in heading)).rstrip() + "\n"
-                )
+                row = "  ".join(part.ljust(panel_width) for part in heading)
+                text.append(f"{'':{margin}} {row}".rstrip() + "\n")
         for i, label in enumerate(shown):
-            text.append(label.rjust(margin))
+            gap = f"{label:>{margin}} "
             for title in line:
-                _append_row(text, panels[title][i], columns, cell, panel_width)
+                text.append(gap)
+                _append_row(text, panels[title][i], columns, cell)
+                gap = " " * (panel_width - cell * len(columns) + 2)
             text.append(f" {panels[''][i].mean():4.0%}\n" if "" in panels else "\n")
 
 
-def _append_row(text: Text, shares: Shares, columns: Sequence[npt.NDArray[np.intp]], cell: int, width: int) -> None:
-    text.append(" ")
+def _append_row(text: Text, shares: Shares, columns: Sequence[npt.NDArray[np.intp]], cell: int) -> None:
     for column in columns:
         glyph, style = _SHADES[_shade(float(shares[column].mean()))]
         text.append(glyph * cell, style)
-    text.append(" " * (width - cell * len(columns) + 1))
 
 
 def _shade(share: float) -> int:
@@ -113,4 +113,4 @@ def _ruler(steps: Sequence[int], cell: int) -> str:
     line = ""
     for i in range(0, len(steps), every):
         line = line.ljust(i * cell) + str(steps[i])
-    return line.ljust(len(steps) * cell)
+    return line.ljust(len(steps) * cell)[: len(steps) * cell]

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import copy
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ecad import CacheSchedule, EcadError, ScheduleError
+from ecad.schedules import heuristics, pixart_sites
+
+SITES = pixart_sites(2)
+
+
+@pytest.fixture
+def schedule() -> CacheSchedule:
+    bits = np.arange(18).reshape(3, 6) % 4 > 0
+    return CacheSchedule(
+        bits,
+        SITES,
+        name="some",
+        config={"pipeline": {"name": "p", "kwargs": {"steps": [1, 2]}}},
+        metrics={"total_macs": 1},
+        attributes={"n": 2},
+    )
+
+
+def test_nothing_of_it_can_change(schedule: CacheSchedule) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        schedule.recompute[0, 0] = True
+    with pytest.raises(AttributeError):
+        schedule.name = "other"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        schedule.config["height"] = 1  # type: ignore[index]
+    with pytest.raises(TypeError):
+        schedule.config["pipeline"]["kwargs"]["steps"][0] = 5
+
+
+def test_what_it_was_made_from_can_change_later() -> None:
+    bits, config = np.ones((1, 6), dtype=bool), {"a": [1]}
+    schedule = CacheSchedule(bits, SITES, config=config)
+    bits[:] = False
+    config["a"].append(2)
+    assert schedule.recompute.all()
+    assert schedule.to_json()["config"] == {"a": [1]}
+    schedule.to_json()["config"]["a"].append(3)
+    assert schedule.to_json()["config"] == {"a": [1]}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recompute": np.ones((3, 6), dtype=bool), "metrics": {"total_macs": 1}, "attributes": {"n": 2}},
+        {"name": "other"},
+        {"config": {}},
+        {"metrics": {"total_macs": 1.0}},
+        {"attributes": {"n": True}},
+        {"spare": np.ones((1, 6), dtype=bool)},
+        {"custom_compute": {(0, "0", "custom_compute_ff"): {"name": "x", "kwargs": {}}}},
+        {"skeleton": {"cache_schedule": None, "by": "someone"}},
+    ],
+)
+def test_equal_means_equal_content(schedule: CacheSchedule, changes: dict[str, Any]) -> None:
+    same = schedule.replace(recompute=schedule.recompute.copy())
+    assert schedule == same
+    assert hash(schedule) == hash(same)
+    assert schedule != schedule.replace(**changes)
+    assert schedule != "some"
+
+
+def test_order_of_named_sites_is_content() -> None:
+    first, second = (CacheSchedule([[True, True]], sites) for sites in (named("a", "b"), named("b", "a")))
+    assert first != second
+
+
+def named(*blocks: str) -> tuple[tuple[str, str], ...]:
+    return tuple((block, "attn") for block in blocks)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy], ids=["copy", "deepcopy"])
+def test_copies_equal(schedule: CacheSchedule, copied: Any) -> None:
+    again = copied(schedule)
+    assert again == schedule
+    assert json.dumps(again.to_json()) == json.dumps(schedule.to_json())
+
+
+def test_bits_are_step_major(schedule: CacheSchedule) -> None:
+    bits = schedule.to_bits()
+    assert bits.dtype == np.bool_
+    assert bits.tolist() == [i % 4 > 0 for i in range(18)]
+    bits[:] = False
+    assert schedule.recompute.any()
+    again = CacheSchedule.from_bits(schedule.to_bits(), SITES, name="again")
+    assert np.array_equal(again.recompute, schedule.recompute)
+    assert again.name == "again"
+
+
+@pytest.mark.parametrize(
+    "bits", [np.ones(7, dtype=bool), np.ones((3, 6), dtype=bool), np.ones(6), np.ones(0, dtype=bool)]
+)
+def test_bits_that_do_not_fit(bits: np.ndarray) -> None:
+    with pytest.raises(ScheduleError):
+        CacheSchedule.from_bits(bits, SITES)
+
+
+def test_replaced_bits_lose_what_was_measured_of_the_old_ones(schedule: CacheSchedule) -> None:
+    other = schedule.replace(recompute=~schedule.recompute)
+    assert (other.metrics, other.attributes, other.name, other.config) == ({}, {}, "some", schedule.config)
+    assert schedule.replace(recompute=schedule.recompute, name="x").metrics == {"total_macs": 1}
+    assert schedule.replace(recompute=~schedule.recompute, metrics={"total_macs": 2}).metrics == {"total_macs": 2}
+    assert schedule.replace(recompute=np.ones((1, 2), dtype=bool), sites=named("a", "b")).blocks == ("a", "b")
+
+
+def test_what_it_tells_of_itself(schedule: CacheSchedule) -> None:
+    assert schedule.num_steps == 3
+    assert schedule.blocks == ("0", "1")
+    assert schedule.components == ("attn1", "attn2", "ff")
+    assert schedule.share_recomputed == 13 / 18
+    assert repr(schedule) == "CacheSchedule('some', 3 steps × 6 sites, 72.2% recomputed)"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"recompute": np.ones((2, 6))}, r"expected bool \(steps, 6 sites\), found float64 \(2, 6\)"),
+        ({"recompute": np.ones((2, 6), dtype=int)}, "found int64"),
+        ({"recompute": np.ones((2, 5), dtype=bool)}, r"found bool \(2, 5\)"),
+        ({"recompute": np.ones(6, dtype=bool)}, r"found bool \(6,\)"),
+        ({"recompute": np.ones((0, 6), dtype=bool)}, "no steps: expected at least one step, found none"),
+        ({"recompute": [[True] * 6, [True] * 5]}, "found rows of different lengths"),
+        ({"recompute": "yes"}, "not a table of bits"),
+        ({"spare": np.ones((1, 5), dtype=bool)}, r"found bool \(1, 5\)"),
+        ({"sites": ()}, "no sites"),
+        ({"name": 5}, "not a name: expected one line of text, found 5"),
+        ({"name": "two\nlines"}, "not a name"),
+        ({"config": []}, "config: not an object"),
+        ({"metrics": {"avg": float("nan")}}, "metrics.avg: not a finite number"),
+        ({"attributes": {"who": {1, 2}}}, "attributes.who: not a JSON value: .*found set"),
+        ({"custom_compute": {(3, "0", "custom_compute_ff"): {}}}, "no place for this entry: .*found step 3, block 0"),
+        ({"custom_compute": {(0, "2", "custom_compute_ff"): {}}}, "no place for this entry"),
+        ({"custom_compute": {(0, "0", "attn1"): {"name": "x", "kwargs": {}}}}, "no place for this entry"),
+        ({"custom_compute": {(1, "0", "custom_compute_ff"): {"name": "x"}}}, "step 001, block 0, .*kwargs: missing"),
+    ],
+)
+def test_refuses_fields_that_do_not_go_together(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ScheduleError, match=words):
+        CacheSchedule(**{"recompute": np.ones((3, 6), dtype=bool), "sites": SITES} | fields)
+
+
+def test_saving_over_a_file_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "new" / "folder" / "s.json"
+    first = heuristics.none(SITES, 2)
+    first.save(file)
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(EcadError, match=r"s\.json: cannot write this file: No space left on device"):
+        heuristics.every_n(SITES, 2, 2).save(file)
+    assert CacheSchedule.load(file) == first
+    assert [path.name for path in file.parent.iterdir()] == ["s.json"]
