@@ -1,0 +1,61 @@
+"""What all commands share: how they end, how they fail, how they show progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Optional, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ecad.errors import EcadError
+
+T = TypeVar("T")
+
+Weights = Annotated[Optional[str], typer.Option(help="Hub id or local folder of the pipeline to use instead.")]
+ImageGeneratorOption = Annotated[str, typer.Option(help="Name of the image generator; `ecad models` lists them.")]
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def main(command: Callable[..., None] | typer.Typer) -> None:
+    """Run a command; a user's mistake is one line on stderr and exit code 2, an interruption exit code 130."""
+    # A progress bar for a model that loads in a blink only hides our own.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    app = command if isinstance(command, typer.Typer) else _single(command)
+    try:
+        sys.exit(typer.main.get_command(app).main(standalone_mode=False) or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        print("ecad: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        # Wrong flags: typer keeps the class of these errors to itself, but they all can say what they are.
+        message = getattr(error, "format_message", None)
+        if not isinstance(error, EcadError) and message is None:
+            raise
+        print(f"ecad: {' '.join((message() if message else str(error)).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _single(command: Callable[..., None]) -> typer.Typer:
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command()(command)
+    return app
+
+
+def bar(items: Iterable[T], label: str, hidden: bool = False) -> Iterable[T]:
+    """Iterate with a progress bar that shows a rate and an estimate."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=errors, disable=hidden) as progress:
+        yield from progress.track(items, description=label)
+
+
+def finish(result: dict[str, Any], line: str, as_json: bool) -> None:
+    """Print a result: as JSON for programs, as one line for people."""
+    print(json.dumps(result, indent=1) if as_json else line)

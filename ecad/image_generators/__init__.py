@@ -1,0 +1,7 @@
+"""Registered image generators: a name, a diffusers pipeline, text embeddings, images."""
+
+from ecad.image_generators.generator import ImageGenerator
+from ecad.image_generators.registry import get_image_generator, image_generators
+from ecad.image_generators.text import PromptEmbeds
+
+__all__ = ["ImageGenerator", "PromptEmbeds", "get_image_generator", "image_generators"]

@@ -1,0 +1,94 @@
+"""A loaded pipeline that makes the same image for the same prompt, seed and schedule, whatever else is in the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ecad.cost.architectures import Architecture
+from ecad.errors import EcadError
+from ecad.image_generators.text import PromptEmbeds
+from ecad.runtime.cache import cached
+from ecad.schedules import CacheSchedule
+
+
+@dataclass(frozen=True)
+class ImageGenerator:
+    """A diffusers pipeline with the settings it is used at.
+
+    Args:
+        name: the registered name.
+        pipe: the loaded pipeline.
+        architecture: sizes and denoiser configuration, for its cost.
+        steps: denoising steps.
+        guidance_scale: strength of the prompt.
+        encode_prompts: (pipe, prompts, tokens) -> PromptEmbeds.
+        pipeline_inputs: PromptEmbeds -> the pipeline's keyword arguments.
+        call: further keyword arguments of every call of the pipeline.
+        max_tokens: longer prompts are cut here.
+    """
+
+    name: str
+    pipe: Any
+    architecture: Architecture
+    steps: int
+    guidance_scale: float
+    encode_prompts: Callable[[Any, Sequence[str], int], PromptEmbeds]
+    pipeline_inputs: Callable[[PromptEmbeds], dict[str, Tensor | None]]
+    call: dict[str, Any]
+    max_tokens: int
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> PromptEmbeds:
+        """The text embeddings of some prompts, one entry a prompt."""
+        return self.encode_prompts(self.pipe, prompts, self.max_tokens)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        embeds: PromptEmbeds,
+        seeds: Sequence[int],
+        schedule: CacheSchedule | None = None,
+        *,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> np.ndarray:
+        """Images of a batch of prompts.
+
+        Args:
+            embeds: one entry an image.
+            seeds: one an image; its noise comes from a generator of its own, so it does not depend on the batch.
+            schedule: what to recompute; None recomputes everything.
+            steps, guidance_scale, height, width: instead of the generator's own; the sizes in pixels.
+
+        Returns:
+            uint8 (images, height, width, 3).
+
+        Raises:
+            EcadError: as many embeddings as seeds were expected.
+            ScheduleError: the schedule does not fit the model or the number of steps.
+        """
+        if len(embeds) != len(seeds):
+            raise EcadError(f"a batch needs one seed an image: expected {len(embeds)} seeds, found {len(seeds)}")
+        # Noise is drawn on the CPU: the same seed gives the same image on every device.
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        with nullcontext() if schedule is None else cached(self.pipe, schedule):
+            images = self.pipe(
+                **self.pipeline_inputs(embeds),
+                **self.call,
+                num_inference_steps=self.steps if steps is None else steps,
+                guidance_scale=self.guidance_scale if guidance_scale is None else guidance_scale,
+                height=self.architecture.height if height is None else height,
+                width=self.architecture.width if width is None else width,
+                generator=generators,
+                output_type="np",
+            ).images
+        return np.round(images * 255).astype(np.uint8)

@@ -1,0 +1,157 @@
+"""The image generators that have a name, and how to load one from the hub, a folder or the package itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ecad.builtin import PIPELINE_FOLDER
+from ecad.cost.architectures import find_architecture
+from ecad.errors import EcadError
+from ecad.image_generators.generator import ImageGenerator
+from ecad.image_generators.text import PromptEmbeds, encode_flux, encode_pixart, flux_inputs, pixart_inputs
+
+
+@dataclass(frozen=True)
+class _TextKind:
+    """How a family of pipelines takes its text."""
+
+    encode: Callable[[Any, Sequence[str], int], PromptEmbeds]
+    inputs: Callable[[PromptEmbeds], dict[str, Tensor | None]]
+
+
+_PIXART = _TextKind(encode_pixart, pixart_inputs)
+_FLUX = _TextKind(encode_flux, flux_inputs)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A generator: where its weights are (hub id or folder) and what it is asked for by default."""
+
+    pipeline_class: str
+    weights: str
+    transformer: str | None
+    guidance_scale: float
+    cuda_dtype: torch.dtype
+    text: _TextKind
+    call: dict[str, Any]
+    max_tokens: int
+
+
+_ANY_SIZE = {"use_resolution_binning": False}
+_GENERATORS = {
+    "EmojiImageGenerator": _Row(
+        "PixArtAlphaPipeline", str(PIPELINE_FOLDER), None, 3.0, torch.float32, _PIXART, _ANY_SIZE, max_tokens=120
+    ),
+    "PixArtAlphaImageGenerator": _Row(
+        "PixArtAlphaPipeline",
+        "PixArt-alpha/PixArt-XL-2-1024-MS",
+        "PixArt-alpha/PixArt-XL-2-256x256",
+        4.5,
+        torch.float16,
+        _PIXART,
+        _ANY_SIZE,
+        max_tokens=120,
+    ),
+    "PixArtSigmaImageGenerator": _Row(
+        "PixArtSigmaPipeline",
+        "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
+        "PixArt-alpha/PixArt-Sigma-XL-2-256x256",
+        4.5,
+        torch.float16,
+        _PIXART,
+        _ANY_SIZE,
+        max_tokens=300,
+    ),
+    "FluxImageGenerator": _Row(
+        "FluxPipeline", "black-forest-labs/FLUX.1-dev", None, 5.0, torch.bfloat16, _FLUX, {}, max_tokens=512
+    ),
+}
+
+
+def image_generators() -> dict[str, str]:
+    """The registered names and where each looks for its weights.
+
+    >>> sorted(image_generators())[0]
+    'EmojiImageGenerator'
+    """
+    return {
+        name: "the package itself" if row.weights == str(PIPELINE_FOLDER) else row.transformer or row.weights
+        for name, row in _GENERATORS.items()
+    }
+
+
+def get_image_generator(
+    name: str,
+    weights: str | os.PathLike[str] | None = None,
+    *,
+    device: str = "auto",
+    dtype: torch.dtype | None = None,
+) -> ImageGenerator:
+    """Load a registered image generator.
+
+    Args:
+        name: one of `image_generators()`.
+        weights: a hub id or a local folder of the whole pipeline, instead of the registered one.
+        device: `auto` takes CUDA, then MPS, then the CPU.
+        dtype: of the weights; by default float32 on a CPU, the model's own half precision on an accelerator.
+
+    Raises:
+        EcadError: the name is unknown, or the weights cannot be found.
+
+    >>> get_image_generator("EmojiImageGenerator").pipe.__class__.__name__
+    'PixArtAlphaPipeline'
+    """
+    if name not in _GENERATORS:
+        raise EcadError(f"image generator {name!r} is unknown: expected one of {', '.join(_GENERATORS)}")
+    row = _GENERATORS[name]
+    chosen = _device(device)
+    chosen_dtype = dtype or (torch.float32 if chosen == "cpu" else row.cuda_dtype)
+    pipe = _load(name, row, None if weights is None else os.fspath(weights), chosen_dtype)
+    pipe.set_progress_bar_config(disable=True)
+    architecture = find_architecture(name)
+    return ImageGenerator(
+        name=name,
+        pipe=pipe.to(chosen),
+        architecture=architecture,
+        steps=architecture.steps,
+        guidance_scale=row.guidance_scale,
+        encode_prompts=row.text.encode,
+        pipeline_inputs=row.text.inputs,
+        call=row.call,
+        max_tokens=row.max_tokens,
+    )
+
+
+def _device(device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _load(name: str, row: _Row, weights: str | None, dtype: torch.dtype) -> Any:
+    import diffusers
+
+    pipeline_class = getattr(diffusers, row.pipeline_class)
+    source = weights or row.weights
+    parts: dict[str, Any] = {}
+    try:
+        if weights is None and row.transformer is not None:
+            source = row.transformer
+            transformer_class = getattr(diffusers, find_architecture(name).transformer["_class_name"])
+            parts["transformer"] = transformer_class.from_pretrained(source, subfolder="transformer", torch_dtype=dtype)
+            source = row.weights
+        return pipeline_class.from_pretrained(source, torch_dtype=dtype, **parts)
+    except (OSError, ValueError) as error:
+        where = "that folder" if Path(source).exists() else "the Hugging Face hub and its local cache"
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(" (")[0]
+        raise EcadError(
+            f"{name}: expected the weights {source!r} in {where}, but: {reason}; "
+            "give the folder of a downloaded pipeline with --weights, or log in to the hub if it asks for it"
+        ) from error

@@ -1,0 +1,77 @@
+"""Text embeddings: what a denoiser reads of a prompt, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+
+@dataclass(frozen=True)
+class PromptEmbeds:
+    """The embeddings of some prompts, one entry a prompt, each without its padding.
+
+    Args:
+        prompt_embeds: for each prompt (tokens, width).
+        pooled: for each prompt (pooled width,), for models that read it.
+        negative: (tokens, width) of the empty prompt, shared by all, for models guided by a second pass.
+    """
+
+    prompt_embeds: tuple[Tensor, ...]
+    pooled: tuple[Tensor, ...] | None = None
+    negative: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.prompt_embeds)
+
+    def __getitem__(self, index: Sequence[int]) -> PromptEmbeds:
+        """The embeddings of the prompts at these places, in this order."""
+        pooled = None if self.pooled is None else tuple(self.pooled[i] for i in index)
+        return PromptEmbeds(tuple(self.prompt_embeds[i] for i in index), pooled, self.negative)
+
+
+def encode_pixart(pipe: Any, prompts: Sequence[str], max_tokens: int) -> PromptEmbeds:
+    """Embeddings for a PixArt pipeline, trimmed to each prompt's own tokens: it masks its padding out."""
+    embeds, mask, negative, negative_mask = pipe.encode_prompt(list(prompts), max_sequence_length=max_tokens)
+    trimmed = tuple(row[: int(keep.sum())].clone() for row, keep in zip(embeds, mask, strict=True))
+    return PromptEmbeds(trimmed, negative=negative[0, : int(negative_mask[0].sum())].clone())
+
+
+def pixart_inputs(embeds: PromptEmbeds) -> dict[str, Tensor | None]:
+    """The arguments of a PixArt pipeline for a batch, padded to its longest prompt."""
+    assert embeds.negative is not None
+    positive, positive_mask = _padded(embeds.prompt_embeds)
+    negative, negative_mask = _padded([embeds.negative] * len(embeds), positive.shape[1])
+    width = max(positive.shape[1], negative.shape[1])
+    if width > positive.shape[1]:
+        positive, positive_mask = _padded(embeds.prompt_embeds, width)
+    return {
+        "prompt_embeds": positive,
+        "prompt_attention_mask": positive_mask,
+        "negative_prompt_embeds": negative,
+        "negative_prompt_attention_mask": negative_mask,
+        "negative_prompt": None,
+    }
+
+
+def encode_flux(pipe: Any, prompts: Sequence[str], max_tokens: int) -> PromptEmbeds:
+    """Embeddings for a FLUX pipeline with all their padding, which that model attends to."""
+    embeds, pooled, _ = pipe.encode_prompt(list(prompts), list(prompts), max_sequence_length=max_tokens)
+    return PromptEmbeds(tuple(embeds), tuple(pooled))
+
+
+def flux_inputs(embeds: PromptEmbeds) -> dict[str, Tensor | None]:
+    """The arguments of a FLUX pipeline for a batch."""
+    assert embeds.pooled is not None
+    return {"prompt_embeds": torch.stack(embeds.prompt_embeds), "pooled_prompt_embeds": torch.stack(embeds.pooled)}
+
+
+def _padded(rows: Sequence[Tensor], length: int = 0) -> tuple[Tensor, Tensor]:
+    longest = max(length, *(len(row) for row in rows))
+    mask = torch.stack([torch.arange(longest, device=row.device) < len(row) for row in rows])
+    padded = pad_sequence([*rows, rows[0].new_zeros(longest, rows[0].shape[1])], batch_first=True)[:-1]
+    return padded, mask.to(torch.int64)

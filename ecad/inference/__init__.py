@@ -1,0 +1,1 @@
+"""Images of prompts, with or without a schedule."""

@@ -1,0 +1,30 @@
+"""Confidence intervals of mean scores."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def mean_interval(scores: np.ndarray, groups: np.ndarray | None = None, *, resamples: int = 2000) -> tuple[float, float]:
+    """The 95% bootstrap interval of a mean, by percentiles (Efron, 1979), with whole groups drawn together.
+
+    Args:
+        scores: float (n,).
+        groups: int (n,), for instance the prompt of each image: images of one prompt are not independent.
+        resamples: bootstrap samples.
+
+    Returns:
+        the interval's lower and upper end; the same numbers for the same input.
+
+    >>> mean_interval(np.ones(10))
+    (1.0, 1.0)
+    """
+    if groups is not None:
+        _, index = np.unique(groups, return_inverse=True)
+        sums, counts = np.bincount(index, scores), np.bincount(index)
+    else:
+        sums, counts = np.asarray(scores, float), np.ones(len(scores))
+    drawn = np.random.default_rng(0).integers(len(sums), size=(resamples, len(sums)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,79 @@
+"""Put the trained parts into the package: a diffusers pipeline and a CLIPModel in half precision, and prompts.
+
+python tools/export.py build
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, PixArtAlphaPipeline, PixArtTransformer2DModel
+from emoji_data import caption, combinations
+from train_denoiser import new_scheduler
+from transformers import CLIPImageProcessor, CLIPModel, T5EncoderModel, T5Tokenizer
+
+from ecad.builtin import JUDGE_FOLDER, PIPELINE_FOLDER
+from ecad.files import write_atomic
+
+SEARCH_PROMPTS = HELD_OUT_PROMPTS = 48
+
+
+def export_pipeline(folder: Path) -> None:
+    """Assemble the pipeline from its four trained parts."""
+    parts = folder / "denoiser"
+    pipe = PixArtAlphaPipeline(
+        tokenizer=T5Tokenizer.from_pretrained(parts / "tokenizer"),
+        text_encoder=T5EncoderModel.from_pretrained(parts / "text_encoder"),
+        vae=AutoencoderKL.from_pretrained(folder / "vae"),
+        transformer=PixArtTransformer2DModel.from_pretrained(parts / "transformer"),
+        scheduler=new_scheduler(),
+    ).to(torch.float16)
+    shutil.rmtree(PIPELINE_FOLDER, ignore_errors=True)
+    pipe.save_pretrained(PIPELINE_FOLDER)
+
+
+def export_judge(folder: Path) -> None:
+    """The judge with its tokenizer and image processor."""
+    shutil.rmtree(JUDGE_FOLDER, ignore_errors=True)
+    CLIPModel.from_pretrained(folder / "judge").to(torch.float16).save_pretrained(JUDGE_FOLDER)
+    T5Tokenizer.from_pretrained(folder / "judge").save_pretrained(JUDGE_FOLDER)
+    CLIPImageProcessor.from_pretrained(folder / "judge").save_pretrained(JUDGE_FOLDER)
+
+
+def export_prompts() -> None:
+    """Prompts to search with, and prompts of combinations that training never showed."""
+    rng = np.random.default_rng(4)
+
+    def some(held: bool, count: int) -> list[str]:
+        every = combinations(held=held)
+        return [caption(*every[i]) for i in rng.permutation(len(every))[:count]]
+
+    chosen = {"search": some(False, SEARCH_PROMPTS), "held_out": some(True, HELD_OUT_PROMPTS)}
+    write_atomic(PIPELINE_FOLDER.parent / "prompts.json", json.dumps(chosen, indent=1) + "\n")
+
+
+def forget_origins() -> None:
+    """Configurations should not name the folder they were trained in."""
+    for path in PIPELINE_FOLDER.parent.rglob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and "_name_or_path" in content:
+            del content["_name_or_path"]
+            write_atomic(path, json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    export_pipeline(folder)
+    export_judge(folder)
+    export_prompts()
+    forget_origins()
+    for name in (PIPELINE_FOLDER, JUDGE_FOLDER):
+        size = sum(path.stat().st_size for path in name.rglob("*") if path.is_file())
+        print(f"{name.name}: {size / 1e6:.2f} MB")
