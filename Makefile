@@ -18,7 +18,7 @@ lint: .venv/.installed-dev
 bench: .venv/.installed-dev  ## every measurement in benchmarks/, one after the other
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
-builtin-model: .venv/.installed-dev  ## train the built-in model again from its published pictures (hours)
+builtin-model: .venv/.installed-benchmark  ## train the built-in model again from its published pictures (hours)
 	$(BIN)/python tools/build.py build
 
 # The stem is the extra of pyproject.toml that the target needs.
