@@ -29,8 +29,11 @@ def discover(transformer: nn.Module) -> list[Site]:
 
     >>> from diffusers import PixArtTransformer2DModel
     >>> model = PixArtTransformer2DModel(2, 4, num_layers=1, cross_attention_dim=8, norm_num_groups=1)
-    >>> [(site.block, site.component, site.path) for site in discover(model)]
-    [('0', 'attn1', 'transformer_blocks.0.attn1'), ('0', 'attn2', 'transformer_blocks.0.attn2'), ('0', 'ff', 'transformer_blocks.0.ff')]
+    >>> for site in discover(model):
+    ...     print(site.block, site.component, site.path)
+    0 attn1 transformer_blocks.0.attn1
+    0 attn2 transformer_blocks.0.attn2
+    0 ff transformer_blocks.0.ff
     """
     transformer = getattr(transformer, "_orig_mod", transformer)
     sites = [

@@ -12,9 +12,24 @@ import numpy as np
 
 # Submodules of a block that may be components, in gene order.
 COMPONENT_NAMES = (
-    ("attn", "attn1", "self_attn", "self_attention", "attention", "attn2", "cross_attn")
-    + ("ff", "ffn", "feed_forward", "mlp", "img_mlp", "ff_i", "ff_context", "txt_mlp", "ff_t")
-    + ("proj_mlp", "proj_out")
+    "attn",
+    "attn1",
+    "self_attn",
+    "self_attention",
+    "attention",
+    "attn2",
+    "cross_attn",
+    "ff",
+    "ffn",
+    "feed_forward",
+    "mlp",
+    "img_mlp",
+    "ff_i",
+    "ff_context",
+    "txt_mlp",
+    "ff_t",
+    "proj_mlp",
+    "proj_out",
 )
 
 
@@ -64,12 +79,12 @@ FAMILIES = (
             BlockList("single_transformer_blocks", _SINGLE, "single_{index}", "single_"),
         ),
     ),
-    _family("DiT", ("DiTTransformer2DModel",), transformer_blocks=("attn1", "attn2", "ff")),
+    _family("DiT", ("DiTTransformer2DModel",), transformer_blocks=("attn1", "ff")),
     _family(
         "Latte",
         ("LatteTransformer3DModel",),
         transformer_blocks=("attn1", "attn2", "ff"),
-        temporal_transformer_blocks=("attn1", "attn2", "ff"),
+        temporal_transformer_blocks=("attn1", "ff"),
     ),
     _family("FLUX.2", ("Flux2Transformer2DModel",), transformer_blocks=_DOUBLE, single_transformer_blocks=("attn",)),
     _family("SD3", ("SD3Transformer2DModel",), transformer_blocks=("attn", "attn2", "ff", "ff_context")),
@@ -111,9 +126,9 @@ def readers(sites: Sequence[tuple[str, str]]) -> np.ndarray:
     found = np.full(len(sites), -1, dtype=np.intp)
     for (block, component), reader in index.items():
         prefix = component.removesuffix("proj_out")
-        producers = [index.get((block, prefix + name)) for name in ("attn", "proj_mlp")]
-        if prefix != component and None not in producers:
-            found[producers] = reader
+        attn, proj_mlp = (index.get((block, prefix + name)) for name in ("attn", "proj_mlp"))
+        if component.endswith("proj_out") and attn is not None and proj_mlp is not None:
+            found[[attn, proj_mlp]] = reader
     return found
 
 
@@ -128,7 +143,7 @@ def running_order(sites: Sequence[tuple[str, str]]) -> np.ndarray:
     >>> running_order([("single_0", "single_attn"), ("single_0", "single_proj_mlp"), ("single_0", "single_proj_out")])
     array([1, 0, 2])
     """
-    first = {}
+    first: dict[str, int] = {}
     for position, (block, _) in enumerate(sites):
         first.setdefault(block, position)
     keys = [(first[block], not component.endswith("proj_mlp"), i) for i, (block, component) in enumerate(sites)]

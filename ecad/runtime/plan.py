@@ -133,7 +133,7 @@ def _producers(readers: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
 
 def _wanted(read: np.ndarray, fresh: np.ndarray) -> np.ndarray:
     """Whether the output current in a step is looked at in that step, or later before it is renewed."""
-    wanted = read.copy()
+    wanted: np.ndarray = read.copy()
     for step in range(read.shape[-2] - 2, -1, -1):
         wanted[..., step, :] |= wanted[..., step + 1, :] & ~fresh[..., step + 1, :]
     return wanted

@@ -1,0 +1,263 @@
+"""The way in: run a cache schedule on an off-the-shelf diffusers pipeline, and stop doing so.
+
+    with ecad.cached(pipe, schedule) as run:
+        image = pipe("a fox", num_inference_steps=schedule.num_steps).images[0]
+    print(run.stats)
+
+Nothing is subclassed, rebuilt or shared between pipelines. With gradients enabled a forward computes everything and
+keeps nothing. A schedule belongs to the denoiser: pipelines that share the denoiser share its cache. A pipeline runs
+one generation at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from ecad.errors import EcadError, ScheduleError
+from ecad.runtime.clock import StepClock
+from ecad.runtime.denoiser import CachedDenoiser, describe
+from ecad.runtime.hooks import CacheStats
+from ecad.runtime.plan import Plan
+from ecad.schedules import CacheSchedule
+
+# What pipelines call their denoisers. Wan 2.2 has both: the second takes over at low noise.
+_DENOISERS = ("transformer", "transformer_2")
+# Where a pipeline and its denoisers remember their run.
+_RUN = "_ecad_run"
+
+
+def enable_cache(pipe: Any, schedule: CacheSchedule | Mapping[str, CacheSchedule]) -> CacheRun:
+    """Run a pipeline's denoiser under a schedule from now on; replaces the schedule it had.
+
+    Arguments:
+        pipe: a diffusers pipeline, or a bare denoiser whose loop calls `CacheRun.step`.
+        schedule: one schedule, or a dict of denoiser name -> schedule where the pipeline has several.
+
+    Returns the handle: `.stats`, `.disable()`, `.step(i)`.
+
+    Raises ScheduleError if the schedule's sites are not the denoiser's (and, when the pipeline runs, if its rows are
+    not the run's steps); EcadError if the pipeline has no denoiser to cache.
+    """
+    modules = _denoisers(pipe)
+    schedules = dict(schedule) if isinstance(schedule, Mapping) else dict.fromkeys(modules, schedule)
+    if not isinstance(schedule, Mapping) and len(modules) > 1:
+        raise EcadError(
+            f"{type(pipe).__name__} has several denoisers: expected a dict with a schedule for any of "
+            f"{', '.join(modules)}, found one schedule"
+        )
+    if unknown := [name for name in schedules if name not in modules]:
+        raise EcadError(
+            f"{type(pipe).__name__} has no denoiser {unknown[0]!r}: expected a schedule for any of {', '.join(modules)}"
+        )
+    run = CacheRun(pipe, {name: modules[name] for name in schedules}, schedules)
+    disable_cache(pipe)
+    run._attach()
+    return run
+
+
+def disable_cache(pipe: Any) -> None:
+    """Take every trace of a cache off a pipeline or a bare denoiser; nothing happens if it has none.
+
+    Arguments:
+        pipe: what was given to `enable_cache`, or a pipeline that shares its denoiser.
+    """
+    for holder in (pipe, *_denoisers(pipe).values()):
+        run = vars(holder).get(_RUN)
+        if run is not None:
+            run.disable()
+
+
+@contextmanager
+def cached(pipe: Any, schedule: CacheSchedule | Mapping[str, CacheSchedule]) -> Iterator[CacheRun]:
+    """Run a pipeline under a schedule within a `with` block, and without any cache after it.
+
+    Arguments and errors as for `enable_cache`.
+    """
+    run = enable_cache(pipe, schedule)
+    try:
+        yield run
+    finally:
+        run.disable()
+
+
+class CacheRun:
+    """The handle on an enabled cache; made by `enable_cache`.
+
+    Attributes:
+        stats: computed, reused and skipped calls and cached bytes since enabling.
+        schedules: denoiser name -> schedule.
+    """
+
+    def __init__(self, pipe: Any, modules: Mapping[str, nn.Module], schedules: Mapping[str, CacheSchedule]) -> None:
+        self.stats = CacheStats()
+        self.schedules = dict(schedules)
+        self._pipe = pipe
+        self._denoisers = [CachedDenoiser(name, modules[name], schedules[name], self.stats) for name in schedules]
+        self._clock = StepClock(on_timesteps=self._timesteps_set, on_end=self._forget)
+        self._watches: list[Any] = []
+        self._last_step: int | None = None
+        self._refuse_unequal_schedules()
+
+    @property
+    def plans(self) -> dict[str, Plan]:
+        """Denoiser name -> what a whole generation does at each step and site."""
+        return {denoiser.name: denoiser.plan for denoiser in self._denoisers}
+
+    def __reduce__(self) -> Any:
+        return type(None), ()  # a copy of an enabled pipeline is not enabled
+
+    def disable(self) -> None:
+        """Put pipeline, denoiser and scheduler back as they were; `stats` stays readable."""
+        for watch in self._watches:
+            watch.remove()
+        self._watches = []
+        self._clock.follow(None)
+        for denoiser in self._denoisers:
+            denoiser.detach()
+        for holder in self._holders():
+            if vars(holder).get(_RUN) is self:
+                delattr(holder, _RUN)
+
+    @contextmanager
+    def step(self, index: int) -> Iterator[None]:
+        """Say that the denoiser forwards within belong to one row, in a loop that is not a pipeline's.
+
+        Row 0 begins a new generation. All passes of a row (guidance as two forwards) go into one `with`.
+
+        Arguments:
+            index: the row, 0 to the schedule's last.
+
+        Raises ScheduleError if the schedule has no such row; EcadError if a row is entered twice in turn.
+        """
+        rows = self._num_steps()
+        if not 0 <= index < rows:
+            raise ScheduleError("the schedule has no such row", step=str(index), expected=f"0 to {rows - 1}")
+        if index and index == self._last_step:
+            raise EcadError(f"step {index} was entered twice in turn: expected all its passes inside one `with`")
+        if self._last_step is None or index != self._last_step + 1:
+            self._begin()
+        self._last_step = index
+        self._clock.pin(index)
+        try:
+            yield
+        finally:
+            self._clock.pin(None)
+        if index == rows - 1:
+            self._forget()
+
+    def _attach(self) -> None:
+        self._clock.follow(getattr(self._pipe, "scheduler", None))
+        self._clock.stop()
+        for denoiser in self._denoisers:
+            denoiser.attach()
+            before, after = _Watch(partial(self._before, denoiser)), _Watch(partial(self._after, denoiser))
+            self._watches += [
+                denoiser.module.register_forward_pre_hook(before, with_kwargs=True),
+                denoiser.module.register_forward_hook(after),
+            ]
+        for holder in self._holders():
+            setattr(holder, _RUN, self)
+
+    def _holders(self) -> list[Any]:
+        return [self._pipe, *(denoiser.module for denoiser in self._denoisers)]
+
+    def _before(self, denoiser: CachedDenoiser, args: Any, kwargs: Any) -> None:
+        clock = self._clock
+        if clock.scheduler is not getattr(self._pipe, "scheduler", None):
+            clock.follow(self._pipe.scheduler)
+        if clock.starting:
+            self._refuse_other_rows()
+            self._begin()
+            clock.start()
+        if clock.step is None or torch.is_grad_enabled():
+            denoiser.bypass()
+        else:
+            denoiser.prepare(clock.step, describe((*args, *kwargs.values())))
+
+    def _after(self, denoiser: CachedDenoiser, *_: Any) -> None:
+        denoiser.finish()
+
+    def _begin(self) -> None:
+        for denoiser in self._denoisers:
+            denoiser.forget()
+            denoiser.attach()
+
+    def _forget(self) -> None:
+        self._last_step = None
+        for denoiser in self._denoisers:
+            denoiser.forget()
+
+    def _timesteps_set(self) -> None:
+        self._forget()
+        self._refuse_replaced_denoiser()
+        # On a shared scheduler this may be another pipeline's generation; ours is checked when the denoiser runs.
+        if not self._clock.is_shared:
+            self._refuse_other_rows()
+
+    def _refuse_replaced_denoiser(self) -> None:
+        for denoiser in self._denoisers:
+            if _unwrapped(getattr(self._pipe, denoiser.name)) is not denoiser.module:
+                raise EcadError(
+                    f"the pipeline's {denoiser.name} was replaced after its cache was enabled; call enable_cache again"
+                )
+
+    def _refuse_other_rows(self) -> None:
+        rows = self._clock.rows
+        if rows != self._num_steps():
+            self._clock.stop()
+            name = next(iter(self.schedules.values())).name
+            raise ScheduleError(
+                f"schedule {name!r} does not fit this run; call the pipeline with that many steps (a scheduler of "
+                "second order runs 2n-1) or take a schedule made for this run",
+                expected=f"{self._num_steps()} steps, the schedule's rows",
+                found=f"{rows}",
+            )
+
+    def _refuse_unequal_schedules(self) -> None:
+        rows = {name: schedule.num_steps for name, schedule in self.schedules.items()}
+        if len(set(rows.values())) != 1:
+            raise ScheduleError(
+                "the schedules of one pipeline share its clock",
+                expected="one denoiser at least, and equally many rows for each",
+                found=", ".join(f"{name} {count}" for name, count in rows.items()) or "no schedule",
+            )
+
+    def _num_steps(self) -> int:
+        return next(iter(self.schedules.values())).num_steps
+
+
+class _Watch:
+    """A torch hook around a denoiser's forward, which offloading does not throw away. A copy of it does nothing."""
+
+    def __init__(self, react: Callable[..., None] | None = None) -> None:
+        self.react = react
+
+    def __call__(self, module: nn.Module, *call: Any) -> None:
+        if self.react is not None:
+            self.react(*call)
+
+    def __reduce__(self) -> Any:
+        return _Watch, ()
+
+
+def _denoisers(pipe: Any) -> dict[str, nn.Module]:
+    if isinstance(pipe, nn.Module):
+        return {"transformer": _unwrapped(pipe)}
+    found = {name: _unwrapped(getattr(pipe, name, None)) for name in _DENOISERS}
+    modules = {name: module for name, module in found.items() if isinstance(module, nn.Module)}
+    if not modules:
+        raise EcadError(
+            f"{type(pipe).__name__} cannot be cached: expected a diffusers pipeline with a transformer, or the "
+            "transformer itself, found none"
+        )
+    return modules
+
+
+def _unwrapped(module: Any) -> Any:
+    return getattr(module, "_orig_mod", module)
