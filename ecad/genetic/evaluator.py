@@ -1,0 +1,170 @@
+"""Making and scoring the images of candidates, each once: what is in the study is not made again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ecad.errors import EcadError
+from ecad.genetic.store import Store
+from ecad.prompts import Prompt
+from ecad.runtime.families import readers
+from ecad.runtime.plan import executed
+from ecad.schedules import CacheSchedule
+
+
+class Item(NamedTuple):
+    """One image that every candidate is judged by."""
+
+    prompt: Prompt
+    seed: int
+
+
+Batch = tuple[Item, ...]
+
+
+class Evaluator(Protocol):
+    """Anything that makes images under schedules and scores them.
+
+    Attributes:
+        scorer: the name that its scores go by in the study.
+        prompts: what images are made of.
+        seeds: of the images of each prompt.
+        batch_size: images made at once. Batches are cut from `all_items` in order: an interruption changes none.
+        settings: what else its scores depend on (generator, guidance scale, ...), as JSON values; a study refuses to
+            go on with others.
+    """
+
+    @property
+    def scorer(self) -> str: ...
+    @property
+    def prompts(self) -> Sequence[Prompt]: ...
+    @property
+    def seeds(self) -> Sequence[int]: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+
+    def run(self, jobs: Iterable[tuple[CacheSchedule, Batch]]) -> Iterator[np.ndarray]:
+        """The scores of each job in order, as soon as they are there: float64 (items,), larger is better."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalEvaluator:
+    """Makes and scores images in this process, one batch of one schedule after the other.
+
+    Args:
+        generate: (schedule, items) -> images, one an item, in any form that `score` takes.
+        score: (images, items) -> float (items,), larger is better.
+        scorer: name of the score.
+        prompts: what images are made of.
+        seeds: of the images of each prompt.
+        batch_size: images made at once.
+        settings: what else the scores depend on (generator, guidance scale, ...), as JSON values.
+
+    Raises:
+        EcadError: no prompt, no seed, or no image a batch.
+
+    >>> evaluator = LocalEvaluator(
+    ...     generate=lambda schedule, items: [schedule.share_recomputed] * len(items),
+    ...     score=lambda images, items: np.array(images), scorer="share",
+    ...     prompts=[Prompt("0", "a fox")], seeds=[0, 1], batch_size=2)
+    >>> schedule = CacheSchedule([[True, True], [False, True]], sites=(("0", "attn1"), ("0", "ff")))
+    >>> evaluate(evaluator, [schedule])
+    array([[0.75, 0.75]])
+    """
+
+    generate: Callable[[CacheSchedule, Batch], Any]
+    score: Callable[[Any, Batch], np.ndarray]
+    scorer: str
+    prompts: Sequence[Prompt]
+    seeds: Sequence[int]
+    batch_size: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, found in (
+            ("prompts", len(self.prompts)),
+            ("seeds", len(self.seeds)),
+            ("batch_size", self.batch_size),
+        ):
+            if found < 1:
+                raise EcadError(f"{name}: expected at least one, found {found}")
+
+    def run(self, jobs: Iterable[tuple[CacheSchedule, Batch]]) -> Iterator[np.ndarray]:
+        for schedule, items in jobs:
+            yield self.score(self.generate(schedule, items), items)
+
+
+def all_items(prompts: Sequence[Prompt], seeds: Sequence[int]) -> Batch:
+    """The images that a candidate is judged by: for each prompt, one a seed."""
+    return tuple(Item(prompt, seed) for prompt in prompts for seed in seeds)
+
+
+def evaluate(evaluator: Evaluator, schedules: Sequence[CacheSchedule], store: Store | None = None) -> np.ndarray:
+    """Score every image of some schedules.
+
+    Args:
+        evaluator: makes and scores the images.
+        schedules: of one model.
+        store: of a study of that model, which knows some of the scores and learns the rest; None knows none.
+
+    Returns:
+        float64 (schedules, prompts * seeds), the scores of one prompt side by side.
+
+    Raises:
+        EcadError: a scorer's answer is not one finite number an item.
+    """
+    if store is None:
+        with Store.open(None) as memory:
+            return evaluate(evaluator, schedules, memory)
+    return np.array(list(evaluate_each(evaluator, schedules, store)))
+
+
+def evaluate_each(
+    evaluator: Evaluator, schedules: Sequence[CacheSchedule], store: Store, generation: int | None = None
+) -> Iterator[np.ndarray]:
+    """`evaluate`, schedule by schedule as they are ready; `generation` is where the study counts new images."""
+    items, size = all_items(evaluator.prompts, evaluator.seeds), evaluator.batch_size
+    starts = range(0, len(items), size)
+    plans = [plan_key(schedule) for schedule in schedules]
+    known = {plan: store.scores(plan, items, evaluator.scorer) for plan in plans}
+    missing = {
+        (plan, start): (schedule, items[start : start + size])
+        for schedule, plan in zip(schedules, plans, strict=True)
+        for start in starts
+        if np.isnan(known[plan][start : start + size]).any()
+    }
+    results = evaluator.run(list(missing.values()))
+    for plan in plans:
+        for start in starts:
+            if job := missing.pop((plan, start), None):
+                scores = _checked(next(results, None), *job, evaluator.scorer)
+                store.add_scores(plan, job[1], evaluator.scorer, scores, generation)
+                known[plan][start : start + size] = scores
+        yield known[plan]
+
+
+def plan_key(schedule: CacheSchedule) -> bytes:
+    """What a schedule's images depend on: two schedules of one model with one plan have one key."""
+    plan = executed(schedule.recompute, readers(schedule.sites))
+    return schedule.num_steps.to_bytes(4, "big") + np.packbits(plan).tobytes()
+
+
+def _checked(scores: object, schedule: CacheSchedule, items: Batch, scorer: str) -> np.ndarray:
+    found = np.asarray(scores, dtype=np.float64)
+    if found.shape != (len(items),):
+        expected = f"one score for each of {len(items)} images"
+        raise EcadError(f"{scorer} of schedule {schedule.name!r}: expected {expected}, found shape {found.shape}")
+    if not np.isfinite(found).all():
+        item = items[int(np.argmin(np.isfinite(found)))]
+        raise EcadError(
+            f"{scorer} of schedule {schedule.name!r}, prompt {item.prompt.id!r}, seed {item.seed}: expected a finite "
+            f"number, found {found[~np.isfinite(found)][0]}"
+        )
+    return found

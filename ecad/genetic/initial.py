@@ -1,0 +1,47 @@
+"""Where a search starts: schedules whose steps recompute everything or nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ecad.genetic.problem import Problem
+from ecad.schedules.schedule import Bits
+
+# Exponents that gather the computed steps evenly, at the end, and at the beginning.
+_WARPS = (1.0, 2 / 3, 3 / 2)
+
+
+def heuristics(problem: Problem, count: int) -> Bits:
+    """Schedules of whole steps, evenly spaced or not, from nearly no caching to nothing but caching.
+
+    Args:
+        problem: gives the number of steps and the sites.
+        count: how many at most; short loops have fewer.
+
+    Returns:
+        bool (n, steps, sites), n <= count: every 2nd step, every 3rd, ... first, and then the others by cost.
+    """
+    num_steps, num_sites = problem.shape
+    every_n = [tuple(range(0, num_steps, n)) for n in range(2, num_steps)]
+    others = [_warped(num_steps, kept, warp) for kept in range(1, num_steps) for warp in _WARPS]
+    others = [steps for steps in dict.fromkeys(others) if steps not in every_n]
+    every_n = every_n[: max(count // 4, 1)]
+    spaced = np.linspace(0, len(others) - 1, min(count - len(every_n), len(others))).round().astype(int)
+    chosen = (every_n + [others[i] for i in np.unique(spaced)])[:count]
+    bits = np.zeros((len(chosen), num_steps, num_sites), dtype=bool)
+    for candidate, steps in zip(bits, chosen, strict=True):
+        candidate[list(steps)] = True
+    return bits
+
+
+def _warped(num_steps: int, kept: int, warp: float) -> tuple[int, ...]:
+    """Steps that recompute, the first among them, each once.
+
+    >>> _warped(20, 5, 1.0), _warped(20, 5, 1.5), _warped(20, 5, 2 / 3)
+    ((0, 4, 8, 12, 16), (0, 1, 5, 9, 14), (0, 6, 10, 14, 17))
+    """
+    steps = np.floor(num_steps * (np.arange(kept) / kept) ** warp + 1e-9).astype(int)
+    rank = np.arange(kept)
+    # Push apart those that fell on one step.
+    steps = np.maximum.accumulate(steps - rank) + rank
+    return tuple(np.minimum(steps, num_steps - kept + rank).tolist())

@@ -1,0 +1,236 @@
+"""The search: asks for candidates, has their images made and scored, tells what they are worth, and forgets nothing.
+
+A study is resumed by searching it again: the same seed asks for the same candidates, and what the study knows of them
+is told at once. So an interrupted search ends as an uninterrupted one would have, bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import itertools
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+import ecad
+from ecad.errors import EcadError
+from ecad.genetic.evaluator import Evaluator, evaluate_each
+from ecad.genetic.front import hypervolume, pareto
+from ecad.genetic.nsga2 import Mode, Nsga2
+from ecad.genetic.problem import Problem
+from ecad.genetic.store import Store
+from ecad.genetic.study import Candidate, Study, name_of
+from ecad.schedules import CacheSchedule
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a search stands after a candidate.
+
+    Args:
+        generation: which it is in, from 0.
+        evaluated: candidates so far.
+        front_size: those that nothing evaluated so far beats.
+        hypervolume: the area they dominate, as in `study.Generation`.
+        images: made since the study began.
+        seconds: spent since the study began.
+        seconds_left: an estimate; None without a limit.
+    """
+
+    generation: int
+    evaluated: int
+    front_size: int
+    hypervolume: float
+    images: int
+    seconds: float
+    seconds_left: float | None
+
+
+def search(
+    problem: Problem,
+    evaluator: Evaluator,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    mode: Mode = "fast",
+    generations: int | None = None,
+    max_seconds: float | None = None,
+    population_size: int = 72,
+    seed: int = 0,
+    initial: Sequence[CacheSchedule] = (),
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Study:
+    """Search for schedules that are cheap and good; go on where an earlier search of the study stopped.
+
+    Args:
+        problem: whose schedules, and what they cost.
+        evaluator: makes and scores images.
+        folder: of the study: `study.sqlite`, and each candidate as `gen_NNN/candidates/cand_NNN.json`. None keeps the
+            study in memory.
+        mode: "paper", the search as released (arXiv 2506.15682), or "fast".
+        generations: of the whole study, the initial one included; None sets no limit.
+        max_seconds: spent on the whole study; stops after the candidate in which they run out. None sets no limit.
+        population_size: candidates a generation, at least 2.
+        seed: of all random choices.
+        initial: candidates of generation 0; if they are fewer than `population_size`, the mode adds its own.
+        on_progress: called after each new candidate.
+
+    Returns:
+        the study. KeyboardInterrupt and errors leave it ready to go on.
+
+    Raises:
+        EcadError: an argument is out of range, the study has other settings, another process searches it, or it is
+            damaged or cannot be written.
+        ScheduleError: an initial schedule is of another model or number of steps.
+
+    >>> from ecad.genetic import LocalEvaluator
+    >>> from ecad.prompts import Prompt
+    >>> from ecad.schedules import heuristics, pixart_sites
+    >>> problem = Problem(heuristics.none(pixart_sites(2), 4), lambda bits: bits.sum(axis=(1, 2)))
+    >>> evaluator = LocalEvaluator(
+    ...     generate=lambda schedule, items: [schedule.share_recomputed] * len(items),
+    ...     score=lambda images, items: np.array(images),
+    ...     scorer="share", prompts=[Prompt("0", "a fox")], seeds=[0, 1], batch_size=2)
+    >>> study = search(problem, evaluator, generations=3, population_size=8)
+    >>> [generation.images for generation in study.history]
+    [16, 32, 48]
+    >>> study.front()[0].cost
+    6
+    """
+    _check(problem, mode, generations, max_seconds, population_size)
+    bits = [problem.bits(schedule) for schedule in initial]
+    start = np.array(bits, dtype=bool).reshape(-1, *problem.shape)
+    settings = {
+        "mode": mode,
+        "population_size": population_size,
+        "seed": seed,
+        "initial": hashlib.sha256(start.tobytes()).hexdigest()[:16] if bits else None,
+        **problem.settings,
+        "scorer": evaluator.scorer,
+        "prompts": [[prompt.id, prompt.text] for prompt in evaluator.prompts],
+        "seeds": [int(seed) for seed in evaluator.seeds],
+        "batch_size": evaluator.batch_size,
+        "evaluator": dict(evaluator.settings),
+    }
+    algorithm = Nsga2(problem, mode, population_size, seed, start)
+    store = Store.open(folder)
+    try:
+        store.settle(settings, _versions())
+        most = None if generations is None else generations * population_size
+        path = None if folder is None else Path(folder)
+        run = _Run(problem, evaluator, algorithm, store, path, most, max_seconds, on_progress)
+        for number in itertools.count() if generations is None else range(generations):
+            if not run.generation(number):
+                break
+    finally:
+        if folder is not None:
+            store.close()
+    return Study(store) if folder is None else Study.open(folder)
+
+
+@dataclass
+class _Run:
+    """One process's share of a study."""
+
+    problem: Problem
+    evaluator: Evaluator
+    algorithm: Nsga2
+    store: Store
+    folder: Path | None
+    most_candidates: int | None
+    max_seconds: float | None
+    on_progress: Callable[[Progress], None] | None
+
+    def __post_init__(self) -> None:
+        self.front_cost, self.front_quality = np.zeros(0, dtype=np.int64), np.zeros(0)
+        self.worst_quality = np.inf
+        self.evaluated = self.new = 0
+        self.before = sum(row.seconds for row in self.store.generations())
+        self.began = self.mark = time.monotonic()
+
+    def generation(self, number: int) -> bool:
+        """Ask for a generation, evaluate what the study does not know of it, tell; False if the search is over."""
+        bits = self.algorithm.ask()
+        if not len(bits):
+            return False
+        cost = self.problem.price(bits)
+        quality = self.store.begin(number, bits, cost, self.algorithm.random_state)
+        todo = np.flatnonzero(np.isnan(quality)).tolist()
+        known = np.flatnonzero(~np.isnan(quality))
+        self._count(number, cost[known], quality[known])
+        model = self.problem.template
+        schedules = [CacheSchedule(bits[i], model.sites, name_of(number, i), config=model.config) for i in todo]
+        results = evaluate_each(self.evaluator, schedules, self.store, number)
+        for i in todo:
+            if self.max_seconds is not None and self._seconds() >= self.max_seconds:
+                return False
+            quality[i] = next(results).mean()
+            self._keep(Candidate(number, i, bits[i], int(cost[i]), float(quality[i]), model))
+            self._count(number, cost[[i]], quality[[i]])
+            self.new += 1
+            self._report(number)
+        self.algorithm.tell(cost, quality)
+        return True
+
+    def _keep(self, candidate: Candidate) -> None:
+        # The file first: whatever the store calls complete has one.
+        if self.folder is not None:
+            candidate.schedule.save(self.folder / candidate.path)
+        now = time.monotonic()
+        self.store.complete(candidate.generation, candidate.number, candidate.quality, now - self.mark)
+        self.mark = now
+
+    def _count(self, number: int, cost: np.ndarray, quality: np.ndarray) -> None:
+        self.evaluated += len(cost)
+        if number == 0:
+            self.worst_quality = min(self.worst_quality, quality.min(initial=np.inf))
+        cost, quality = np.append(self.front_cost, cost), np.append(self.front_quality, quality)
+        front = pareto(cost, quality)
+        self.front_cost, self.front_quality = cost[front], quality[front]
+
+    def _seconds(self) -> float:
+        return self.before + time.monotonic() - self.began
+
+    def _report(self, number: int) -> None:
+        if self.on_progress is None:
+            return
+        area = hypervolume(self.front_cost, self.front_quality, self.problem.uncached_cost, self.worst_quality)
+        images = sum(row.images for row in self.store.generations())
+        seconds = self._seconds()
+        left = []
+        if self.most_candidates is not None:
+            pace = (time.monotonic() - self.began) / self.new
+            left.append(pace * max(self.most_candidates - self.evaluated, 0))
+        if self.max_seconds is not None:
+            left.append(max(self.max_seconds - seconds, 0.0))
+        self.on_progress(
+            Progress(number, self.evaluated, len(self.front_cost), area, images, seconds, min(left, default=None))
+        )
+
+
+def _check(
+    problem: Problem, mode: str, generations: int | None, max_seconds: float | None, population_size: int
+) -> None:
+    if mode not in get_args(Mode):
+        raise EcadError(f"mode {mode!r} is unknown: expected {' or '.join(get_args(Mode))}")
+    least = (
+        ("steps", problem.shape[0], 2),
+        ("generations", generations, 1),
+        ("population_size", population_size, 2),
+        ("max_seconds", max_seconds, 0),
+    )
+    for name, found, minimum in least:
+        if found is not None and not found >= minimum:
+            raise EcadError(f"{name}: expected at least {minimum}, found {found}")
+
+
+def _versions() -> dict[str, str]:
+    """Of all that a result may depend on."""
+    packages = {name: importlib.metadata.version(name) for name in ("diffusers", "numpy", "pymoo", "torch")}
+    return {"ecad": ecad.__version__, "python": platform.python_version(), **packages}

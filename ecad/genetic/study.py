@@ -1,0 +1,175 @@
+"""A study: one search with everything it learnt, as its folder holds it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecad.errors import EcadError, ScheduleError
+from ecad.genetic.evaluator import Batch, all_items, plan_key
+from ecad.genetic.front import hypervolume, pareto
+from ecad.genetic.store import DATABASE, CandidateRow, Store
+from ecad.prompts import Prompt
+from ecad.schedules import CacheSchedule
+from ecad.schedules.schedule import Bits
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """An evaluated schedule.
+
+    Args:
+        generation, number: its place in the study.
+        recompute: bool (steps, sites).
+        cost: MACs of one image.
+        quality: mean score of its images, larger is better.
+        template: a schedule of the same model.
+    """
+
+    generation: int
+    number: int
+    recompute: Bits = field(repr=False)
+    cost: int
+    quality: float
+    template: CacheSchedule = field(repr=False)
+
+    @cached_property
+    def schedule(self) -> CacheSchedule:
+        """What it recomputes, with its cost and quality among the metrics."""
+        return CacheSchedule(
+            self.recompute,
+            self.template.sites,
+            name_of(self.generation, self.number),
+            config=self.template.config,
+            metrics={"total_macs": self.cost, "total_macs_T": self.cost / 1e12, "quality": self.quality},
+            attributes={"generation": self.generation, "candidate": self.number},
+        )
+
+    @property
+    def path(self) -> Path:
+        """Its file inside the study's folder, as the paper's release lays it out."""
+        return Path(f"gen_{self.generation:03d}", "candidates", f"cand_{self.number:03d}.json")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Where a study stood when a generation was complete.
+
+    Args:
+        number: 0 for the initial population.
+        images: made since the study began.
+        seconds: spent since the study began.
+        front_size: candidates that nothing evaluated so far beats.
+        hypervolume: the area they dominate, as `front.hypervolume` has it, measured from the cost of an uncached image
+            and the worst quality of generation 0.
+    """
+
+    number: int
+    images: int
+    seconds: float
+    front_size: int
+    hypervolume: float
+
+
+class Study:
+    """What a study holds, read at once: a search that goes on changes nothing.
+
+    Args:
+        store: open for as long as `scores` is to be asked.
+
+    Attributes:
+        settings: of the search.
+        versions: package -> all versions of it that worked on the study.
+        items: the images that every candidate is judged by.
+        candidates: all that were evaluated, in order, those of an unfinished generation too.
+        history: one entry a complete generation.
+
+    Raises:
+        EcadError: nothing is in it yet, or it is damaged.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.settings: dict[str, Any] = store.settings()
+        if not self.settings:
+            raise EcadError(f"{store.name}: the study is empty: its search was stopped before it began; run it again")
+        try:
+            self._read(store)
+        except (KeyError, TypeError, ValueError, ScheduleError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise EcadError(
+                f"{store.name}: the study is damaged: {DATABASE}: {reason}; restore it from a copy"
+            ) from error
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Study:
+        """Read the study in a folder, finished or not, also while a search writes it.
+
+        Raises:
+            EcadError: there is no study, nothing is in it yet, or it is damaged or of a newer ecad.
+        """
+        return cls(Store.read(folder))
+
+    def front(self) -> list[Candidate]:
+        """The candidates that no other one equals or beats in both cost and quality, cheapest first."""
+        cost = np.array([candidate.cost for candidate in self.candidates])
+        quality = np.array([candidate.quality for candidate in self.candidates], dtype=np.float64)
+        return [self.candidates[i] for i in pareto(cost, quality)]
+
+    def scores(self, candidate: Candidate) -> np.ndarray:
+        """The scores of a candidate's images, float64 (items,); NaN where there is none."""
+        return self._store.scores(plan_key(candidate.schedule), self.items, self.settings["scorer"])
+
+    def close(self) -> None:
+        """Close the study's file; all but `scores` stays usable."""
+        self._store.close()
+
+    def _read(self, store: Store) -> None:
+        settings = self.settings
+        shape = settings["steps"], len(settings["sites"])
+        template = CacheSchedule(np.ones(shape, dtype=bool), settings["sites"], config=settings["config"])
+        self.versions = store.versions()
+        self.uncached_cost: int = settings["uncached_cost"]
+        self.items: Batch = all_items([Prompt(*prompt) for prompt in settings["prompts"]], settings["seeds"])
+        # Candidates first: a search that goes on may add generations in between, but takes none away.
+        rows = store.candidates()
+        self.candidates = [_candidate(row, row.quality, template) for row in rows if row.quality is not None]
+        self.history = self._history(store, {row.generation for row in rows if row.quality is None})
+
+    def _history(self, store: Store, unfinished: set[int]) -> list[Generation]:
+        history: list[Generation] = []
+        cost, quality, worst = np.zeros(0, dtype=np.int64), np.zeros(0), 0.0
+        spent = {row.number: row for row in store.generations()}
+        images, seconds = 0, 0.0
+        for number, group in groupby(self.candidates, key=lambda candidate: candidate.generation):
+            if number in unfinished:
+                break
+            members = list(group)
+            cost = np.append(cost, [candidate.cost for candidate in members])
+            quality = np.append(quality, [candidate.quality for candidate in members])
+            worst = worst if number else float(quality.min())
+            kept = pareto(cost, quality)
+            cost, quality = cost[kept], quality[kept]
+            images += spent[number].images
+            seconds += spent[number].seconds
+            area = hypervolume(cost, quality, self.uncached_cost, worst)
+            history.append(Generation(number, images, seconds, len(kept), area))
+        return history
+
+
+def name_of(generation: int, number: int) -> str:
+    """The name of a candidate's schedule."""
+    return f"gen_{generation:03d}_cand_{number:03d}"
+
+
+def _candidate(row: CandidateRow, quality: float, template: CacheSchedule) -> Candidate:
+    shape = template.recompute.shape
+    bits = np.unpackbits(np.frombuffer(row.bits, dtype=np.uint8), count=template.recompute.size)
+    recompute = bits.astype(bool).reshape(shape)
+    return Candidate(row.generation, row.number, recompute, int(row.cost), float(quality), template)
