@@ -1,0 +1,23 @@
+"""What people see of a search: the table, the plots, the picture grid and the interactive page."""
+
+from ecad.report.folder import check_installed, write_report
+from ecad.report.grid import picture_grid
+from ecad.report.results import Candidate, Entry, Generation, Interval, Picture, Results, save_images
+from ecad.report.summary import headline
+from ecad.report.table import markdown_table, rich_table
+
+__all__ = [
+    "Candidate",
+    "Entry",
+    "Generation",
+    "Interval",
+    "Picture",
+    "Results",
+    "check_installed",
+    "headline",
+    "markdown_table",
+    "picture_grid",
+    "rich_table",
+    "save_images",
+    "write_report",
+]

@@ -1,0 +1,54 @@
+"""The table of schedules: what each costs and how its images score, for a terminal and as Markdown."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from ecad.report.results import Results
+from ecad.report.summary import decimals, macs_ratio, macs_text, ratio_text, score_text
+
+_STYLES = {"uncached": "", "baseline": "yellow", "found": "bold green"}
+
+
+def header(results: Results) -> list[str]:
+    """The columns' names."""
+    return ["schedule", "MACs", "fewer MACs", "faster", *results.scorers]
+
+
+def rows(results: Results) -> list[list[str]]:
+    """One row an entry, as text, in the order of `Results.ordered`."""
+    digits = {scorer: decimals(results, scorer) for scorer in results.scorers}
+    macs = [entry.macs for entry in results.entries]
+    return [
+        [
+            entry.name,
+            macs_text(entry.macs, macs),
+            ratio_text(macs_ratio(results, entry)),
+            ratio_text(entry.time_ratio),
+            *(score_text(entry.scores.get(scorer), digits[scorer]) for scorer in results.scorers),
+        ]
+        for entry in results.ordered()
+    ]
+
+
+def rich_table(results: Results) -> Table:
+    """For a terminal; scores are held-out means with their 95% interval."""
+    # Text, not str: names may hold what rich would take for markup.
+    made = Table(title=Text(results.title), caption="scores: held-out mean [95% interval]", title_justify="left")
+    for i, name in enumerate(header(results)):
+        made.add_column(Text(name), justify="right" if i else "left", no_wrap=True)
+    for entry, row in zip(results.ordered(), rows(results), strict=True):
+        made.add_row(*map(Text, row), style=_STYLES[entry.kind])
+    return made
+
+
+def markdown_table(results: Results) -> str:
+    """The same table as Markdown, without a title."""
+    names = header(results)
+    lines = [names, ["---", *["---:"] * (len(names) - 1)], *rows(results)]
+    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
