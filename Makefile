@@ -23,6 +23,7 @@ builtin-model: .venv/.installed-benchmark  ## train the built-in model again fro
 
 # The stem is the extra of pyproject.toml that the target needs.
 .venv/.installed-%: pyproject.toml constraints.txt
+	@echo "Installing ecad and what it needs into .venv: some minutes the first time, PyTorch is large."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
 	touch $@
