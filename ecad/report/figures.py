@@ -130,11 +130,10 @@ def _front_figure(results: Results, quality: str, traces: list[go.Scatter]) -> g
 
 def _front_line(results: Results, points: Sequence[Point]) -> go.Scatter:
     factor, _ = plot_unit(results)
-    found = [point for point in points if point.entry.kind == "found"]
-    best = front([point.entry.macs for point in found], [point.quality for point in found])
+    best = front([point for point in points if point.entry.kind == "found"])
     return go.Scatter(
-        x=[found[i].entry.macs / factor for i in best],
-        y=[found[i].quality for i in best],
+        x=[point.entry.macs / factor for point in best],
+        y=[point.quality for point in best],
         mode="lines",
         line={"color": LIGHT["found"], "width": 1.5, "shape": "hv"},
         hoverinfo="skip",

@@ -110,8 +110,8 @@ def _draw_entries(axis: Axes, points: list[Point], factor: float) -> None:
         look: dict[str, Any] = {"fmt": _MARKERS[kind], "color": LIGHT[kind], "markersize": 6, "elinewidth": 1}
         axis.errorbar(macs, quality, spread, label=label, zorder=3, **look)
         if kind == "found":
-            best = front(macs, quality)
-            steps = [macs[i] for i in best], [quality[i] for i in best]
+            best = front(chosen)
+            steps = [point.entry.macs / factor for point in best], [point.quality for point in best]
             axis.step(*steps, where="post", color=LIGHT[kind], linewidth=1.2)
             continue
         # The uncached one stands at the right edge, the others have points of the search to their left.

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 from pydantic import (
+    AfterValidator,
     ConfigDict,
     Field,
     FiniteFloat,
@@ -46,6 +47,14 @@ def _image_path(value: Any) -> str:
     return value
 
 
+def _line(value: str) -> str:
+    """Names go to terminals, where control characters would do things."""
+    if not value or not value.isprintable():
+        raise ValueError("expected one line of printable text")
+    return value
+
+
+_Line = Annotated[str, AfterValidator(_line)]
 _Schedule = Annotated[CacheSchedule, PlainValidator(_schedule), PlainSerializer(CacheSchedule.to_json)]
 _ImagePath = Annotated[str, PlainValidator(_image_path)]
 _Count = Annotated[int, Field(ge=0)]
@@ -84,12 +93,12 @@ class Entry:
         images: one PNG a picture of the results, relative to their folder; or none at all.
     """
 
-    name: Annotated[str, Field(min_length=1)]
+    name: _Line
     kind: Kind
     schedule: _Schedule
     macs: Annotated[int, Field(gt=0)]
     time_ratio: Annotated[FiniteFloat, Field(gt=0)] | None = None
-    scores: Mapping[str, Interval] = Field(default_factory=dict)
+    scores: Mapping[_Line, Interval] = Field(default_factory=dict)
     search_quality: FiniteFloat | None = None
     images: tuple[_ImagePath, ...] = ()
 
@@ -132,11 +141,11 @@ class Results:
         ValueError: two entries of one name, two uncached ones, or images that do not match the pictures.
     """
 
-    title: str
-    generator: str
+    title: _Line
+    generator: _Line
     pictures: tuple[Picture, ...]
     entries: tuple[Entry, ...]
-    quality_name: str
+    quality_name: _Line
     candidates: tuple[Candidate, ...] = ()
     history: tuple[Generation, ...] = ()
     settings: Mapping[str, JsonValue] = Field(default_factory=dict)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ecad.genetic.front import pareto
 from ecad.report.results import Entry, Interval, Results
 
 NOT_MEASURED = "–"
@@ -75,22 +76,6 @@ def duration_text(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def front(macs: Sequence[float], quality: Sequence[float]) -> list[int]:
-    """Indices of the non-dominated points (fewer MACs and more quality are better), cheapest first.
-
-    Of equal points the first stands for all.
-
-    >>> front([3, 1, 2, 2], [9, 5, 7, 4])
-    [1, 2, 0]
-    """
-    order = np.lexsort((-np.asarray(quality, float), np.asarray(macs, float)))
-    found: list[int] = []
-    for i in order.tolist():
-        if not found or quality[i] > quality[found[-1]]:
-            found.append(i)
-    return found
-
-
 class Point(NamedTuple):
     """An entry in a plot of quality against MACs: its place in `Results.ordered`, its quality, the interval."""
 
@@ -104,7 +89,8 @@ class Point(NamedTuple):
 def held_out_points(results: Results, scorer: str) -> list[Point]:
     """The entries that one scorer has judged on held-out prompts."""
     return [
-        Point(i, entry, score.mean, score.low, score.high)
+        # The last digit of equal scores may differ between a mean and its interval.
+        Point(i, entry, score.mean, min(score.low, score.mean), max(score.high, score.mean))
         for i, entry in enumerate(results.ordered())
         if (score := entry.scores.get(scorer)) is not None
     ]
@@ -117,6 +103,12 @@ def search_points(results: Results) -> list[Point]:
         for i, entry in enumerate(results.ordered())
         if (quality := entry.search_quality) is not None
     ]
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """The points that no other one equals or beats in both MACs and quality, cheapest first."""
+    best = pareto(np.array([point.entry.macs for point in points]), np.array([point.quality for point in points]))
+    return [points[i] for i in best]
 
 
 def plot_unit(results: Results) -> tuple[float, str]:

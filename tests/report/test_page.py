@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ecad.errors import EcadError
+from ecad.report import Results, save_images, write_report
+from ecad.report.figures import escaped
+from ecad.report.page import LARGEST_SIDE, page
+from ecad.report.results import file_stem
+from ecad.schedules import CacheSchedule
+
+from .conftest import HOSTILE, evolved
+
+LOADING = ("src", "srcset", "href", "data", "poster", "action", "formaction", "background", "xlink:href", "ping")
+
+
+class Parsed(HTMLParser):
+    """The page as a browser's parser sees it: tags with their attributes, and the text between them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append((self.tags[-1][0] if self.tags else "", data))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def plot_data(text: str) -> dict:
+    return json.loads(text.split('id="data">')[1].split("</script>")[0])
+
+
+def test_nothing_is_loaded_from_anywhere(tmp_path: Path, results: Results) -> None:
+    document = Parsed(page(results, tmp_path))
+    for tag, attrs in document.tags:
+        for name in LOADING:
+            value = attrs.get(name)
+            assert value is None or value.startswith(("data:", "#")), (tag, name, value)
+        assert "url(" not in (attrs.get("style") or "")
+    assert not document.all("link")
+    assert not document.all("iframe")
+    styles = "".join(text for tag, text in document.texts if tag == "style")
+    assert "url(" not in styles
+    assert "@import" not in styles
+    policy = next(a["content"] for a in document.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; img-src data: blob:;")
+    assert "http" not in policy
+
+
+def test_hostile_names_and_prompts_stay_text(tmp_path: Path, results: Results) -> None:
+    document = Parsed(page(results, tmp_path))
+    # The data, plotly and the page's own script: a prompt has not become a fourth.
+    assert [attrs.get("type") for attrs in document.all("script")] == ["application/json", None, None]
+    texts = [text.strip() for _, text in document.texts]
+    assert f"A title {HOSTILE}" in texts
+    assert texts.count(HOSTILE) >= 4  # chooser, details, table, grid, prompt
+    alts = [attrs["alt"] for attrs in document.all("img")]
+    assert f"{HOSTILE}, {HOSTILE}" in alts
+    assert any(tag == "dt" and text == HOSTILE for tag, text in document.texts)
+
+
+def test_the_data_of_the_plots_is_whole(tmp_path: Path, results: Results) -> None:
+    data = plot_data(page(results, tmp_path))
+    components = ("", "attn1", "attn2", "ff")
+    assert set(data["plots"]) == {
+        *("front/judge", "front/likeness", "search", "history/hypervolume", "history/schedules on the front"),
+        *(f"schedule/{i}/{component}" for i in range(3) for component in components),
+    }
+    assert data["recolour"]["#0f766e"] == "#4fd1c1"
+
+
+def test_data_cannot_end_its_script(tmp_path: Path, results: Results) -> None:
+    text = page(results, tmp_path)
+    data = text.split('id="data">')[1].split("</script>")[0]
+    assert "alert" in data
+    assert "<" not in data
+    names = [trace.get("text") for trace in plot_data(text)["plots"]["front/judge"]["data"]]
+    assert [f"  {escaped(HOSTILE)}  "] in names
+
+
+def test_pictures_stand_in_the_page_bit_for_bit(tmp_path: Path, results: Results) -> None:
+    sources = [attrs["src"] for attrs in Parsed(page(results, tmp_path)).all("img")]
+    expected = [
+        base64.b64encode((tmp_path / entry.images[row]).read_bytes()).decode()
+        for row in range(2)
+        for entry in results.ordered()
+    ]
+    assert sources == [f"data:image/png;base64,{content}" for content in expected]
+
+
+def test_large_pictures_are_shown_smaller(tmp_path: Path, results: Results) -> None:
+    large = np.random.default_rng(0).integers(0, 256, (2, 300, 2 * LARGEST_SIDE, 3), dtype=np.uint8)
+    entry = replace(results.entries[0], images=save_images(tmp_path, "large", large))
+    source = Parsed(page(replace(results, entries=(entry,)), tmp_path)).all("img")[0]["src"]
+    assert source is not None
+    kind, content = source.split(";base64,")
+    assert kind == "data:image/webp"
+    with Image.open(io.BytesIO(base64.b64decode(content))) as image:
+        assert image.size == (LARGEST_SIDE, 150)
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "cut", "text"])
+def test_a_lost_picture_leaves_a_gap_and_is_told(tmp_path: Path, results: Results, damage: str) -> None:
+    file = tmp_path / results.entries[0].images[1]
+    content = file.read_bytes()
+    file.unlink()
+    if damage != "gone":
+        file.write_bytes({"empty": b"", "cut": content[:-30], "text": b"<script>alert(1)</script>"}[damage])
+    document = Parsed(page(results, tmp_path))
+    assert len(document.all("img")) == 5
+    assert ("span", "no picture") in document.texts
+    assert any("1 pictures could not be read: found-1: 2" in text for _, text in document.texts)
+
+
+def test_each_download_is_the_schedule(tmp_path: Path, results: Results) -> None:
+    links = [attrs for attrs in Parsed(page(results, tmp_path)).all("a") if "download" in attrs]
+    assert [link["download"] for link in links] == [f"{file_stem(entry.name)}.json" for entry in results.ordered()]
+    for link, entry in zip(links, results.ordered(), strict=True):
+        assert link["href"] is not None
+        document = json.loads(base64.b64decode(link["href"].removeprefix("data:application/json;base64,")))
+        assert CacheSchedule.from_json(document) == entry.schedule
+
+
+def test_the_python_lines_run_as_they_stand(tmp_path: Path, results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = Parsed(page(results, tmp_path))
+    lines = next(text for tag, text in document.texts if tag == "code" and "found-1" in text)
+    assert lines.count("\n") == 2
+    evolved().save(tmp_path / "found-1.json")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec("\n".join(lines.splitlines()[:2]), names)
+    assert names["schedule"] == evolved()
+    assert lines.splitlines()[2] == "ecad.enable_cache(pipe, schedule)"
+
+
+def test_the_numbers_are_those_of_the_table(tmp_path: Path, results: Results) -> None:
+    cells = [text for tag, text in Parsed(page(results, tmp_path)).texts if tag == "td"]
+    assert {"3.20×", "26.50 [25.25, 27.75]", "1.250 G"} <= set(cells)
+
+
+@pytest.mark.parametrize("left", ["nothing", "pictures", "entries", "history and candidates"])
+def test_an_unfinished_search_gives_the_page_of_what_is_there(tmp_path: Path, results: Results, left: str) -> None:
+    parts: dict = {"entries": (), "candidates": (), "history": (), "pictures": (), "settings": {}}
+    if left == "pictures":
+        parts["pictures"] = results.pictures
+    elif left == "entries":
+        parts["entries"] = [replace(entry, images=(), scores={}, search_quality=None) for entry in results.entries]
+    elif left == "history and candidates":
+        parts |= {"history": results.history, "candidates": results.candidates}
+    text = page(replace(results, **parts), tmp_path)
+    document = Parsed(text)
+    texts = {text for _, text in document.texts}
+    assert "There is no found schedule with a held-out score yet." in texts
+    assert ("No schedule has been measured yet." in texts) == (left != "entries")
+    assert set(plot_data(text)) == {"recolour", "plots"}
+
+
+def test_the_whole_report(tmp_path: Path, results: Results) -> None:
+    written = write_report(results, tmp_path)
+    names = ["report.html", "front.png", "front.svg", "table.md", "grid.png"]
+    names += [f"schedules/{file_stem(entry.name)}.json" for entry in results.ordered()]
+    assert [path.relative_to(tmp_path).as_posix() for path in written] == names
+    assert all(path.is_file() for path in written)
+    assert CacheSchedule.load(written[-1]) == results.ordered()[-1].schedule
+    with Image.open(tmp_path / "grid.png") as grid:
+        pixels = np.asarray(grid)
+    # The third column's first picture is found-1's, flat 30.
+    assert (pixels[100, -50] == 30).all()
+
+
+def test_a_report_without_pictures_has_no_grid(tmp_path: Path, results: Results) -> None:
+    bare = replace(results, entries=[replace(entry, images=()) for entry in results.entries])
+    assert tmp_path / "grid.png" not in write_report(bare, tmp_path)
+
+
+def test_a_lost_picture_leaves_its_cell_empty_in_the_grid(tmp_path: Path, results: Results) -> None:
+    (tmp_path / results.entries[0].images[0]).unlink()
+    write_report(results, tmp_path)
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.getpixel((grid.width - 50, 100)) == (236, 236, 238)
+
+
+def test_missing_packages_are_named_before_any_work(
+    tmp_path: Path, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ecad.report.folder.NEEDED", ("plotly", "no_such_package"))
+    with pytest.raises(EcadError, match=r"a report needs no_such_package: pip install 'ecad\[report\]'"):
+        write_report(results, tmp_path)
+    assert not (tmp_path / "report.html").exists()

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ecad.report import Interval, Results, headline
+from ecad.report.summary import Point, beaten, decimals, front, held_out_points, macs_text, main_scorer, pick
+
+from .conftest import HOSTILE
+
+
+def scored(results: Results, **means: float) -> Results:
+    """The same with other judge scores, by entry."""
+    entries = [
+        replace(entry, scores={"judge": Interval(mean, mean - 1, mean + 1)})
+        for entry, mean in zip(results.entries, means.values(), strict=True)
+    ]
+    return replace(results, entries=entries)
+
+
+def test_the_headline_says_what_was_found_and_what_it_beats(results: Results) -> None:
+    assert headline(results) == (
+        "found-1 needs 3.20× fewer MACs than uncached and is 2.50× as fast. "
+        "Its judge score on held-out prompts is 26.50 [25.25, 27.75], uncached 27.25 [26.00, 28.50]. "
+        f"Found schedules beat {HOSTILE}: no more MACs, a mean score no lower."
+    )
+
+
+def test_the_headline_claims_nothing_that_is_not_so(results: Results) -> None:
+    worse = scored(results, found=20.0, uncached=27.0, baseline=26.0)
+    assert headline(worse).endswith("No found schedule beats a hand-made one.")
+    none_found = replace(results, entries=results.entries[1:])
+    assert headline(none_found) == "There is no found schedule with a held-out score yet."
+    alone = replace(results, entries=results.entries[:1])
+    assert headline(alone) == "found-1: its judge score on held-out prompts is 26.50 [25.25, 27.75]."
+
+
+def test_the_headline_speaks_of_the_cheapest_within_the_uncached_interval(results: Results) -> None:
+    found, uncached, baseline = results.entries
+    cheaper = replace(found, name="too cheap", macs=1_000, scores={"judge": Interval(25.5, 25.0, 26.0)})
+    dearer = replace(found, name="dear", macs=3_000_000_000, scores={"judge": Interval(28.0, 27.0, 29.0)})
+    within = replace(results, entries=(cheaper, dearer, found, uncached, baseline))
+    assert pick(within, "judge") is found
+    below = replace(results, entries=(cheaper, uncached))
+    assert pick(below, "judge") is cheaper
+
+
+def test_equal_in_both_is_not_beaten(results: Results) -> None:
+    found, _, baseline = results.entries
+    same = replace(found, macs=baseline.macs, scores=baseline.scores)
+    assert beaten(replace(results, entries=(same, baseline)), "judge") == []
+    cheaper = replace(same, macs=same.macs - 1)
+    assert beaten(replace(results, entries=(cheaper, baseline)), "judge") == [baseline]
+    dearer = replace(found, macs=baseline.macs + 1)
+    assert beaten(replace(results, entries=(dearer, baseline)), "judge") == []
+
+
+def test_sentences_are_about_the_scorer_that_was_searched_for(results: Results) -> None:
+    assert main_scorer(results) == "judge"
+    assert main_scorer(replace(results, quality_name="likeness")) == "likeness"
+    assert main_scorer(replace(results, quality_name="another")) == "judge"
+    assert (decimals(results, "judge"), decimals(results, "likeness")) == (2, 3)
+
+
+def test_an_interval_that_rounding_moved_off_its_mean_is_drawn_around_it(results: Results) -> None:
+    entry = replace(results.entries[0], scores={"judge": Interval(1.0, 1.0 + 2**-50, 1.0 + 2**-50)})
+    (point,) = held_out_points(replace(results, entries=(entry,)), "judge")
+    assert point.low <= point.quality <= point.high
+
+
+@given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 20)), max_size=12))
+def test_the_front_is_what_comparing_all_pairs_gives(pairs: list[tuple[int, int]]) -> None:
+    class Priced:
+        def __init__(self, macs: int) -> None:
+            self.macs = macs
+
+    points = [Point(i, Priced(macs), quality, quality, quality) for i, (macs, quality) in enumerate(pairs)]  # type: ignore[arg-type]
+    expected = {
+        (macs, quality)
+        for macs, quality in pairs
+        if not any(m <= macs and q >= quality and (m, q) != (macs, quality) for m, q in pairs)
+    }
+    assert [(point.entry.macs, point.quality) for point in front(points)] == sorted(expected)
+
+
+def test_macs_keep_four_digits_in_the_unit_of_the_largest() -> None:
+    assert macs_text(5_713_796_136_960) == "5.714 T"
+    assert macs_text(57_137_961_369_600) == "57.14 T"
+    assert macs_text(571_379_613_696, beside=[5_713_796_136_960]) == "0.571 T"
+    assert macs_text(12) == "12"
