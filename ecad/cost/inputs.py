@@ -1,0 +1,73 @@
+"""The arguments of one denoiser forward, as meta tensors, for each known transformer class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from ecad.cost.architectures import Architecture
+from ecad.errors import EcadError
+
+
+def forward_inputs(architecture: Architecture, height: int, width: int, text_tokens: int) -> dict[str, torch.Tensor]:
+    """Keyword arguments of the forward that one step of one image needs, shapes only (meta device).
+
+    Args:
+        architecture: the denoiser.
+        height, width: pixels of the image.
+        text_tokens: length of the text sequence.
+
+    Raises:
+        EcadError: the size does not divide into the denoiser's patches, or its class is not in the table.
+    """
+    config = architecture.transformer
+    name = config.get("_class_name")
+    if name not in _INPUTS:
+        raise EcadError(
+            f"transformer class {name!r} has no known inputs: expected one of {', '.join(_INPUTS)}; "
+            "for another class call ecad.cost.measure.measure with a forward's arguments"
+        )
+    patch, inputs = _INPUTS[name]
+    unit = architecture.pixels_per_latent * patch(config)
+    if height < 1 or width < 1 or height % unit or width % unit:
+        raise EcadError(
+            f"image size {height}x{width} does not fit {architecture.image_generator}: "
+            f"expected a positive height and width divisible by {unit}"
+        )
+    batch = 2 if architecture.guidance_pair else 1
+    latent = height // architecture.pixels_per_latent, width // architecture.pixels_per_latent
+    with torch.device("meta"):
+        return inputs(config, batch, *latent, text_tokens)
+
+
+def _pixart(config: Mapping[str, Any], batch: int, height: int, width: int, text_tokens: int) -> dict[str, Any]:
+    text_width = config.get("caption_channels") or config.get("cross_attention_dim", 1152)
+    return {
+        "hidden_states": torch.empty(batch, config.get("in_channels", 4), height, width),
+        "encoder_hidden_states": torch.empty(batch, text_tokens, text_width),
+        "encoder_attention_mask": torch.empty(batch, text_tokens),
+        "timestep": torch.empty(batch),
+        "added_cond_kwargs": {"resolution": torch.empty(batch, 2), "aspect_ratio": torch.empty(batch, 1)},
+    }
+
+
+def _flux(config: Mapping[str, Any], batch: int, height: int, width: int, text_tokens: int) -> dict[str, Any]:
+    image_tokens = (height // 2) * (width // 2)
+    return {
+        "hidden_states": torch.empty(batch, image_tokens, config.get("in_channels", 64)),
+        "encoder_hidden_states": torch.empty(batch, text_tokens, config.get("joint_attention_dim", 4096)),
+        "pooled_projections": torch.empty(batch, config.get("pooled_projection_dim", 768)),
+        "timestep": torch.empty(batch),
+        "guidance": torch.empty(batch) if config.get("guidance_embeds") else None,
+        "img_ids": torch.empty(image_tokens, 3),
+        "txt_ids": torch.empty(text_tokens, 3),
+    }
+
+
+# Transformer class -> (latents along the side of one token, inputs of a forward). FLUX's pipeline packs 2 x 2 latents.
+_INPUTS: dict[str, tuple[Callable[[Mapping[str, Any]], int], Callable[..., dict[str, Any]]]] = {
+    "PixArtTransformer2DModel": (lambda config: config.get("patch_size", 2), _pixart),
+    "FluxTransformer2DModel": (lambda config: 2, _flux),
+}

@@ -1,0 +1,116 @@
+"""What one denoiser forward multiplies, counted on the meta device: by site, and apart for layers and attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from ecad.cost.architectures import Architecture
+from ecad.cost.inputs import forward_inputs
+from ecad.errors import EcadError
+from ecad.runtime.discovery import Site, discover
+
+_LAYERS = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
+_ATEN = torch.ops.aten
+# Products of matrices -> the argument whose last axis is summed over.
+_SUMMED_OVER = {_ATEN.mm: 0, _ATEN.bmm: 0, _ATEN.addmm: 1, _ATEN.baddbmm: 1}
+
+
+class Measured(NamedTuple):
+    """MACs of one forward: int64 arrays, one entry a site and a last one for all that is outside the sites.
+
+    `layers` holds linear and convolution layers, `attention` all other matrix products.
+    """
+
+    sites: tuple[tuple[str, str], ...]
+    layers: np.ndarray
+    attention: np.ndarray
+
+
+def measure(transformer: torch.nn.Module, inputs: Mapping[str, Any]) -> Measured:
+    """Count the multiply-accumulates of one forward, each once, at the site that does them.
+
+    Args:
+        transformer: the denoiser; on the meta device nothing is computed.
+        inputs: keyword arguments of its forward, on its device.
+
+    Raises:
+        EcadError: the forward uses a matrix operation that is not counted.
+    """
+    sites = discover(transformer)
+    meter = _Meter(len(sites))
+    # The math backend shows an attention as its two batched products, whatever the device.
+    with meter.attached(transformer, sites), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), meter:
+        transformer(**inputs)
+    return Measured(tuple((site.block, site.component) for site in sites), meter.macs[0], meter.macs[1])
+
+
+@lru_cache(maxsize=64)
+def measure_architecture(architecture: Architecture, height: int, width: int, text_tokens: int) -> Measured:
+    """`measure` on one step of one image (guidance pair included), without weights; remembered.
+
+    Args:
+        architecture: the denoiser.
+        height, width: pixels of the image.
+        text_tokens: length of the text sequence.
+
+    Raises:
+        EcadError: as `forward_inputs` does.
+    """
+    import diffusers
+
+    inputs = forward_inputs(architecture, height, width, text_tokens)
+    with torch.device("meta"):
+        transformer = getattr(diffusers, architecture.transformer["_class_name"]).from_config(architecture.transformer)
+        return measure(transformer, inputs)
+
+
+class _Meter(TorchDispatchMode):
+    """Adds every matrix product's MACs to the running site's entry (row 0: inside a layer, row 1: elsewhere)."""
+
+    def __init__(self, num_sites: int) -> None:
+        super().__init__()
+        self.macs = np.zeros((2, num_sites + 1), dtype=np.int64)
+        self.site = self.outside = num_sites
+        self.in_layer = False
+
+    @contextmanager
+    def attached(self, transformer: torch.nn.Module, sites: Sequence[Site]) -> Iterator[None]:
+        """Follow, while the context lasts, which site and whether a layer is running."""
+        with ExitStack() as stack:
+            for index, site in enumerate(sites):
+                self._follow(stack, site.module, "site", index, self.outside)
+            for module in transformer.modules():
+                if isinstance(module, _LAYERS):
+                    self._follow(stack, module, "in_layer", True, False)
+            yield
+
+    def _follow(self, stack: ExitStack, module: torch.nn.Module, name: str, inside: object, outside: object) -> None:
+        before = module.register_forward_pre_hook(lambda *_: setattr(self, name, inside))
+        after = module.register_forward_hook(lambda *_: setattr(self, name, outside))
+        stack.callback(before.remove)
+        stack.callback(after.remove)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        packet = func.overloadpacket
+        if packet in _SUMMED_OVER:
+            self._add(out.numel() * args[_SUMMED_OVER[packet]].shape[-1])
+        elif packet is _ATEN.convolution:
+            transposed = args[6]
+            self._add((args[0] if transposed else out).numel() * math.prod(args[1].shape[1:]))
+        elif packet in flop_registry:
+            raise EcadError(f"{func} is not counted by ecad.cost: expected {', '.join(map(str, _SUMMED_OVER))}")
+        return out
+
+    def _add(self, macs: int) -> None:
+        self.macs[0 if self.in_layer else 1, self.site] += macs
