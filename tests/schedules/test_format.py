@@ -173,7 +173,10 @@ def test_order_in_the_file_does_not_matter() -> None:
 
 def test_flux_genes_are_all_double_blocks_then_all_single_blocks(flux: Document) -> None:
     table = flux["cache_schedule"]
-    table["schedule"] = {step: dict(reversed(row.items())) for step, row in table["schedule"].items()}
+    table["schedule"] = {
+        step: {block: dict(reversed(bits.items())) for block, bits in reversed(row.items())}
+        for step, row in table["schedule"].items()
+    }
     assert CacheSchedule.from_json(flux).sites == flux_sites(3, 2)
 
 
@@ -331,6 +334,13 @@ def test_the_odd_step_out_is_blamed_even_if_it_is_the_first(flux: Document) -> N
     del cells(flux, "000")["single_1"]
     assert (error := refusal(flux)).block == "single_1"
     assert error.found == "4 blocks"
+
+
+def test_the_odd_step_out_is_blamed_where_blocks_are_module_paths() -> None:
+    document = CacheSchedule(np.ones((3, 2), dtype=bool), (("layers.0", "attn"), ("layers.1", "attn"))).to_json()
+    del cells(document, "000")["layers.1"]
+    error = refusal(document)
+    assert (error.step, error.block, error.problem) == ("000", "layers.1", "the block is missing")
 
 
 def test_a_component_that_one_block_lacks_at_every_step_is_missed(flux: Document) -> None:
