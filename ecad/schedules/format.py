@@ -208,7 +208,7 @@ def _ordered_steps(table: _CacheSchedule) -> dict[str, Step]:
 def _expected_blocks(table: _CacheSchedule, steps: Mapping[str, Step]) -> dict[str, list[str]]:
     """Each block's components, in gene order: what most steps have, so that the odd one out is the one blamed."""
     shapes = [{block: _bits(cells) for block, cells in step.items()} for step in steps.values()]
-    usual = shapes[_commonest(tuple(shape.items()) for shape in shapes)]
+    usual = dict(_commonest(tuple(shape.items()) for shape in shapes))
     if not any(map(is_numbered, usual)):
         if len(usual) != table.num_blocks + table.num_single_blocks:
             expected = f"{table.num_blocks + table.num_single_blocks} blocks (num_blocks)"
@@ -217,7 +217,7 @@ def _expected_blocks(table: _CacheSchedule, steps: Mapping[str, Step]) -> dict[s
     expected_blocks = {}
     for single, count in ((False, table.num_blocks), (True, table.num_single_blocks)):
         cells = [components for shape in shapes for block, components in shape.items() if is_single(block) is single]
-        components = in_gene_order(cells[_commonest(cells)]) if cells else []
+        components = in_gene_order(_commonest(cells)) if cells else []
         keys = numbered_blocks(0, count) if single else numbered_blocks(count)
         expected_blocks.update(dict.fromkeys(keys, components))
     return expected_blocks
@@ -227,10 +227,9 @@ def _bits(cells: Block) -> tuple[str, ...]:
     return tuple(key for key in cells if not key.startswith(CUSTOM_PREFIX))
 
 
-def _commonest(shapes: Iterable[Any]) -> int:
-    """The index of the first of the most frequent shapes."""
-    indexed = list(shapes)
-    return indexed.index(Counter(indexed).most_common(1)[0][0])
+def _commonest(shapes: Iterable[Any]) -> Any:
+    """The most frequent shape; of several, the first."""
+    return Counter(shapes).most_common(1)[0][0]
 
 
 def _check_step(step: str, blocks: Step, expected: Mapping[str, list[str]]) -> None:
