@@ -89,7 +89,7 @@ class Nsga2:
     def _paper(self, population_size: int, start: Bits) -> NSGA2:
         return NSGA2(
             pop_size=population_size,
-            sampling=_StartFrom(start, lambda n, random: random.random((n, start.shape[1])) < 0.5),
+            sampling=_StartFrom(start, lambda count, random: random.random((count, start.shape[1])) < 0.5),
             crossover=PointCrossover(prob=0.9, n_points=4),
             mutation=BitflipMutation(prob=0.05),
             eliminate_duplicates=True,
@@ -99,7 +99,7 @@ class Nsga2:
         problem = self._problem
         return NSGA2(
             pop_size=population_size,
-            sampling=_StartFrom(start, lambda n, random: _heuristics(problem, n, random)),
+            sampling=_StartFrom(start, lambda count, random: _heuristics(problem, start, count, random)),
             crossover=_Exchange(problem),
             mutation=_Mutate(problem),
             repair=_Canonical(problem),
@@ -118,12 +118,14 @@ class _StartFrom(Sampling):
         return np.concatenate([self.start, self.more(max(n_samples - len(self.start), 0), random_state)])
 
 
-def _heuristics(problem: Problem, count: int, random: np.random.Generator) -> Bits:
-    """Genomes of the heuristics and, where a short loop has too few, of mutated ones."""
-    found = heuristics(problem, count)
+def _heuristics(problem: Problem, start: Bits, count: int, random: np.random.Generator) -> Bits:
+    """Genomes of heuristics that are not in `start` and, where a short loop has too few, of mutated ones."""
+    given = set(map(_key, start))
+    found = [bits for bits in heuristics(problem, count + len(start)) if _key(bits) not in given][:count]
     sites = problem.template.sites
-    more = [mutate(found[i % len(found)], sites, random) for i in range(count - len(found))]
-    return np.array([*found, *more]).reshape(count, -1)
+    while len(found) < count:
+        found.append(mutate(found[random.integers(len(found))], sites, random))
+    return np.array(found, dtype=bool).reshape(count, -1)
 
 
 class _Exchange(Crossover):

@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -131,6 +131,12 @@ class Store:
 
     def close(self) -> None:
         """Close the files and let other processes write."""
+        if self._lock is not None:
+            # At rest a study is one plain file, which can be copied, and read where nothing can be written. Not while
+            # others read it: then it stays as it is.
+            with suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA busy_timeout = 0")
+                self._connection.execute("PRAGMA journal_mode = DELETE")
         self._connection.close()
         if self._lock is not None:
             self._lock.close()
@@ -332,6 +338,8 @@ def _told(name: str) -> Iterator[None]:
     """Say what SQLite finds wrong with a study on one line."""
     try:
         yield
+    except sqlite3.ProgrammingError:
+        raise  # a mistake of ours
     except sqlite3.OperationalError as error:
         raise EcadError(f"{name}: the study cannot be used: {DATABASE}: {error}") from error
     except sqlite3.DatabaseError as error:

@@ -1,0 +1,99 @@
+"""A search problem without a model: scores that are cheap, but not additive, and differ from image to image.
+
+Run as a script it searches a study, slowly enough to be killed: `python synthetic.py FOLDER MODE GENERATIONS DELAY`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from ecad.genetic import LocalEvaluator, Problem
+from ecad.prompts import Prompt
+from ecad.runtime.families import readers
+from ecad.runtime.plan import executed
+from ecad.schedules import CacheSchedule, Sites, heuristics, pixart_sites
+
+SITES = pixart_sites(2)
+
+
+def problem(steps: int = 5, sites: Sites = SITES) -> Problem:
+    """Every site has a price of its own, so that many costs are possible."""
+    prices = 1000 + 7 ** np.arange(1, len(sites) + 1) % 1009
+    producers = readers(sites)
+    template = heuristics.none(sites, steps).replace(config={"height": 64})
+    return Problem(template, lambda bits: (executed(bits, producers).sum(axis=-2) * prices).sum(axis=-1) + 50 * steps)
+
+
+def quality(plans: np.ndarray) -> np.ndarray:
+    """Minus the error of each plan, bool (..., steps, sites): outputs age, and stale neighbours spoil a fresh one."""
+    steps, sites = plans.shape[-2:]
+    age, error = np.zeros((*plans.shape[:-2], sites)), np.zeros(plans.shape[:-2])
+    weights = np.random.default_rng(5).uniform(0.2, 1.0, size=(steps, sites))
+    for step in range(steps):
+        age = np.where(plans[..., step, :], 0.3 * np.roll(age, 1, axis=-1) * (age > 0), age + 1)
+        error = error + (weights[step] * age**1.5).sum(axis=-1)
+    return -error
+
+
+def evaluator(
+    num_prompts: int = 2, seeds: tuple[int, ...] = (0, 1, 2), batch_size: int = 4, **changes
+) -> LocalEvaluator:
+    """`changes` replace fields; `generate` passes on what `score` needs."""
+
+    def generate(schedule: CacheSchedule, items) -> list[float]:
+        plan = executed(schedule.recompute, readers(schedule.sites))
+        return [float(quality(plan)) * _taste(item) for item in items]
+
+    fields = {
+        "generate": generate,
+        "score": lambda images, items: np.array(images),
+        "scorer": "synthetic",
+        "prompts": [Prompt(f"{i}", f"prompt {i}") for i in range(num_prompts)],
+        "seeds": seeds,
+        "batch_size": batch_size,
+    }
+    return LocalEvaluator(**{**fields, **changes})
+
+
+def _taste(item) -> float:
+    return 1 + zlib.crc32(f"{item.prompt.id} {item.seed}".encode()) / 2**32
+
+
+def content(folder: Path) -> dict[str, object]:
+    """All that must not depend on interruptions: every table but for the clock, and every candidate's file."""
+    database = sqlite3.connect(folder / "study.sqlite")
+    queries = {
+        "settings": "SELECT * FROM settings ORDER BY name",
+        "generations": "SELECT number, random_state, images FROM generations ORDER BY number",
+        "candidates": "SELECT * FROM candidates ORDER BY generation, number",
+        "scores": "SELECT bits, prompt_id, prompt, seed, scorer, score FROM scores JOIN plans ON plan = plans.id"
+        " JOIN items ON item = items.id ORDER BY 1, 2, 3, 4, 5",
+    }
+    tables = {name: database.execute(query).fetchall() for name, query in queries.items()}
+    database.close()
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.json")}
+    return {**tables, "files": files}
+
+
+def main(folder: str, mode: str, generations: str, delay: str) -> None:
+    from ecad.genetic.search import search
+
+    fast = evaluator()
+
+    def generate(schedule, items):
+        print("batch", flush=True)
+        time.sleep(float(delay))
+        return fast.generate(schedule, items)
+
+    slow = evaluator(generate=generate)
+    search(problem(), slow, folder, mode=mode, generations=int(generations), population_size=6)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+from synthetic import content, evaluator, problem
+
+from ecad.errors import EcadError, ScheduleError
+from ecad.genetic import Study
+from ecad.genetic.evaluator import all_items
+from ecad.genetic.search import search
+from ecad.schedules import CacheSchedule, heuristics, pixart_sites
+
+SMALL = {"generations": 5, "population_size": 6}
+
+
+class Stop(BaseException):
+    """Stands for Ctrl-C, which is no Exception either."""
+
+
+def interrupted(after: int):
+    """An evaluator that is stopped after some batches."""
+    plain, made = evaluator(), []
+
+    def generate(schedule, items):
+        if len(made) == after:
+            raise Stop
+        made.append(items)
+        return plain.generate(schedule, items)
+
+    return evaluator(generate=generate)
+
+
+@pytest.mark.parametrize("mode", ["paper", "fast"])
+def test_the_same_search_gives_the_same_study(tmp_path, mode):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        search(problem(), evaluator(), tmp_path / name, mode=mode, seed=seed, **SMALL)
+    first, second, other = (content(tmp_path / name) for name in "abc")
+    assert first == second
+    assert first["candidates"] != other["candidates"]
+
+
+@pytest.mark.parametrize("mode", ["paper", "fast"])
+def test_stopped_anywhere_and_resumed_it_ends_the_same(tmp_path, mode):
+    search(problem(), evaluator(), tmp_path / "whole", mode=mode, **SMALL)
+    expected = content(tmp_path / "whole")
+    for after in range(1, 60, 7):
+        folder = tmp_path / f"{after}"
+        with pytest.raises(Stop):
+            search(problem(), interrupted(after), folder, mode=mode, **SMALL)
+        assert len(Study.open(folder).candidates) == after // 2 or mode == "paper"  # of two batches each
+        study = search(problem(), evaluator(), folder, mode=mode, **SMALL)
+        assert content(folder) == expected
+        assert study.history[-1].images == sum(images for *_, images in expected["generations"])
+
+
+@pytest.mark.parametrize("mode", ["paper", "fast"])
+def test_killed_at_any_moment_and_resumed_it_ends_the_same(tmp_path, mode):
+    search(problem(), evaluator(), tmp_path / "whole", mode=mode, **SMALL)
+    moments, folder = random.Random(mode), tmp_path / "killed"
+    kills, done = 0, False
+    while not done:
+        process = start(folder, mode, delay=0.002)
+        for _ in range(moments.randint(1, 12)):
+            done = process.stdout.readline() == ""
+        if not done:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        assert process.wait() in (0, -signal.SIGKILL)
+        process.stdout.close()
+        if (folder / "study.sqlite").exists() and kills % 3 == 0:
+            Study.open(folder).close()
+    assert kills >= 4
+    assert content(folder) == content(tmp_path / "whole")
+
+
+def start(folder: Path, mode: str = "fast", delay: float = 0.0) -> subprocess.Popen[str]:
+    """A search in a process of its own, which prints a line a batch."""
+    arguments = [str(folder), mode, str(SMALL["generations"]), str(delay)]
+    return subprocess.Popen([sys.executable, synthetic.__file__, *arguments], stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_do_not_search_one_study(tmp_path):
+    other = start(tmp_path, delay=60)
+    try:
+        assert other.stdout.readline() == "batch\n"
+        with pytest.raises(EcadError, match="another process is searching this study") as caught:
+            search(problem(), evaluator(), tmp_path, **SMALL)
+        assert "\n" not in str(caught.value)
+        assert Study.open(tmp_path).candidates == []
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close()
+    search(problem(), evaluator(), tmp_path, **SMALL)  # what is killed lets go
+    assert len(Study.open(tmp_path).candidates) == 30
+
+
+def test_more_generations_go_on_where_fewer_ended(tmp_path):
+    search(problem(), evaluator(), tmp_path / "whole", **SMALL)
+    for generations in (1, 3, 2, 5):
+        study = search(problem(), evaluator(), tmp_path / "parts", generations=generations, population_size=6)
+    assert content(tmp_path / "parts") == content(tmp_path / "whole")
+    assert len(study.history) == 5
+
+
+def test_time_ends_a_search_and_more_time_goes_on(tmp_path, monkeypatch):
+    search(problem(), evaluator(), tmp_path / "whole", **SMALL)
+    now = [0.0]
+    monkeypatch.setattr("ecad.genetic.search.time.monotonic", lambda: now[0])
+    plain, made = evaluator(), []
+
+    def generate(schedule, items):
+        now[0] += 1.0
+        made.append(items)
+        return plain.generate(schedule, items)
+
+    timed = evaluator(generate=generate)
+    study = search(problem(), timed, tmp_path / "timed", max_seconds=17, population_size=6)
+    assert len(study.candidates) == 9  # of two seconds each; the ninth began in time
+    assert [generation.seconds for generation in study.history] == [12.0]
+    search(problem(), timed, tmp_path / "timed", max_seconds=17, population_size=6)
+    assert len(made) == 18
+    search(problem(), timed, tmp_path / "timed", max_seconds=1000, **SMALL)
+    assert content(tmp_path / "timed") == content(tmp_path / "whole")
+
+
+def test_progress_counts_and_estimates(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("ecad.genetic.search.time.monotonic", lambda: now[0])
+    plain, seen = evaluator(), []
+
+    def generate(schedule, items):
+        now[0] += 1.0
+        return plain.generate(schedule, items)
+
+    timed = evaluator(generate=generate)
+    limits = {"generations": 3, "population_size": 6}
+    search(problem(), timed, tmp_path, on_progress=seen.append, max_seconds=50, **limits)
+    assert [step.generation for step in seen] == [0] * 6 + [1] * 6 + [2] * 6
+    assert [step.evaluated for step in seen] == list(range(1, 19))
+    assert [step.images for step in seen] == list(range(6, 109, 6))
+    assert [step.seconds for step in seen] == list(range(2, 37, 2))
+    assert [step.seconds_left for step in seen] == list(range(34, -1, -2))
+    study = Study.open(tmp_path)
+    assert (seen[-1].front_size, seen[-1].hypervolume) == (len(study.front()), study.history[-1].hypervolume)
+    assert [seen[i].hypervolume for i in (5, 11, 17)] == [generation.hypervolume for generation in study.history]
+    search(problem(), timed, tmp_path, on_progress=seen.append, **limits)
+    assert len(seen) == 18  # nothing new
+
+
+def test_candidates_are_written_in_the_papers_layout(tmp_path):
+    study = search(problem(), evaluator(), tmp_path, **SMALL)
+    names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json"))
+    assert names == [f"gen_{g:03d}/candidates/cand_{c:03d}.json" for g in range(5) for c in range(6)]
+    for candidate in study.candidates:
+        schedule = CacheSchedule.load(tmp_path / candidate.path)
+        assert schedule == candidate.schedule
+        assert np.array_equal(schedule.recompute, candidate.recompute)
+        assert schedule.metrics["total_macs"] == problem().price(candidate.recompute[None])[0] == candidate.cost
+        assert schedule.metrics["quality"] == candidate.quality == study.scores(candidate).mean()
+        assert schedule.config == {"height": 64}
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"study.sqlite", "study.lock"}
+
+
+@pytest.mark.parametrize("mode", ["paper", "fast"])
+def test_given_schedules_are_the_first_candidates(mode):
+    given = [heuristics.every_n(synthetic.SITES, 5, n) for n in (2, 3)]
+    study = search(problem(), evaluator(), mode=mode, initial=given, generations=1, population_size=6)
+    assert [np.array_equal(a.recompute, b.recompute) for a, b in zip(study.candidates, given, strict=False)] == [
+        True
+    ] * 2
+    assert len(study.candidates) == 6
+
+
+CHANGES = {
+    "mode": {"mode": "paper"},
+    "population_size": {"population_size": 8},
+    "seed": {"seed": 1},
+    "initial": {"initial": [heuristics.every_n(synthetic.SITES, 5, 2)]},
+    "scorer": {"evaluator": evaluator(scorer="other")},
+    "seeds": {"evaluator": evaluator(seeds=(0, 1, 3))},
+    "prompts": {"evaluator": evaluator(num_prompts=3)},
+    "batch_size": {"evaluator": evaluator(batch_size=3)},
+    "evaluator.guidance_scale": {"evaluator": evaluator(settings={"guidance_scale": 3.0})},
+    "steps": {"problem": problem(steps=4)},
+    "sites": {"problem": problem(sites=pixart_sites(3))},
+    "uncached_cost": {"problem": type(problem())(problem().template, lambda bits: bits.sum(axis=(1, 2)))},
+    "config.height": {"problem": type(problem())(problem().template.replace(config={"height": 8}), problem().price)},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_study_is_not_resumed_with_other_settings(tmp_path, name):
+    usual = {"problem": problem(), "evaluator": evaluator(), "folder": tmp_path, **SMALL}
+    search(**usual)
+    before = content(tmp_path)
+    with pytest.raises(EcadError, match=f"the study has other settings: {name}.*expected .*found ") as caught:
+        search(**{**usual, **CHANGES[name]})
+    assert "\n" not in str(caught.value)
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mode": "quick"}, "mode 'quick' is unknown: expected paper or fast"),
+        ({"generations": 0}, "generations: expected at least 1, found 0"),
+        ({"population_size": 1}, "population_size: expected at least 2, found 1"),
+        ({"max_seconds": -1.0}, "max_seconds: expected at least 0, found -1.0"),
+        ({"max_seconds": float("nan")}, "max_seconds: expected at least 0, found nan"),
+        ({"problem": problem(steps=1)}, "steps: expected at least 2, found 1"),
+        ({"initial": [heuristics.none(pixart_sites(2), 20)]}, "schedule 'none' does not fit this search"),
+    ],
+)
+def test_nonsense_is_refused_before_anything_is_written(tmp_path, changes, message):
+    with pytest.raises((EcadError, ScheduleError), match=message):
+        search(**{"problem": problem(), "evaluator": evaluator(), "folder": tmp_path / "study", **SMALL, **changes})
+    assert not (tmp_path / "study").exists()
+
+
+def test_scores_that_are_no_numbers_stop_the_search_and_lose_nothing(tmp_path):
+    plain, made = evaluator(), []
+
+    def score(images, items):
+        made.append(items)
+        return np.array(images) * (np.nan if len(made) == 9 else 1)
+
+    with pytest.raises(EcadError, match="expected a finite number, found nan"):
+        search(problem(), evaluator(score=score), tmp_path, **SMALL)
+    assert len(Study.open(tmp_path).candidates) == 4
+    assert Study.open(tmp_path).items == all_items(plain.prompts, plain.seeds)
+    search(problem(), plain, tmp_path, **SMALL)
+    assert len(Study.open(tmp_path).candidates) == 30
