@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from ecad import commands
+from ecad import commands, schedule_commands
+from ecad.demo import demo
+from ecad.genetic.optimize import optimize
 from ecad.inference.inference import infer
+from ecad.report.command import report
 
 app = typer.Typer(
     add_completion=False,
@@ -13,7 +16,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Cache schedules for diffusion transformers: run them, price them, evolve them.",
 )
+app.command("demo")(demo)
 app.command("infer")(infer)
+app.command("optimize")(optimize)
+app.command("report")(report)
+app.add_typer(schedule_commands.app, name="schedule")
 
 
 @app.command("models")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Optional, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -16,7 +17,7 @@ from ecad.errors import EcadError
 
 T = TypeVar("T")
 
-Weights = Annotated[Optional[str], typer.Option(help="Hub id or local folder of the pipeline to use instead.")]
+Weights = Annotated[str | None, typer.Option(help="Hub id or local folder of the pipeline to use instead.")]
 ImageGeneratorOption = Annotated[str, typer.Option(help="Name of the image generator; `ecad models` lists them.")]
 
 console = Console()
@@ -50,10 +51,38 @@ def _single(command: Callable[..., None]) -> typer.Typer:
 
 def bar(items: Iterable[T], label: str, hidden: bool = False) -> Iterable[T]:
     """Iterate with a progress bar that shows a rate and an estimate."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("left"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=errors, disable=hidden) as progress:
         yield from progress.track(items, description=label)
+
+
+@contextmanager
+def search_progress(hidden: bool = False) -> Iterator[Callable[[Any], None]]:
+    """Show where a search stands, one line that changes; gives what `search` calls with its progress."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
+    with Progress(*columns, console=errors, disable=hidden) as progress:
+        task = progress.add_task("loading", total=None, left="")
+
+        def show(now: Any) -> None:
+            pace = now.evaluated / now.seconds if now.seconds else 0.0
+            known = now.seconds_left is not None
+            progress.update(
+                task,
+                description=f"generation {now.generation}: {now.evaluated} candidates ({pace:.1f}/s), "
+                f"{now.images} images, front {now.front_size}, hypervolume {now.hypervolume:.4g}",
+                completed=now.seconds,
+                total=now.seconds + now.seconds_left if known else None,
+                left=f"{now.seconds_left:.0f} s left" if known else "",
+            )
+
+        yield show
 
 
 def finish(result: dict[str, Any], line: str, as_json: bool) -> None:

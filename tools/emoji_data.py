@@ -25,9 +25,18 @@ PACKAGES = {
         "emoji-datasource-google@16.0.0",
         "sha512-ZRexfzs7MVoLnmzZmNsO4TKhnAJp5D++Vm6PpUpH/jEQQlemp3l88CjZ+DoZ2faM9R4QxZkOPJCoT8DlPhfQ3A==",
     ),
-    "twitter": ("emoji-datasource-twitter@16.0.0", "sha512-7F+uCuHH+7Qnrc15P5tnbvKkg9E6tlzi4MnT2uW1RlN4pLYTza6cP/dstIfSDMtpjFLWuZewWg8jBbuL2eyELQ=="),
-    "3d": ("@lobehub/fluent-emoji-3d@1.1.0", "sha512-Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g=="),
-    "names": ("emojibase-data@17.0.0", "sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA=="),
+    "twitter": (
+        "emoji-datasource-twitter@16.0.0",
+        "sha512-7F+uCuHH+7Qnrc15P5tnbvKkg9E6tlzi4MnT2uW1RlN4pLYTza6cP/dstIfSDMtpjFLWuZewWg8jBbuL2eyELQ==",
+    ),
+    "3d": (
+        "@lobehub/fluent-emoji-3d@1.1.0",
+        "sha512-Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g==",
+    ),
+    "names": (
+        "emojibase-data@17.0.0",
+        "sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA==",
+    ),
 }
 STYLES = ("google", "twitter", "3d")
 BACKGROUNDS = {
@@ -154,8 +163,16 @@ def combinations(*, held: bool) -> list[tuple[str, str, str]]:
     return [combination for combination in every if held_out(*combination) == held]
 
 
-def compose(sprite: Sprite, background: str, *, size: int = 54, shift: tuple[int, int] = (0, 0), flip: bool = False,
-            angle: float = 0.0, jitter: np.ndarray | None = None) -> np.ndarray:
+def compose(
+    sprite: Sprite,
+    background: str,
+    *,
+    size: int = 54,
+    shift: tuple[int, int] = (0, 0),
+    flip: bool = False,
+    angle: float = 0.0,
+    jitter: np.ndarray | None = None,
+) -> np.ndarray:
     """The sprite scaled to `size` pixels, pasted `shift` off the centre of a plain background; uint8 (64, 64, 3)."""
     picture = Image.fromarray(sprite.pixels)
     if flip:

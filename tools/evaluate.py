@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from emoji_data import BACKGROUNDS, STYLES, caption, combinations, compose, load_sprites, names
 from PIL import Image
 from rich.progress import track
 
@@ -20,6 +19,7 @@ from ecad.image_generators import ImageGenerator, get_image_generator
 from ecad.quality import Judge, mean_interval
 from ecad.runtime import discover
 from ecad.schedules import CacheSchedule, every_n
+from emoji_data import BACKGROUNDS, STYLES, caption, combinations, compose, load_sprites, names
 
 DOCS = Path(__file__).parent.parent / "docs"
 BATCH = 12
@@ -64,8 +64,11 @@ def contact_sheet(images: np.ndarray, columns: int = 18) -> Image.Image:
     """The first images side by side."""
     rows = len(images) // columns
     grid = images[: rows * columns].reshape(rows, columns, *images.shape[1:])
-    return Image.fromarray(np.concatenate(np.concatenate(list(grid), 1), 1) if rows == 1 else
-                           np.concatenate([np.concatenate(list(row), 1) for row in grid]))
+    return Image.fromarray(
+        np.concatenate(np.concatenate(list(grid), 1), 1)
+        if rows == 1
+        else np.concatenate([np.concatenate(list(row), 1) for row in grid])
+    )
 
 
 def main(folder: Path, count: int) -> None:
@@ -85,11 +88,15 @@ def main(folder: Path, count: int) -> None:
         "real": retrieval(judge, real, truth),
         "generated": retrieval(judge, images["uncached"], truth),
         "judge": {
-            name: {"mean": float(s.mean()), "interval95": mean_interval(s),
-                   "fall_from_uncached": float((scores["uncached"] - s).mean()),
-                   "fall_interval95": mean_interval(scores["uncached"] - s)}
+            name: {
+                "mean": float(s.mean()),
+                "interval95": mean_interval(s),
+                "fall_from_uncached": float((scores["uncached"] - s).mean()),
+                "fall_interval95": mean_interval(scores["uncached"] - s),
+            }
             for name, s in scores.items()
-        } | {"real": {"mean": float(judge.score(real, prompts).mean())}},
+        }
+        | {"real": {"mean": float(judge.score(real, prompts).mean())}},
     }
     print(json.dumps(result, indent=1))
     write_atomic(DOCS / "builtin-model.json", json.dumps(result, indent=1) + "\n")

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, PixArtAlphaPipeline, PixArtTransformer2DModel
-from emoji_data import caption, combinations
-from train_denoiser import new_scheduler
-from transformers import CLIPImageProcessor, CLIPModel, T5EncoderModel, T5Tokenizer
+from transformers import CLIPImageProcessorPil, CLIPModel, T5EncoderModel, T5Tokenizer
 
 from ecad.builtin import JUDGE_FOLDER, PIPELINE_FOLDER
 from ecad.files import write_atomic
+from emoji_data import caption, combinations
+from train_denoiser import new_scheduler
 
 SEARCH_PROMPTS = HELD_OUT_PROMPTS = 48
 
@@ -42,7 +42,7 @@ def export_judge(folder: Path) -> None:
     shutil.rmtree(JUDGE_FOLDER, ignore_errors=True)
     CLIPModel.from_pretrained(folder / "judge").to(torch.float16).save_pretrained(JUDGE_FOLDER)
     T5Tokenizer.from_pretrained(folder / "judge").save_pretrained(JUDGE_FOLDER)
-    CLIPImageProcessor.from_pretrained(folder / "judge").save_pretrained(JUDGE_FOLDER)
+    CLIPImageProcessorPil.from_pretrained(folder / "judge").save_pretrained(JUDGE_FOLDER)
 
 
 def export_prompts() -> None:

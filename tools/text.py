@@ -8,9 +8,10 @@ import string
 import tarfile
 from pathlib import Path
 
-from emoji_data import BACKGROUNDS, STYLES, caption, fetch, names
 from tokenizers import SentencePieceUnigramTokenizer
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+from emoji_data import BACKGROUNDS, STYLES, caption, fetch, names
 
 VOCABULARY = 2000
 WIDTH = 128
@@ -44,7 +45,16 @@ def train_tokenizer(folder: Path) -> T5Tokenizer:
 def new_text_encoder(tokenizer: T5Tokenizer) -> T5EncoderModel:
     """A two-layer T5 encoder of width 128 with random weights."""
     config = T5Config(
-        vocab_size=len(tokenizer), d_model=WIDTH, d_kv=32, d_ff=256, num_layers=2, num_heads=4, dropout_rate=0.0,
-        feed_forward_proj="gated-gelu", pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
+        vocab_size=len(tokenizer),
+        d_model=WIDTH,
+        d_kv=32,
+        d_ff=256,
+        num_layers=2,
+        num_heads=4,
+        dropout_rate=0.0,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=0,
+        eos_token_id=1,
+        decoder_start_token_id=0,
     )
     return T5EncoderModel(config)

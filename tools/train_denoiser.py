@@ -20,10 +20,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, PixArtTransformer2DModel
-from emoji_data import BACKGROUNDS, STYLES, Sprite, caption, held_out, load_sprites, random_picture
 from safetensors.torch import load_file, save_file
-from text import WIDTH, new_text_encoder, train_tokenizer
 from torch import nn
+
+from emoji_data import BACKGROUNDS, Sprite, caption, held_out, load_sprites, random_picture
+from text import WIDTH, new_text_encoder, train_tokenizer
 from train_vae import to_tensor
 
 VARIANTS = 8
@@ -107,7 +108,9 @@ class Captions:
 class Muon(torch.optim.Optimizer):
     """Momentum orthogonalised by Newton-Schulz, as torch.optim.Muon, with equal shapes done in one batch."""
 
-    def __init__(self, params: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, params: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
 
     @torch.no_grad()
@@ -217,8 +220,11 @@ class Trainer:
         for i, optimizer in enumerate(self.optimizers):
             for j, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{i}.{j}.{k}": torch.as_tensor(v) for k, v in state.items()}
-        save_file({k: v.contiguous().clone() for k, v in tensors.items()}, out / "new.safetensors",
-                  metadata={"progress": json.dumps([self.step, self.seconds])})
+        save_file(
+            {k: v.contiguous().clone() for k, v in tensors.items()},
+            out / "new.safetensors",
+            metadata={"progress": json.dumps([self.step, self.seconds])},
+        )
         os.replace(out / "new.safetensors", out / "checkpoint.safetensors")
 
     def resume(self) -> None:

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torchvision.transforms.v2.functional import gaussian_blur
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerBase
+
 from emoji_data import BACKGROUNDS, SIZE, STYLES, Sprite, caption, held_out, load_sprites, random_picture
 from text import train_tokenizer
-from torchvision.transforms.v2.functional import gaussian_blur
 from train_vae import to_tensor
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerBase
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
@@ -27,12 +28,25 @@ MEAN = STD = (0.5, 0.5, 0.5)
 def new_judge(tokenizer: PreTrainedTokenizerBase) -> CLIPModel:
     """A CLIPModel of 1.6 million parameters: 64x64 pixels in patches of 8, captions of at most 77 tokens."""
     vision = dict(
-        hidden_size=128, intermediate_size=512, num_hidden_layers=5, num_attention_heads=4, image_size=SIZE,
-        patch_size=8, projection_dim=96,
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        image_size=SIZE,
+        patch_size=8,
+        projection_dim=96,
     )
     text = dict(
-        hidden_size=96, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, vocab_size=len(tokenizer),
-        max_position_embeddings=77, projection_dim=96, pad_token_id=0, bos_token_id=0, eos_token_id=1,
+        hidden_size=96,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=77,
+        projection_dim=96,
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=1,
     )
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=96))
 
@@ -85,7 +99,7 @@ def train(folder: Path, minutes: float, batch: int, threads: int) -> None:
     judge.save_pretrained(folder / "judge")
     tokenizer.save_pretrained(folder / "judge")
     size = {"height": SIZE, "width": SIZE}
-    CLIPImageProcessor(size=size, crop_size=size, image_mean=MEAN, image_std=STD).save_pretrained(folder / "judge")
+    CLIPImageProcessorPil(size=size, crop_size=size, image_mean=MEAN, image_std=STD).save_pretrained(folder / "judge")
 
 
 if __name__ == "__main__":

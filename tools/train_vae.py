@@ -1,6 +1,7 @@
 """Train the built-in model's AutoencoderKL: 64x64 RGB to 16x16x4 latents and back (a quarter of an hour on one core).
 
-python tools/train_vae.py build --minutes 12
+python tools/train_vae.py build
+python tools/train_vae.py build --frozen-encoder     # sharpen the decoder; latents stay what they were
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL
+
 from emoji_data import BACKGROUNDS, Sprite, load_sprites, random_picture
 
 CONFIG = dict(
@@ -33,8 +34,9 @@ CONFIG = dict(
 def picture_batch(sprites: list[Sprite], size: int, rng: np.random.Generator) -> torch.Tensor:
     """`size` random training pictures, float32 in [-1, 1], (size, 3, 64, 64)."""
     names = list(BACKGROUNDS)
-    pictures = [random_picture(sprites[rng.integers(len(sprites))], names[rng.integers(len(names))], rng)
-                for _ in range(size)]
+    pictures = [
+        random_picture(sprites[rng.integers(len(sprites))], names[rng.integers(len(names))], rng) for _ in range(size)
+    ]
     return to_tensor(np.stack(pictures))
 
 
@@ -57,7 +59,7 @@ def loss_of(vae: AutoencoderKL, images: torch.Tensor) -> tuple[torch.Tensor, flo
     return pixel + 0.5 * edge + 1e-5 * posterior.kl().mean() / 1024, pixel.item()
 
 
-def train(out: Path, minutes: float, batch: int, threads: int) -> None:
+def train(out: Path, minutes: float, batch: int, threads: int, frozen_encoder: bool) -> None:
     """Train `out/vae`, from where it was, for `minutes` more; its scaling factor gives latents unit variance."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -65,8 +67,11 @@ def train(out: Path, minutes: float, batch: int, threads: int) -> None:
     sprites = load_sprites(out / "npm")
     vae = AutoencoderKL.from_pretrained(out / "vae") if (out / "vae").exists() else AutoencoderKL(**CONFIG)
     vae.to(memory_format=torch.channels_last).train()
-    print(f"{sum(p.numel() for p in vae.parameters()):,} parameters", flush=True)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=2e-3, weight_decay=1e-4, betas=(0.9, 0.99))
+    for module in (vae.encoder, vae.quant_conv):
+        module.requires_grad_(not frozen_encoder)
+    learning = [p for p in vae.parameters() if p.requires_grad]
+    print(f"{sum(p.numel() for p in learning):,} parameters", flush=True)
+    optimizer = torch.optim.AdamW(learning, lr=2e-3, weight_decay=1e-4, betas=(0.9, 0.99))
     start, step, done = time.time(), 0, 0.0
     while done < 1:
         done = (time.time() - start) / (60 * minutes)
@@ -76,11 +81,14 @@ def train(out: Path, minutes: float, batch: int, threads: int) -> None:
         loss, error = loss_of(vae, images)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
         step += 1
         if step % 100 == 0:
             print(f"{step} steps, {time.time() - start:.0f} s, mean absolute error {error:.4f}", flush=True)
+    if frozen_encoder:
+        vae.save_pretrained(out / "vae")
+        return
     with torch.no_grad():
         latents = vae.eval().encode(picture_batch(sprites, 512, rng)).latent_dist.mean
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
@@ -91,8 +99,9 @@ def train(out: Path, minutes: float, batch: int, threads: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=12)
+    parser.add_argument("--minutes", type=float, default=13)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--frozen-encoder", action="store_true")
     args = parser.parse_args()
-    train(args.out, args.minutes, args.batch, args.threads)
+    train(args.out, args.minutes, args.batch, args.threads, args.frozen_encoder)

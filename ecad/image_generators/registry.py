@@ -145,9 +145,9 @@ def _load(name: str, row: _Row, weights: str | None, dtype: torch.dtype) -> Any:
         if weights is None and row.transformer is not None:
             source = row.transformer
             transformer_class = getattr(diffusers, find_architecture(name).transformer["_class_name"])
-            parts["transformer"] = transformer_class.from_pretrained(source, subfolder="transformer", torch_dtype=dtype)
+            parts["transformer"] = transformer_class.from_pretrained(source, subfolder="transformer", dtype=dtype)
             source = row.weights
-        return pipeline_class.from_pretrained(source, torch_dtype=dtype, **parts)
+        return pipeline_class.from_pretrained(source, dtype=dtype, **parts)
     except (OSError, ValueError) as error:
         where = "that folder" if Path(source).exists() else "the Hugging Face hub and its local cache"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(" (")[0]

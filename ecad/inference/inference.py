@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from PIL import Image
@@ -17,16 +17,16 @@ from ecad.prompts import Prompt, read_prompts
 
 def infer(
     image_generator: Annotated[str, typer.Argument(help="Name of the image generator; `ecad models` lists them.")],
-    prompt: Annotated[Optional[str], typer.Option(help="One prompt.")] = None,
-    prompt_file: Annotated[Optional[Path], typer.Option(help="Prompts: one a line, or JSON.")] = None,
-    schedule: Annotated[Optional[Path], typer.Option(help="Cache schedule to run under.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="One prompt.")] = None,
+    prompt_file: Annotated[Path | None, typer.Option(help="Prompts: one a line, or JSON.")] = None,
+    schedule: Annotated[Path | None, typer.Option(help="Cache schedule to run under.")] = None,
     num_images_per_prompt: Annotated[int, typer.Option(min=1, help="Images of each prompt, one seed each.")] = 10,
     batch_size_generate: Annotated[int, typer.Option(min=1, help="Images made together.")] = 1,
     start_seed: Annotated[int, typer.Option(help="Seed of the first image.")] = 0,
     seed_step: Annotated[int, typer.Option(help="From one image's seed to the next.")] = 1,
-    height: Annotated[Optional[int], typer.Option(min=1, help="Pixels; the generator's own by default.")] = None,
-    width: Annotated[Optional[int], typer.Option(min=1, help="Pixels; the generator's own by default.")] = None,
-    guidance_scale: Annotated[Optional[float], typer.Option(help="Strength of the prompt.")] = None,
+    height: Annotated[int | None, typer.Option(min=1, help="Pixels; the generator's own by default.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Pixels; the generator's own by default.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Strength of the prompt.")] = None,
     output_dir: Annotated[Path, typer.Option(help="Images go into its folder `images`.")] = Path("outputs"),
     weights: Weights = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",

@@ -30,4 +30,4 @@ def psnr(images: np.ndarray, references: np.ndarray) -> np.ndarray:
     error = (images.astype(np.float64) - references).reshape(len(images), -1)
     mean_square = (error**2).mean(axis=1)
     with np.errstate(divide="ignore"):
-        return np.minimum(MAX_PSNR, 10 * np.log10(255**2 / mean_square))
+        return np.asarray(np.minimum(MAX_PSNR, 10 * np.log10(255**2 / mean_square)))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 
-def mean_interval(scores: np.ndarray, groups: np.ndarray | None = None, *, resamples: int = 2000) -> tuple[float, float]:
+def mean_interval(
+    scores: np.ndarray, groups: np.ndarray | None = None, *, resamples: int = 2000
+) -> tuple[float, float]:
     """The 95% bootstrap interval of a mean, by percentiles (Efron, 1979), with whole groups drawn together.
 
     Args:
@@ -19,11 +21,8 @@ def mean_interval(scores: np.ndarray, groups: np.ndarray | None = None, *, resam
     >>> mean_interval(np.ones(10))
     (1.0, 1.0)
     """
-    if groups is not None:
-        _, index = np.unique(groups, return_inverse=True)
-        sums, counts = np.bincount(index, scores), np.bincount(index)
-    else:
-        sums, counts = np.asarray(scores, float), np.ones(len(scores))
+    _, index = np.unique(np.arange(len(scores)) if groups is None else groups, return_inverse=True)
+    sums, counts = np.bincount(index, scores), np.bincount(index)
     drawn = np.random.default_rng(0).integers(len(sums), size=(resamples, len(sums)))
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])

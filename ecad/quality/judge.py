@@ -29,14 +29,16 @@ class Judge:
     name = "judge"
 
     def __init__(self, folder: str | os.PathLike[str] = JUDGE_FOLDER, device: str = "cpu") -> None:
-        from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
+        from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
         try:
             self.model = CLIPModel.from_pretrained(folder, dtype=torch.float32).to(device).eval()  # type: ignore[arg-type]
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            self.processor = CLIPImageProcessor.from_pretrained(folder)
+            self.processor = CLIPImageProcessorPil.from_pretrained(folder)
         except (OSError, ValueError) as error:
-            raise EcadError(f"{os.fspath(folder)}: expected a CLIPModel with tokenizer and image processor: {error}") from error
+            raise EcadError(
+                f"{os.fspath(folder)}: expected a CLIPModel with tokenizer and image processor: {error}"
+            ) from error
 
     @torch.no_grad()
     def embed_images(self, images: np.ndarray) -> torch.Tensor:

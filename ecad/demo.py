@@ -1,0 +1,208 @@
+"""`ecad demo`: from nothing to evolved schedules of the built-in model, in a few minutes on a laptop's CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from ecad import builtin
+from ecad.commands import bar, console, finish, main, search_progress
+from ecad.prompts import Prompt
+from ecad.report import (
+    Candidate,
+    Entry,
+    Generation,
+    Interval,
+    Picture,
+    Results,
+    check_installed,
+    headline,
+    rich_table,
+    save_images,
+    write_report,
+)
+from ecad.schedules import CacheSchedule, heuristics
+
+GENERATOR = "EmojiImageGenerator"
+BASELINES = (2, 3)
+SEARCH_PROMPTS = 8
+HELD_OUT_PROMPTS = 32
+SHOWN_PROMPTS = 6
+BATCH = 8
+POPULATION = 20
+GENERATIONS = 12
+TIMED_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of one schedule, uint8 (n, height, width, 3), and their held-out scores, float (n,)."""
+
+    pixels: np.ndarray
+    scores: dict[str, np.ndarray]
+
+
+def demo(
+    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder for all that it leaves.")] = Path(
+        "demo"
+    ),
+    generations: Annotated[int, typer.Option(min=1, help="Generations of the search.")] = GENERATIONS,
+    held_out: Annotated[int, typer.Option(min=SHOWN_PROMPTS, help="Prompts to judge with.")] = HELD_OUT_PROMPTS,
+    max_minutes: Annotated[float, typer.Option(min=0.0, help="The search stops after so long.")] = 2.5,
+    seed: Annotated[int, typer.Option(help="Of the search's random choices.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Evolve cache schedules for the built-in model and show what they are worth."""
+    check_installed()
+    from ecad.genetic.of_generator import evaluator_of, problem_of
+    from ecad.genetic.search import search
+    from ecad.image_generators import get_image_generator
+
+    generator = get_image_generator(GENERATOR, device="cpu")
+    problem = problem_of(generator)
+    hand_made = {"uncached": problem.template}
+    for n in BASELINES:
+        hand_made[f"every-{n}"] = heuristics.every_n(problem.template.sites, generator.steps, n)
+    prompts = builtin.prompts("held_out")[:held_out]
+    first = judge_schedules(generator, hand_made, prompts[:BATCH], "first look", as_json)
+    if not as_json:
+        console.print(_first_look(first))
+    seen = [Prompt(f"{i:04d}", text) for i, text in enumerate(builtin.prompts("search")[:SEARCH_PROMPTS])]
+    with search_progress(hidden=as_json) as on_progress:
+        study = search(
+            problem,
+            evaluator_of(generator, seen, [0], "psnr", BATCH),
+            output_dir / "study",
+            generations=generations,
+            max_seconds=60 * max_minutes,
+            population_size=POPULATION,
+            seed=seed,
+            on_progress=on_progress,
+        )
+    costs = [int(problem.price(hand_made[f"every-{n}"].recompute[None])[0]) for n in BASELINES]
+    schedules = hand_made | choose(study.front(), costs)
+    judged = judge_schedules(generator, schedules, prompts, "held-out prompts", as_json)
+    ratios = measure_speedups(generator, schedules, prompts[:BATCH], as_json)
+    results = collect(study, problem, schedules, judged, ratios, prompts, output_dir)
+    results.save(output_dir)
+    page = write_report(results, output_dir)[0]
+    if not as_json:
+        console.print(rich_table(results))
+    line = f"{headline(results)}\nschedules: {output_dir / 'schedules'}\npage: {page}"
+    finish({"page": str(page), "entries": [_facts(entry) for entry in results.ordered()]}, line, as_json)
+
+
+def choose(front: Sequence[Any], costs: Sequence[int]) -> dict[str, CacheSchedule]:
+    """From a front, cheapest first: the best candidate at or below each of the given costs, each candidate once."""
+    chosen = {}
+    for cost in costs:
+        affordable = [candidate for candidate in front if candidate.cost <= cost]
+        if affordable and affordable[-1] not in chosen.values():
+            chosen[f"found-{len(chosen) + 1}"] = affordable[-1]
+    return {name: candidate.schedule for name, candidate in chosen.items()}
+
+
+def judge_schedules(
+    generator: Any, schedules: Mapping[str, CacheSchedule], prompts: Sequence[str], label: str, hidden: bool
+) -> dict[str, Images]:
+    """Make and score one image a prompt under each schedule; seeds are the prompts' places, away from the search's."""
+    from ecad.quality import Judge, psnr
+
+    judge, embeds = Judge(), generator.encode(prompts)
+    starts = range(0, len(prompts), BATCH)
+    made: dict[str, list[np.ndarray]] = {name: [] for name in schedules}
+    for name, start in bar([(name, start) for name in schedules for start in starts], label, hidden):
+        places = range(start, min(start + BATCH, len(prompts)))
+        made[name].append(generator.generate(embeds[places], [1000 + i for i in places], schedules[name]))
+    pixels = {name: np.concatenate(parts) for name, parts in made.items()}
+    return {
+        name: Images(found, {"judge": judge.score(found, prompts), "psnr": psnr(found, pixels["uncached"])})
+        for name, found in pixels.items()
+    }
+
+
+def measure_speedups(
+    generator: Any, schedules: Mapping[str, CacheSchedule], prompts: Sequence[str], hidden: bool
+) -> dict[str, float]:
+    """How many times faster than uncached a batch is made under each schedule, measured in turns."""
+    from ecad.cost.latency import measure_interleaved, speedups
+
+    embeds, seeds = generator.encode(prompts), range(len(prompts))
+    runs = {name: partial(generator.generate, embeds, seeds, schedule) for name, schedule in schedules.items()}
+    return speedups(
+        measure_interleaved(runs, TIMED_ROUNDS, progress=partial(bar, label="timing", hidden=hidden)), "uncached"
+    )
+
+
+def collect(
+    study: Any,
+    problem: Any,
+    schedules: Mapping[str, CacheSchedule],
+    judged: Mapping[str, Images],
+    ratios: Mapping[str, float],
+    prompts: Sequence[str],
+    folder: Path,
+) -> Results:
+    """Everything that the report shows; writes the images that it shows into `folder`."""
+    entries = []
+    for name, schedule in schedules.items():
+        kind = "uncached" if name == "uncached" else "found" if name.startswith("found") else "baseline"
+        # Against itself an image has no error to speak of.
+        scores = {k: _interval(v) for k, v in judged[name].scores.items() if (name, k) != ("uncached", "psnr")}
+        macs = int(problem.price(schedule.recompute[None])[0])
+        images = save_images(folder, name, list(judged[name].pixels[:SHOWN_PROMPTS]))
+        entries.append(
+            Entry(name, kind, schedule, macs, ratios[name], scores, schedule.metrics.get("quality"), images)  # type: ignore[arg-type]
+        )
+    return Results(
+        title="Evolved cache schedules of the built-in model",
+        generator=GENERATOR,
+        pictures=tuple(Picture(prompt, 1000 + i) for i, prompt in enumerate(prompts[:SHOWN_PROMPTS])),
+        entries=tuple(entries),
+        quality_name="psnr",
+        candidates=tuple(Candidate(c.generation, c.cost, c.quality) for c in study.candidates),
+        history=tuple(
+            Generation(row.number, row.images, row.seconds, row.hypervolume, row.front_size) for row in study.history
+        ),
+        settings={
+            "steps": problem.shape[0],
+            "search prompts": SEARCH_PROMPTS,
+            "held-out prompts": len(prompts),
+            "seed": study.settings["seed"],
+        },
+    )
+
+
+def _interval(scores: np.ndarray) -> Interval:
+    from ecad.quality import mean_interval
+
+    return Interval(float(scores.mean()), *mean_interval(scores))
+
+
+def _first_look(judged: Mapping[str, Images]) -> Table:
+    table = Table("schedule", "judge", title=f"First look: {BATCH} held-out prompts", title_justify="left")
+    for name, images in judged.items():
+        table.add_row(name, f"{images.scores['judge'].mean():.2f}")
+    return table
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    scores = {name: {"mean": s.mean, "low": s.low, "high": s.high} for name, s in entry.scores.items()}
+    return {
+        "name": entry.name,
+        "kind": entry.kind,
+        "macs": entry.macs,
+        "time_ratio": entry.time_ratio,
+        "scores": scores,
+    }
+
+
+if __name__ == "__main__":
+    main(demo)

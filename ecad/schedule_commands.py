@@ -1,0 +1,123 @@
+"""`ecad schedule ...`: write hand-made schedules, look at any."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ecad.commands import console, finish
+
+if TYPE_CHECKING:
+    from ecad.schedules import CacheSchedule, Sites
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write hand-made cache schedules, look at any.")
+
+ImageGenerator = Annotated[str, typer.Option(help="Whose schedule; `ecad models` lists the names.")]
+Steps = Annotated[int, typer.Option(min=1, help="Denoising steps.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
+Components = Annotated[str | None, typer.Option(help="Only these, with commas between; the others recompute.")]
+
+
+@app.command("none")
+def none(output: Output, image_generator: ImageGenerator = "EmojiImageGenerator", steps: Steps = 20) -> None:
+    """Recompute everything."""
+    from ecad.schedules import heuristics
+
+    _write(heuristics.none(_sites(image_generator), steps), output)
+
+
+@app.command("every-n")
+def every_n(
+    output: Output,
+    image_generator: ImageGenerator = "EmojiImageGenerator",
+    n: Annotated[int, typer.Option(min=1, help="Recompute at every n-th step.")] = 2,
+    steps: Steps = 20,
+    components: Components = None,
+) -> None:
+    """Recompute at every n-th step (FORA)."""
+    from ecad.schedules import heuristics
+
+    _write(heuristics.every_n(_sites(image_generator), steps, n, _split(components)), output)
+
+
+@app.command("evenly-spaced")
+def evenly_spaced(
+    output: Output,
+    num_blocks: Annotated[int, typer.Option(min=0, help="How many blocks reuse.")],
+    num_steps: Annotated[int, typer.Option(min=0, help="At how many steps they reuse.")],
+    image_generator: ImageGenerator = "EmojiImageGenerator",
+    steps: Steps = 20,
+    components: Components = None,
+) -> None:
+    """Reuse in evenly spaced blocks at evenly spaced steps."""
+    from ecad.schedules import heuristics
+
+    sites = _sites(image_generator)
+    _write(heuristics.evenly_spaced_blocks(sites, steps, num_blocks, num_steps, _split(components)), output)
+
+
+@app.command("middle")
+def middle(
+    output: Output,
+    num_blocks: Annotated[int, typer.Option(min=0, help="How many blocks reuse.")],
+    num_steps: Annotated[int, typer.Option(min=0, help="At how many steps they reuse.")],
+    image_generator: ImageGenerator = "EmojiImageGenerator",
+    steps: Steps = 20,
+    components: Components = None,
+) -> None:
+    """Reuse in the middle blocks at evenly spaced steps."""
+    from ecad.schedules import heuristics
+
+    _write(heuristics.middle_blocks(_sites(image_generator), steps, num_blocks, num_steps, _split(components)), output)
+
+
+@app.command("tgate")
+def tgate(
+    output: Output,
+    image_generator: ImageGenerator = "EmojiImageGenerator",
+    gate: Annotated[int, typer.Option(min=1, help="First step that reuses cross-attention.")] = 10,
+    steps: Steps = 20,
+) -> None:
+    """TGATE without its averaging of the guidance halves."""
+    from ecad.schedules import heuristics
+
+    _write(heuristics.tgate(_sites(image_generator), steps, gate), output)
+
+
+@app.command("show")
+def show(
+    file: Annotated[Path, typer.Argument(help="Schedule file.")],
+    by_component: Annotated[bool, typer.Option(help="One map for each component.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the schedule's facts as JSON.")] = False,
+) -> None:
+    """Draw a schedule: steps across, blocks down."""
+    from ecad.schedules import CacheSchedule
+    from ecad.schedules.text import heat_map
+
+    schedule = CacheSchedule.load(file)
+    if as_json:
+        facts = {"name": schedule.name, "steps": schedule.num_steps, "sites": len(schedule.sites)}
+        finish({**facts, "share_recomputed": float(schedule.share_recomputed)}, "", as_json)
+    else:
+        width = min(shutil.get_terminal_size((80, 24)).columns, 120)
+        console.print(heat_map(schedule, width=width, by_component=by_component), soft_wrap=True)
+
+
+def _sites(image_generator: str) -> Sites:
+    from ecad.cost.architectures import find_architecture
+    from ecad.cost.macs import macs_table
+
+    return macs_table(find_architecture(image_generator)).sites
+
+
+def _split(components: str | None) -> list[str] | None:
+    return None if components is None else components.split(",")
+
+
+def _write(schedule: CacheSchedule, output: Path) -> None:
+    schedule.save(output)
+    share = 100 * schedule.share_recomputed
+    typer.echo(f"{output}: {schedule.name}, {schedule.num_steps} steps, {share:.1f}% recomputed")

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ecad.builtin import PIPELINE_FOLDER, prompts
+from ecad.cost.architectures import known_architectures
+from ecad.errors import EcadError
+from ecad.image_generators import get_image_generator, image_generators
+
+
+def test_every_generator_has_an_architecture() -> None:
+    assert set(image_generators()) == {known.image_generator for known in known_architectures()}
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(EcadError, match="'Nope' is unknown: expected one of EmojiImageGenerator"):
+        get_image_generator("Nope")
+
+
+@pytest.mark.parametrize("weights", [None, "no/such-model", "no-such-folder"])
+def test_missing_weights_are_one_line(weights: str | None) -> None:
+    with pytest.raises(EcadError, match="--weights") as caught:
+        get_image_generator("FluxImageGenerator", weights)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_local_folder_is_loaded_as_it_is(tmp_path: Path) -> None:
+    from diffusers import PixArtAlphaPipeline
+
+    copy = tmp_path / "mine"
+    PixArtAlphaPipeline.from_pretrained(PIPELINE_FOLDER).save_pretrained(copy)
+    generator = get_image_generator("EmojiImageGenerator", copy, device="cpu")
+    assert Path(generator.pipe.config._name_or_path) == copy
+
+
+def test_search_and_held_out_prompts_do_not_meet() -> None:
+    assert len(set(prompts("search"))) == len(set(prompts("held_out"))) == 48
+    assert not set(prompts("search")) & set(prompts("held_out"))

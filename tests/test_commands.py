@@ -1,0 +1,132 @@
+"""The commands as a user types them: what they leave, and that a mistake is one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ecad.cli import main
+from ecad.schedules import CacheSchedule
+
+PROMPT = "a 3d crab on a blue background"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Run `ecad ...` in an empty folder; gives exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def ecad(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ecad", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return ecad
+
+
+def test_infer_writes_one_image_a_seed_and_applies_the_schedule(run) -> None:  # type: ignore[no-untyped-def]
+    assert run("schedule", "every-n", "--n", 4, "-o", "every_4.json")[0] == 0
+    plain = ("infer", "EmojiImageGenerator", "--prompt", PROMPT, "--num-images-per-prompt", 2, "--json")
+    code, out, _ = run(*plain, "--output-dir", "plain")
+    assert code == 0
+    files = json.loads(out)["images"]
+    assert len(files) == 2
+    assert run(*plain, "--output-dir", "again", "--batch-size-generate", 2)[0] == 0
+    assert run(*plain, "--output-dir", "cached", "--schedule", "every_4.json")[0] == 0
+    names = [Path(file).name for file in files]
+    assert not any(":" in name for name in names)
+    for name in names:
+        images = [
+            np.asarray(Image.open(Path(folder, "images", name))).astype(int) for folder in ("plain", "again", "cached")
+        ]
+        assert images[0].shape == (64, 64, 3)
+        assert np.abs(images[0] - images[1]).max() <= 2
+        assert np.abs(images[0] - images[2]).max() > 2
+
+
+def test_schedules_are_written_and_shown(run) -> None:  # type: ignore[no-untyped-def]
+    for command in (
+        ("none",),
+        ("every-n", "--n", 3, "--components", "attn1,ff"),
+        ("evenly-spaced", "--num-blocks", 4, "--num-steps", 10),
+        ("middle", "--num-blocks", 4, "--num-steps", 10),
+        ("tgate", "--gate", 8),
+    ):
+        assert run("schedule", *command, "--image-generator", "PixArtAlphaImageGenerator", "-o", "s.json")[0] == 0
+        assert CacheSchedule.load("s.json").recompute.shape == (20, 84)
+        code, out, _ = run("schedule", "show", "s.json")
+        assert code == 0
+        assert "20 steps × 28 blocks" in out
+
+
+def test_optimize_leaves_a_front_and_goes_on(run) -> None:  # type: ignore[no-untyped-def]
+    Path("two.txt").write_text(f"{PROMPT}\na twitter owl on a red background\n")
+    command = ("optimize", "-o", "study", "--population-size", 4, "--prompt-file", "two.txt", "--json", "--generations")
+    code, out, _ = run(*command, 1)
+    assert code == 0
+    for row in json.loads(out)["front"]:
+        assert CacheSchedule.load(Path("study", "front", f"{row['name']}.json")).metrics["total_macs"] == row["macs"]
+    assert len(list(Path("study/gen_000/candidates").iterdir())) == 4
+    assert run(*command, 2)[0] == 0
+    assert len(list(Path("study/gen_001/candidates").iterdir())) == 4
+    code, _, err = run(*command, 2, "--seed", 1)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "seed" in err
+
+
+MISTAKES = [
+    (("infer", "EmojiImageGenerator", "--prmpt", "x"), "--prmpt"),
+    (("infer", "EmojiImageGenerator"), "--prompt or --prompt-file"),
+    (("infer", "Nope", "--prompt", "x"), "'Nope' is unknown"),
+    (("infer", "EmojiImageGenerator", "--prompt-file", "missing.txt"), "missing.txt"),
+    (("infer", "EmojiImageGenerator", "--prompt-file", "empty.txt"), "expected at least one prompt, found none"),
+    (("infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "missing.json"), "missing.json"),
+    (("infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "broken.json"), "broken.json"),
+    (("infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "pixart.json"), "36"),
+    (("infer", "EmojiImageGenerator", "--prompt", "x", "--output-dir", "empty.txt/out"), "empty.txt/out"),
+    (("infer", "EmojiImageGenerator", "--prompt", "x", "--weights", "no-such-folder"), "no-such-folder"),
+    (("optimize", "-o", "study"), "--generations or --max-minutes"),
+    (("optimize", "-o", "study", "--generations", 1, "--mode", "slow"), "slow"),
+    (("optimize", "-o", "study", "--generations", 1, "--quality", "beauty"), "beauty"),
+    (("optimize", "-o", "study", "--generations", 1, "--initial-dir", "missing"), "missing"),
+    (("optimize", "-o", "empty.txt/study", "--generations", 1, "--prompt-file", "one.txt"), "empty.txt"),
+    (("schedule", "show", "broken.json"), "broken.json"),
+    (("schedule", "every-n", "--n", 0, "-o", "x.json"), "0"),
+    (("schedule", "every-n", "--components", "nose", "-o", "x.json"), "nose"),
+    (("schedule", "none", "--image-generator", "Nope", "-o", "x.json"), "'Nope' is unknown"),
+    (("schedule", "none", "-o", "empty.txt/x.json"), "empty.txt/x.json"),
+    (("report", "missing"), "missing"),
+    (("demo", "-o", "empty.txt/demo"), "empty.txt"),
+    (("nonsense",), "nonsense"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), MISTAKES, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_mistake_is_one_line_and_exit_code_2(run, arguments: tuple[object, ...], told: str) -> None:  # type: ignore[no-untyped-def]
+    Path("empty.txt").write_text("")
+    Path("one.txt").write_text(PROMPT)
+    Path("broken.json").write_text('{"cache_schedule": {')
+    run("schedule", "none", "--image-generator", "PixArtAlphaImageGenerator", "-o", "pixart.json")
+    before = sorted(Path().rglob("*"))
+    code, out, err = run(*arguments)
+    last = err.rstrip("\n").splitlines()[-1]
+    assert (code, out) == (2, "")
+    assert last.startswith("ecad: ")
+    assert told in last
+    assert "Traceback" not in err
+    assert sorted(path for path in Path().rglob("*") if path.suffix in {".json", ".png", ".html"}) == sorted(
+        path for path in before if path.suffix == ".json"
+    )
+
+
+def test_python_m_ecad_is_ecad() -> None:
+    done = subprocess.run([sys.executable, "-m", "ecad", "models"], capture_output=True, text=True, check=True)
+    assert "EmojiImageGenerator" in done.stdout
