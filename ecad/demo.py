@@ -101,7 +101,7 @@ def demo(
 
 def choose(front: Sequence[Any], costs: Sequence[int]) -> dict[str, CacheSchedule]:
     """From a front, cheapest first: the best candidate at or below each of the given costs, each candidate once."""
-    chosen = {}
+    chosen: dict[str, Any] = {}
     for cost in costs:
         affordable = [candidate for candidate in front if candidate.cost <= cost]
         if affordable and affordable[-1] not in chosen.values():

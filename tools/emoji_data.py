@@ -149,7 +149,7 @@ def caption(name: str | None, style: str | None, background: str | None) -> str:
 
 
 def _article(word: str) -> str:
-    return "an" if word[0] in "aeio" or word.startswith("unknown") else "a"
+    return "an" if word[0] in "aeio" else "a"
 
 
 def held_out(name: str, style: str, background: str) -> bool:
@@ -170,18 +170,13 @@ def compose(
     size: int = 54,
     shift: tuple[int, int] = (0, 0),
     flip: bool = False,
-    angle: float = 0.0,
-    jitter: np.ndarray | None = None,
 ) -> np.ndarray:
     """The sprite scaled to `size` pixels, pasted `shift` off the centre of a plain background; uint8 (64, 64, 3)."""
     picture = Image.fromarray(sprite.pixels)
     if flip:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if angle:
-        picture = picture.rotate(angle, Image.Resampling.BICUBIC)
     picture = picture.resize((size, size), Image.Resampling.LANCZOS)
-    colour = np.array(BACKGROUNDS[background]) + (0 if jitter is None else jitter)
-    canvas = Image.new("RGBA", (SIZE, SIZE), (*(int(c) for c in colour.clip(0, 255)), 255))
+    canvas = Image.new("RGBA", (SIZE, SIZE), (*BACKGROUNDS[background], 255))
     corner = tuple((SIZE - size) // 2 + s for s in shift)
     canvas.alpha_composite(picture, corner)  # type: ignore[arg-type]
     return np.asarray(canvas.convert("RGB"))

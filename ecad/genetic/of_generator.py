@@ -68,13 +68,17 @@ def evaluator_of(
             references[items] = generate(None, items)
         return psnr(images, references[items])
 
-    def judged(images: np.ndarray, items: Batch) -> np.ndarray:
-        return judge.score(images, [item.prompt.text for item in items])
+    if quality == "psnr":
+        score = likeness
+    else:
+        judge = Judge(device=str(generator.pipe.device))
 
-    judge = Judge(device=str(generator.pipe.device)) if quality == "judge" else None  # type: ignore[assignment]
+        def score(images: np.ndarray, items: Batch) -> np.ndarray:
+            return judge.score(images, [item.prompt.text for item in items])
+
     return LocalEvaluator(
         generate,
-        likeness if quality == "psnr" else judged,
+        score,
         scorer=quality,
         prompts=prompts,
         seeds=seeds,

@@ -91,4 +91,4 @@ class ImageGenerator:
                 generator=generators,
                 output_type="np",
             ).images
-        return np.round(images * 255).astype(np.uint8)
+        return np.asarray(np.round(images * 255), dtype=np.uint8)

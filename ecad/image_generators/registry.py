@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ecad.builtin import PIPELINE_FOLDER
-from ecad.cost.architectures import find_architecture
+from ecad.cost.architectures import Architecture, find_architecture
 from ecad.errors import EcadError
 from ecad.image_generators.generator import ImageGenerator
 from ecad.image_generators.text import PromptEmbeds, encode_flux, encode_pixart, flux_inputs, pixart_inputs
@@ -115,7 +115,7 @@ def get_image_generator(
     chosen_dtype = dtype or (torch.float32 if chosen == "cpu" else row.cuda_dtype)
     pipe = _load(name, row, None if weights is None else os.fspath(weights), chosen_dtype)
     pipe.set_progress_bar_config(disable=True)
-    architecture = find_architecture(name)
+    architecture = _architecture(name, pipe)
     return ImageGenerator(
         name=name,
         pipe=pipe.to(chosen),
@@ -127,6 +127,13 @@ def get_image_generator(
         call=row.call,
         max_tokens=row.max_tokens,
     )
+
+
+def _architecture(name: str, pipe: Any) -> Architecture:
+    """What was loaded need not be what the name stands for: `--weights` may hold another size of the same family."""
+    known, config = find_architecture(name), dict(pipe.transformer.config)
+    size = (config.get("sample_size") or 0) * known.pixels_per_latent
+    return replace(known, transformer=config, height=size or known.height, width=size or known.width)
 
 
 def _device(device: str) -> str:

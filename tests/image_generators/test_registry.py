@@ -6,6 +6,7 @@ import pytest
 
 from ecad.builtin import PIPELINE_FOLDER, prompts
 from ecad.cost.architectures import known_architectures
+from ecad.cost.macs import macs_table
 from ecad.errors import EcadError
 from ecad.image_generators import get_image_generator, image_generators
 
@@ -38,3 +39,15 @@ def test_a_local_folder_is_loaded_as_it_is(tmp_path: Path) -> None:
 def test_search_and_held_out_prompts_do_not_meet() -> None:
     assert len(set(prompts("search"))) == len(set(prompts("held_out"))) == 48
     assert not set(prompts("search")) & set(prompts("held_out"))
+
+
+def test_other_weights_bring_their_own_architecture(tmp_path: Path) -> None:
+    from diffusers import PixArtAlphaPipeline, PixArtTransformer2DModel
+
+    pipe = PixArtAlphaPipeline.from_pretrained(PIPELINE_FOLDER)
+    config = dict(pipe.transformer.config) | {"num_layers": 2, "sample_size": 8}
+    pipe.transformer = PixArtTransformer2DModel.from_config(config)
+    pipe.save_pretrained(tmp_path)
+    architecture = get_image_generator("EmojiImageGenerator", tmp_path, device="cpu").architecture
+    assert (architecture.height, architecture.width) == (32, 32)
+    assert len(macs_table(architecture).sites) == 6
