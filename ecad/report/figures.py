@@ -88,7 +88,7 @@ def schedule_figure(schedule: CacheSchedule, component: str | None = None) -> go
     )
     # Block keys look like numbers, but "single_0" stands among them: a category each, the first on top.
     blocks_down = {"type": "category", "autorange": "reversed", "showgrid": False, "nticks": 15, "automargin": True}
-    steps_across = {"showgrid": False, "nticks": 11}
+    steps_across = {"showgrid": False, "tick0": 0, "dtick": -(-schedule.num_steps // 10)}
     margin = {"l": 30, "r": 6, "t": 6, "b": 40}
     height = 250 if len(blocks) <= _MANY_BLOCKS else 400
     return go.Figure([heat_map], _layout(height, margin, _axis("step", **steps_across), _axis("", **blocks_down)))
@@ -112,8 +112,8 @@ def history_figures(history: Sequence[Generation]) -> dict[str, go.Figure]:
 
 
 def escaped(text: str) -> str:
-    """Text that plotly shows as it is: it would take some tags for its own."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Text that plotly shows as it is: it would take some tags for its own, and what stands between dollars for TeX."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("$", "&#36;")
 
 
 _MANY_BLOCKS = 30

@@ -40,11 +40,10 @@
   }
 
   const details = [...document.querySelectorAll(".detail")];
-  if (!details.length) return;
   const choices = [...document.querySelectorAll("#entries input")];
   const plot = document.getElementById("front-plot");
   const uncached = details.findIndex((detail) => detail.querySelector(".mark.uncached"));
-  let chosen = Number(choices.find((choice) => choice.checked).value);
+  let chosen = Number(choices.find((choice) => choice.checked)?.value ?? -1);
 
   function element(tag, className, text) {
     const made = document.createElement(tag);
@@ -67,11 +66,13 @@
   function fillPairs(detail, entry) {
     const place = detail.querySelector(".pairs");
     if (place.childElementCount) return;
+    const rows = document.querySelectorAll(".pictures tbody tr");
+    place.hidden = !rows.length;
     const shown = entry === uncached || uncached < 0 ? [entry] : [uncached, entry];
     const heads = element("div", "which");
     for (const one of shown) heads.append(element("div", "", details[one].getAttribute("aria-label")));
     place.append(heads);
-    document.querySelectorAll(".pictures tbody tr").forEach((tr, row) => {
+    rows.forEach((tr, row) => {
       const figure = element("figure");
       for (const one of shown) figure.append(picture(one, row));
       figure.append(element("figcaption", "", tr.querySelector("th").firstChild.textContent));
@@ -118,9 +119,9 @@
     const entryOf = (event) => event.points.find((point) => point.customdata !== undefined)?.customdata;
     plot.on("plotly_click", (event) => { const entry = entryOf(event); if (entry !== undefined) choose(entry); });
     plot.on("plotly_hover", (event) => { const entry = entryOf(event); if (entry !== undefined) show(entry); });
-    plot.on("plotly_unhover", () => show(chosen));
+    plot.on("plotly_unhover", () => { if (chosen >= 0) show(chosen); });
   }
-  document.getElementById("entries").addEventListener("change", (event) => choose(Number(event.target.value)));
+  document.getElementById("entries")?.addEventListener("change", (event) => choose(Number(event.target.value)));
   for (const row of document.querySelectorAll(".numbers tbody tr")) row.addEventListener("click", () => choose(Number(row.dataset.entry)));
   details.forEach((detail, i) => detail.querySelector(".heat").addEventListener("change", () => show(i)));
   for (const button of document.querySelectorAll(".copy")) {
@@ -136,5 +137,5 @@
       setTimeout(() => { button.textContent = "Copy"; }, 1500);
     });
   }
-  choose(chosen);
+  if (chosen >= 0) choose(chosen);
 })();

@@ -51,7 +51,6 @@ def page(results: Results, folder: str | os.PathLike[str]) -> str:
         headline=summary.headline(results),
         columns=table.header(results),
         entries=entries,
-        uncached=next((i for i, entry in enumerate(entries) if entry["kind"] == "uncached"), None),
         chosen=_first_chosen(results),
         missing=[f"{entry['name']}: {i + 1}" for entry in entries for i in entry["missing"]],
         views=_views(results),

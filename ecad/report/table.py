@@ -37,7 +37,7 @@ def rich_table(results: Results) -> Table:
     # Text, not str: names may hold what rich would take for markup.
     made = Table(title=Text(results.title), caption="scores: held-out mean [95% interval]", title_justify="left")
     for i, name in enumerate(header(results)):
-        made.add_column(Text(name), justify="right" if i else "left", no_wrap=True)
+        made.add_column(Text(name), justify="right" if i else "left", no_wrap=i < 4)
     for entry, row in zip(results.ordered(), rows(results), strict=True):
         made.add_row(*map(Text, row), style=_STYLES[entry.kind])
     return made

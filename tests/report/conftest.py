@@ -11,7 +11,7 @@ from ecad.report import Candidate, Entry, Generation, Interval, Picture, Results
 from ecad.schedules import CacheSchedule, heuristics, pixart_sites
 
 SITES = pixart_sites(2)
-HOSTILE = "</script><script>alert('$x^2$')</script> [bold]&amp;|"
+HOSTILE = "</script><script>alert('$x^$')</script> [bold]&amp;|"
 
 
 def evolved() -> CacheSchedule:

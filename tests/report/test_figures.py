@@ -57,4 +57,7 @@ def test_history_is_drawn_against_images(results: Results) -> None:
 
 
 def test_names_cannot_bring_markup_into_a_plot(results: Results) -> None:
-    assert "<script" not in held_out_figure(results, "judge").to_plotly_json().__repr__()
+    for figure in (held_out_figure(results, "judge"), search_figure(results)):
+        shown = repr([(trace.text, trace.hovertext) for trace in figure.data])
+        assert "<script" not in shown
+        assert "$" not in shown

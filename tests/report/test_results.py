@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
@@ -57,6 +57,7 @@ def everything(draw: st.DrawFn) -> Results:
     )
 
 
+@settings(max_examples=40)
 @given(everything())
 def test_a_round_trip_loses_nothing(tmp_path_factory: pytest.TempPathFactory, results: Results) -> None:
     folder = tmp_path_factory.mktemp("results")
