@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
@@ -26,8 +27,11 @@ errors = Console(stderr=True)
 
 def main(command: Callable[..., None] | typer.Typer) -> None:
     """Run a command; a user's mistake is one line on stderr and exit code 2, an interruption exit code 130."""
-    # A progress bar for a model that loads in a blink only hides our own.
+    # The libraries' own bars and warnings would hide ours; whoever wants them sets these otherwise.
     os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
     app = command if isinstance(command, typer.Typer) else _single(command)
     try:
         sys.exit(typer.main.get_command(app).main(standalone_mode=False) or 0)

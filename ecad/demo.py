@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ecad import builtin
 from ecad.commands import bar, console, finish, main, search_progress
+from ecad.files import make_folder
 from ecad.prompts import Prompt
 from ecad.report import (
     Candidate,
@@ -61,6 +62,7 @@ def demo(
 ) -> None:
     """Evolve cache schedules for the built-in model and show what they are worth."""
     check_installed()
+    make_folder(output_dir)
     from ecad.genetic.of_generator import evaluator_of, problem_of
     from ecad.genetic.search import search
     from ecad.image_generators import get_image_generator

@@ -38,3 +38,20 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise EcadError(f"{os.fspath(path)}: cannot write this file: {reason}") from error
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder and see that files can be written into it, before the work whose results shall go there.
+
+    Raises:
+        EcadError: it cannot be made, or nothing can be written into it.
+    """
+    folder = Path(path)
+    probe = folder / f".{secrets.token_hex(8)}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise EcadError(f"{folder}: expected a folder to write to: {reason}; choose another one") from error

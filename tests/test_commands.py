@@ -78,8 +78,8 @@ def test_optimize_leaves_a_front_and_goes_on(run) -> None:  # type: ignore[no-un
     assert run(*command, 2)[0] == 0
     assert len(list(Path("study/gen_001/candidates").iterdir())) == 4
     code, _, err = run(*command, 2, "--seed", 1)
-    assert (code, err.count("\n")) == (2, 1)
-    assert "seed" in err
+    assert code == 2
+    assert "seed" in err.splitlines()[-1]
 
 
 MISTAKES = [
@@ -90,16 +90,15 @@ MISTAKES = [
     (("infer", "EmojiImageGenerator", "--prompt-file", "empty.txt"), "expected at least one prompt, found none"),
     (("infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "missing.json"), "missing.json"),
     (("infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "broken.json"), "broken.json"),
-    (("infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "pixart.json"), "36"),
+    (("infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "pixart.json"), "28 blocks"),
     (("infer", "EmojiImageGenerator", "--prompt", "x", "--output-dir", "empty.txt/out"), "empty.txt/out"),
-    (("infer", "EmojiImageGenerator", "--prompt", "x", "--weights", "no-such-folder"), "no-such-folder"),
     (("optimize", "-o", "study"), "--generations or --max-minutes"),
     (("optimize", "-o", "study", "--generations", 1, "--mode", "slow"), "slow"),
     (("optimize", "-o", "study", "--generations", 1, "--quality", "beauty"), "beauty"),
     (("optimize", "-o", "study", "--generations", 1, "--initial-dir", "missing"), "missing"),
     (("optimize", "-o", "empty.txt/study", "--generations", 1, "--prompt-file", "one.txt"), "empty.txt"),
     (("schedule", "show", "broken.json"), "broken.json"),
-    (("schedule", "every-n", "--n", 0, "-o", "x.json"), "0"),
+    (("schedule", "every-n", "--n", 0, "-o", "x.json"), "--n"),
     (("schedule", "every-n", "--components", "nose", "-o", "x.json"), "nose"),
     (("schedule", "none", "--image-generator", "Nope", "-o", "x.json"), "'Nope' is unknown"),
     (("schedule", "none", "-o", "empty.txt/x.json"), "empty.txt/x.json"),

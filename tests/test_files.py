@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ecad import EcadError
-from ecad.files import write_atomic
+from ecad.files import make_folder, write_atomic
 
 
 def test_text_is_utf8_with_its_own_line_ends_and_bytes_are_bytes(tmp_path: Path) -> None:
@@ -73,3 +73,16 @@ def test_follows_a_link_and_honours_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_text() == "x"
     assert stat.S_IMODE((tmp_path / "real").stat().st_mode) == 0o640
+
+
+def test_make_folder_makes_it_and_leaves_nothing_in_it(tmp_path: Path) -> None:
+    for _ in range(2):
+        make_folder(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_make_folder_refuses_what_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "inside", Path("/proc/ecad")):
+        with pytest.raises(EcadError, match="expected a folder to write to"):
+            make_folder(path)

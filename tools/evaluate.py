@@ -15,10 +15,10 @@ from PIL import Image
 from rich.progress import track
 
 from ecad.files import write_atomic
+from ecad.genetic.of_generator import problem_of
 from ecad.image_generators import ImageGenerator, get_image_generator
 from ecad.quality import Judge, mean_interval
-from ecad.runtime import discover
-from ecad.schedules import CacheSchedule, every_n
+from ecad.schedules import CacheSchedule, heuristics
 from emoji_data import BACKGROUNDS, STYLES, caption, combinations, compose, load_sprites, names
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -79,8 +79,8 @@ def main(folder: Path, count: int) -> None:
     sprites = {(s.name, s.style): s for s in load_sprites(folder / "npm")}
     judge, generator = Judge(), get_image_generator("EmojiImageGenerator", device="cpu")
     real = np.stack([compose(sprites[n, s], b) for n, s, b in truth])
-    sites = tuple((site.block, site.component) for site in discover(generator.pipe.transformer))
-    schedules = {"uncached": None} | {f"every-{n}": every_n(sites, generator.steps, n) for n in (2, 3, 4, 8)}
+    sites = problem_of(generator).template.sites
+    schedules = {"uncached": None} | {f"every-{n}": heuristics.every_n(sites, generator.steps, n) for n in (2, 3, 4, 8)}
     images = {name: generate(generator, prompts, schedule, name) for name, schedule in schedules.items()}
     scores = {name: judge.score(pictures, prompts) for name, pictures in images.items()}
     result = {

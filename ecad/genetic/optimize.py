@@ -9,6 +9,7 @@ import typer
 
 from ecad.commands import ImageGeneratorOption, Weights, console, finish, main, search_progress
 from ecad.errors import EcadError
+from ecad.files import make_folder
 from ecad.prompts import Prompt, read_prompts
 
 
@@ -43,6 +44,7 @@ def optimize(
 
     prompts = _prompts(image_generator, prompt_file)
     initial = [CacheSchedule.load(path) for path in _schedule_files(initial_dir)]
+    make_folder(output_dir)
     generator = get_image_generator(image_generator, weights, device=device)
     evaluator = evaluator_of(generator, prompts, range(num_images_per_prompt), quality, batch_size)  # type: ignore[arg-type]
     with search_progress(hidden=as_json) as on_progress:

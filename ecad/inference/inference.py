@@ -11,7 +11,7 @@ from PIL import Image
 
 from ecad.commands import Weights, bar, finish, main
 from ecad.errors import EcadError
-from ecad.files import write_atomic
+from ecad.files import make_folder, write_atomic
 from ecad.prompts import Prompt, read_prompts
 
 
@@ -40,6 +40,7 @@ def infer(
     from ecad.schedules import CacheSchedule
 
     chosen = None if schedule is None else CacheSchedule.load(schedule)
+    make_folder(output_dir / "images")
     generator = get_image_generator(image_generator, weights, device=device)
     embeds = generator.encode([p.text for p in prompts])
     seeds = [start_seed + seed_step * i for i in range(num_images_per_prompt)]
