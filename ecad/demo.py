@@ -32,7 +32,7 @@ from ecad.report import (
 from ecad.schedules import CacheSchedule, heuristics
 
 GENERATOR = "EmojiImageGenerator"
-BASELINES = (2, 3)
+BASELINES = (2, 3, 4)
 SEARCH_PROMPTS = 8
 HELD_OUT_PROMPTS = 32
 SHOWN_PROMPTS = 6
@@ -65,6 +65,7 @@ def demo(
     make_folder(output_dir)
     from ecad.genetic.of_generator import evaluator_of, problem_of
     from ecad.genetic.search import search
+    from ecad.genetic.seeds import step_seeds
     from ecad.image_generators import get_image_generator
 
     generator = get_image_generator(GENERATOR, device="cpu")
@@ -77,15 +78,17 @@ def demo(
     if not as_json:
         console.print(_first_look(first))
     seen = [Prompt(f"{i:04d}", text) for i, text in enumerate(builtin.prompts("search")[:SEARCH_PROMPTS])]
+    evaluator = evaluator_of(generator, seen, [0], "psnr", BATCH)
     with search_progress(hidden=as_json) as on_progress:
         study = search(
             problem,
-            evaluator_of(generator, seen, [0], "psnr", BATCH),
+            evaluator,
             output_dir / "study",
             generations=generations,
             max_seconds=60 * max_minutes,
             population_size=POPULATION,
             seed=seed,
+            initial=step_seeds(problem, evaluator, POPULATION),
             on_progress=on_progress,
         )
     costs = [int(problem.price(hand_made[f"every-{n}"].recompute[None])[0]) for n in BASELINES]
@@ -189,7 +192,7 @@ def _interval(scores: np.ndarray) -> Interval:
 
 
 def _first_look(judged: Mapping[str, Images]) -> Table:
-    table = Table("schedule", "judge", title=f"First look: {BATCH} held-out prompts", title_justify="left")
+    table = Table("schedule", "judge", title=f"First look: {BATCH} prompts", title_justify="left")
     for name, images in judged.items():
         table.add_row(name, f"{images.scores['judge'].mean():.2f}")
     return table

@@ -37,7 +37,7 @@ def test_a_short_demo_leaves_everything(
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     results = Results.load(tmp_path)
-    assert {"uncached", "every-2", "every-3"} <= {entry.name for entry in results.entries}
+    assert {"uncached", "every-2", "every-3", "every-4"} <= {entry.name for entry in results.entries}
     for entry in results.entries:
         assert entry.name in shown
         assert CacheSchedule.load(tmp_path / "schedules" / f"{entry.name}.json").recompute.shape == (20, 36)

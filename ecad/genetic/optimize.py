@@ -39,6 +39,7 @@ def optimize(
         raise EcadError("give --generations or --max-minutes: the search has no end of its own")
     from ecad.genetic.of_generator import evaluator_of, problem_of
     from ecad.genetic.search import search
+    from ecad.genetic.seeds import step_seeds
     from ecad.image_generators import get_image_generator
     from ecad.schedules import CacheSchedule
 
@@ -46,10 +47,13 @@ def optimize(
     initial = [CacheSchedule.load(path) for path in _schedule_files(initial_dir)]
     make_folder(output_dir)
     generator = get_image_generator(image_generator, weights, device=device)
-    evaluator = evaluator_of(generator, prompts, range(num_images_per_prompt), quality, batch_size)  # type: ignore[arg-type]
+    problem, seeds = problem_of(generator), range(num_images_per_prompt)
+    evaluator = evaluator_of(generator, prompts, seeds, quality, batch_size)  # type: ignore[arg-type]
+    if mode == "fast" and not initial:
+        initial = step_seeds(problem, evaluator_of(generator, prompts, seeds, "psnr", batch_size), population_size)
     with search_progress(hidden=as_json) as on_progress:
         study = search(
-            problem_of(generator),
+            problem,
             evaluator,
             output_dir,
             mode=mode,  # type: ignore[arg-type]
