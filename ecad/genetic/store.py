@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -98,15 +98,13 @@ class Store:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise EcadError(f"{name}: cannot make this study folder: {error.strerror}") from error
-        lock = _lock(path)
-        try:
-            with _told(name):
-                connection = sqlite3.connect(path / DATABASE, isolation_level=None, timeout=30)
-                store = cls(name, connection, lock)
-                store._prepare()
-        except BaseException:
-            lock.close()
-            raise
+        with ExitStack() as undo, _told(name):
+            lock = undo.enter_context(closing(_lock(path)))
+            connection = sqlite3.connect(path / DATABASE, isolation_level=None, timeout=30)
+            undo.enter_context(closing(connection))
+            store = cls(name, connection, lock)
+            store._prepare()
+            undo.pop_all()
         return store
 
     @classmethod
@@ -169,7 +167,7 @@ class Store:
 
     def settings(self) -> dict[str, Any]:
         """What `settle` keeps; empty in a new study."""
-        return {name: json.loads(value) for name, value in self._rows("SELECT name, value FROM settings")}
+        return dict(self._rows("SELECT name, value FROM settings", make=lambda name, value: (name, json.loads(value))))
 
     def versions(self) -> dict[str, list[str]]:
         """Package -> all its versions that worked on the study."""
@@ -184,8 +182,9 @@ class Store:
             "SELECT prompt_id, prompt, seed, score FROM scores JOIN items ON item = items.id"
             " WHERE plan = (SELECT id FROM plans WHERE bits = ?) AND scorer = ?",
             (plan, scorer),
+            make=lambda prompt_id, prompt, seed, score: ((prompt_id, prompt, seed), float(score)),
         )
-        known = {(prompt_id, prompt, seed): score for prompt_id, prompt, seed, score in rows}
+        known = dict(rows)
         found = [known.get((item.prompt.id, item.prompt.text, item.seed), np.nan) for item in items]
         return np.array(found, dtype=np.float64)
 
@@ -258,19 +257,21 @@ class Store:
         columns = "SELECT generation, number, bits, cost, quality FROM candidates"
         order = "ORDER BY generation, number"
         if generation is None:
-            rows = self._rows(f"{columns} {order}")
-        else:
-            rows = self._rows(f"{columns} WHERE generation = ? {order}", (generation,))
-        return [CandidateRow(*row) for row in rows]
+            return self._rows(f"{columns} {order}", make=_candidate_row)
+        return self._rows(f"{columns} WHERE generation = ? {order}", (generation,), make=_candidate_row)
 
     def generations(self) -> list[GenerationRow]:
         """All generations in order."""
-        rows = self._rows("SELECT number, images, seconds FROM generations ORDER BY number")
-        return [GenerationRow(*row) for row in rows]
+        query = "SELECT number, images, seconds FROM generations ORDER BY number"
+        return self._rows(query, make=lambda *row: GenerationRow(int(row[0]), int(row[1]), float(row[2])))
 
-    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
+    def _rows(self, query: str, values: tuple[Any, ...] = (), make: Callable[..., Any] = lambda *row: row) -> list[Any]:
         with _told(self.name):
-            return self._connection.execute(query, values).fetchall()
+            rows = self._connection.execute(query, values).fetchall()
+            try:
+                return [make(*row) for row in rows]
+            except (TypeError, ValueError) as error:  # SQLite keeps whatever it is given, and whatever became of it
+                raise sqlite3.DatabaseError(str(error)) from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -285,15 +286,16 @@ class Store:
                 raise
 
     def _prepare(self) -> None:
+        made = self._is_made()
+        [found] = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(" ".join(found.split()))
         # A kill loses nothing that is written ahead; only a power cut could lose the last seconds.
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
-        if not self._is_made():
+        if not made:
             with self._transaction():
                 self._make_tables()
-        found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise sqlite3.DatabaseError(found)
 
     def _is_made(self) -> bool:
         application, version = (
@@ -313,6 +315,12 @@ class Store:
     def _make_tables(self) -> None:
         for statement in _SCHEMA.split(";\n"):
             self._connection.execute(statement)
+
+
+def _candidate_row(generation: int, number: int, bits: bytes, cost: int, quality: float | None) -> CandidateRow:
+    return CandidateRow(
+        int(generation), int(number), memoryview(bits).tobytes(), int(cost), None if quality is None else float(quality)
+    )
 
 
 def _lock(folder: Path) -> sqlite3.Connection:
@@ -342,7 +350,7 @@ def _told(name: str) -> Iterator[None]:
         raise  # a mistake of ours
     except sqlite3.OperationalError as error:
         raise EcadError(f"{name}: the study cannot be used: {DATABASE}: {error}") from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise EcadError(
             f"{name}: the study is damaged: {DATABASE}: {error}; restore it from a copy or use another folder"
         ) from error

@@ -114,7 +114,12 @@ class Study:
         Raises:
             EcadError: there is no study, nothing is in it yet, or it is damaged or of a newer ecad.
         """
-        return cls(Store.read(folder))
+        store = Store.read(folder)
+        try:
+            return cls(store)
+        except BaseException:
+            store.close()
+            raise
 
     def front(self) -> list[Candidate]:
         """The candidates that no other one equals or beats in both cost and quality, cheapest first."""
@@ -170,6 +175,8 @@ def name_of(generation: int, number: int) -> str:
 
 def _candidate(row: CandidateRow, quality: float, template: CacheSchedule) -> Candidate:
     shape = template.recompute.shape
+    if len(row.bits) != -(-template.recompute.size // 8):
+        raise ValueError(f"expected {template.recompute.size} bits, found {8 * len(row.bits)}")
     bits = np.unpackbits(np.frombuffer(row.bits, dtype=np.uint8), count=template.recompute.size)
     recompute = bits.astype(bool).reshape(shape)
-    return Candidate(row.generation, row.number, recompute, int(row.cost), float(quality), template)
+    return Candidate(row.generation, row.number, recompute, row.cost, quality, template)

@@ -123,11 +123,10 @@ def test_what_is_no_study_is_refused_and_left_alone(tmp_path, opened):
     other.execute("PRAGMA user_version = 7")
     other.execute("CREATE TABLE t (x)")
     other.close()
+    before = path.read_bytes()
     with pytest.raises(EcadError, match="not a file of ecad"):
         opened(tmp_path)
-    other = sqlite3.connect(path)
-    assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("t",)]
-    other.close()
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("opened", [Store.open, Store.read])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -161,8 +162,7 @@ def refusal(act, folder):
 
 
 def look_at(folder):
-    study = Study.open(folder)
-    study.front()
-    for candidate in study.candidates:
-        study.scores(candidate)
-    study.close()
+    with closing(Study.open(folder)) as study:
+        study.front()
+        for candidate in study.candidates:
+            study.scores(candidate)
