@@ -203,6 +203,7 @@ class CacheRun:
     def _refuse_replaced_denoiser(self) -> None:
         for denoiser in self._denoisers:
             if _unwrapped(getattr(self._pipe, denoiser.name)) is not denoiser.module:
+                self._clock.stop()
                 raise EcadError(
                     f"the pipeline's {denoiser.name} was replaced after its cache was enabled; call enable_cache again"
                 )

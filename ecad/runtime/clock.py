@@ -51,7 +51,7 @@ class StepClock:
         self.scheduler, self._overrides = scheduler, []
         self.stop()
         if scheduler is not None:
-            if getattr(scheduler, "num_inference_steps", None) is not None:
+            if self._pinned is None and getattr(scheduler, "num_inference_steps", None) is not None:
                 self._arm()
             self._overrides = [
                 After(scheduler, "set_timesteps", self._timesteps_set),
@@ -69,10 +69,9 @@ class StepClock:
         self.starting, self._row = False, None
 
     def pin(self, step: int | None) -> None:
-        """Hold the clock at a row, whatever the scheduler does, until pinned to None."""
+        """Hold the clock at a row, whatever the scheduler does; None: until the next generation begins."""
+        self.stop()
         self._pinned = step
-        if step is None:
-            self.stop()
 
     def _arm(self) -> None:
         self.rows, self.starting, self._row = len(self.scheduler.timesteps), True, 0
@@ -82,7 +81,7 @@ class StepClock:
         self._on_timesteps()
 
     def _stepped(self) -> None:
-        if self._row is None or self._pinned is not None:
+        if self._row is None:
             return
         self._row += 1
         if self._row >= self.rows:

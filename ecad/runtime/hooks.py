@@ -33,9 +33,6 @@ class Override:
     removed: bool
 
     def __init__(self, owner: Any, name: str) -> None:
-        top = vars(owner).get(name)
-        if isinstance(top, Override) and top.removed:
-            top.remove()
         self.owner, self.name, self.removed = owner, name, False
         self.previous = vars(owner).get(name)
         self.original: Callable[..., Any] = getattr(owner, name)
@@ -81,6 +78,8 @@ class After(Override):
 class CacheStats:
     """What a cache has done since it was enabled, over all generations.
 
+    Calls are counted when a denoiser forward has ended, as its plan had them; bytes as they are kept and freed.
+
     Fields:
         computed: calls of components that ran.
         reused: calls answered with a kept output.
@@ -99,7 +98,7 @@ class CacheStats:
 class Kept:
     """The kept output of one site in one pass, if there is one now."""
 
-    __slots__ = ("output", "size", "stats")
+    # No __slots__: a compiled block silently loses what it assigns to them.
 
     def __init__(self, stats: CacheStats) -> None:
         self.output: Any = None

@@ -221,3 +221,23 @@ def test_plans_can_be_looked_at(flux):
     np.testing.assert_array_equal(
         run.plans["transformer"].actions, make_plan(schedule.recompute, readers(schedule.sites)).actions
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "blocks"),
+    [
+        ("pixart_alpha_initial/cand_000.json", "pixart", 28),
+        ("flux_initial/cand_010.json", "flux", (19, 38)),
+        ("flux_every_n/recompute_all_every_003.json", "flux", (19, 38)),
+    ],
+)
+def test_published_schedules_mean_what_the_interpreter_says(make, shared_data, path, kind, blocks):
+    schedule = ecad.CacheSchedule.load(shared_data / "published-schedules" / path)
+    tiny = getattr(make, kind)(blocks=blocks)
+    expected, bare = tiny.reference(schedule, batch=1), tiny.run(schedule.num_steps, batch=1)
+    with ecad.cached(tiny.pipe, schedule) as run:
+        cached = tiny.run(schedule.num_steps, batch=1)
+    assert torch.isfinite(cached).all()
+    assert torch.equal(cached, expected)
+    assert not torch.equal(cached, bare)
+    assert run.stats.computed == executed(schedule.recompute, readers(schedule.sites)).sum()

@@ -9,6 +9,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProcessor
 from torch import nn
 
 import ecad
@@ -408,6 +409,20 @@ def test_adapters_in_the_place_of_components(flux, when):
             setattr(blocks[int(key.removeprefix("single_"))], name.removeprefix("single_"), module)
     assert torch.equal(adapted, flux.reference(schedule))
     assert not torch.equal(adapted, bare)
+
+
+def test_an_attention_that_returns_three_tensors(flux):
+    """FLUX with an IP-adapter: image stream, text stream, and what the reference picture adds."""
+    schedule = flux.random_schedule()
+    without = flux.reference(schedule)
+    torch.manual_seed(0)
+    for block in flux.pipe.transformer.transformer_blocks:
+        block.attn.set_processor(FluxIPAdapterAttnProcessor(hidden_size=16, cross_attention_dim=16))
+    picture = {"joint_attention_kwargs": {"ip_hidden_states": [torch.randn(2, 1, 4, 16)], "ip_adapter_masks": None}}
+    expected = flux.reference(schedule, **picture)
+    with ecad.cached(flux.pipe, schedule):
+        assert torch.equal(flux.run(**picture), expected)
+    assert not torch.equal(expected, without)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
