@@ -91,8 +91,8 @@ def demo(
             initial=step_seeds(problem, evaluator, POPULATION),
             on_progress=on_progress,
         )
-    costs = [int(problem.price(hand_made[f"every-{n}"].recompute[None])[0]) for n in BASELINES]
-    schedules = hand_made | choose(study.front(), costs)
+    costs = [int(problem.price(schedule.recompute[None])[0]) for schedule in hand_made.values()]
+    schedules = hand_made | choose(study.front(), [costs[0] // 1.5, *costs[1:], costs[0] // 6])
     judged = judge_schedules(generator, schedules, prompts, "held-out prompts", as_json)
     ratios = measure_speedups(generator, schedules, prompts[:BATCH], as_json)
     results = collect(study, problem, schedules, judged, ratios, prompts, output_dir)
@@ -104,7 +104,7 @@ def demo(
     finish({"page": str(page), "entries": [_facts(entry) for entry in results.ordered()]}, line, as_json)
 
 
-def choose(front: Sequence[Any], costs: Sequence[int]) -> dict[str, CacheSchedule]:
+def choose(front: Sequence[Any], costs: Sequence[float]) -> dict[str, CacheSchedule]:
     """From a front, cheapest first: the best candidate at or below each of the given costs, each candidate once."""
     chosen: dict[str, Any] = {}
     for cost in costs:

@@ -83,5 +83,9 @@ def evaluator_of(
         prompts=prompts,
         seeds=seeds,
         batch_size=batch_size,
-        settings={"generator": generator.name, "guidance_scale": generator.guidance_scale},
+        settings={
+            "generator": generator.name,
+            "weights": generator.fingerprint(),
+            "guidance_scale": generator.guidance_scale,
+        },
     )

@@ -67,3 +67,14 @@ def test_a_schedule_of_other_steps_is_refused_and_leaves_the_pipeline_usable(
 def test_one_seed_an_image(generator: ImageGenerator) -> None:
     with pytest.raises(EcadError, match="expected 1 seeds, found 2"):
         generator.generate(generator.encode(PROMPTS[:1]), [0, 1])
+
+
+def test_the_fingerprint_is_of_the_weights(generator: ImageGenerator) -> None:
+    before = generator.fingerprint()
+    assert before == get_image_generator("EmojiImageGenerator", device="cpu").fingerprint()
+    weight = generator.pipe.transformer.proj_out.bias
+    kept = weight.detach().clone()
+    weight.data[0] += 1
+    assert generator.fingerprint() != before
+    weight.data.copy_(kept)
+    assert generator.fingerprint() == before
