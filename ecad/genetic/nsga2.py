@@ -36,7 +36,7 @@ class Nsga2:
     Args:
         problem: what is searched.
         mode: "paper" or "fast".
-        population_size: candidates a generation; even.
+        population_size: candidates a generation, at least 2.
         seed: of all its random choices.
         initial: bool (n, steps, sites), where it starts. In mode `paper` the rest of the first generation is random,
             in mode `fast` whole-step heuristics.

@@ -301,7 +301,7 @@ class Store:
         application, version = (
             self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
         )
-        if (application, version) == (0, 0):
+        if (application, version) == (0, 0) and not self._connection.execute("SELECT 1 FROM sqlite_master").fetchone():
             return False
         if application != _APPLICATION:
             raise sqlite3.DatabaseError("not a file of ecad")

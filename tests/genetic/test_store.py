@@ -118,9 +118,14 @@ def test_what_is_no_study_is_refused_and_left_alone(tmp_path, opened):
     with pytest.raises(EcadError, match=r"the study is damaged: study\.sqlite: file is not a database"):
         opened(tmp_path)
     assert path.read_bytes().startswith(b"not a database")
-    path.unlink()
+
+
+@pytest.mark.parametrize("opened", [Store.open, Store.read])
+@pytest.mark.parametrize("version", [0, 7])
+def test_another_programs_database_is_refused_and_left_alone(tmp_path, opened, version):
+    path = tmp_path / "study.sqlite"
     other = sqlite3.connect(path)
-    other.execute("PRAGMA user_version = 7")
+    other.execute(f"PRAGMA user_version = {version}")
     other.execute("CREATE TABLE t (x)")
     other.close()
     before = path.read_bytes()
