@@ -90,6 +90,11 @@ def test_middle_blocks() -> None:
     assert column.tolist() == [True, False, True, False, True, False]
 
 
+def test_middle_blocks_that_cannot_be_centred_stand_nearer_the_start() -> None:
+    reused = ~heuristics.middle_blocks(pixart_sites(5), 2, num_blocks=2, num_steps=1).recompute[1].reshape(5, 3)
+    assert reused.all(axis=1).tolist() == [False, True, True, False, False]
+
+
 def test_tgate_with_intervals_on_both_sides_of_the_gate() -> None:
     schedule = heuristics.tgate(pixart_sites(2), 12, gate=7, sp_interval=3, fi_interval=4, warmup=2)
     assert pattern(schedule, "attn1") == "##.#..#.#..."
