@@ -1,6 +1,6 @@
 """Train the offline judge, a small CLIPModel, to match the pictures with their captions.
 
-python tools/train_judge.py build --minutes 25
+python tools/train_judge.py build --minutes 40
 
 It sees the training combinations only, at random sizes, places and sides, a little blurred and noisy, so that what it
 knows of a held-out combination is what it knows of its parts.
@@ -23,6 +23,8 @@ from text import train_tokenizer
 from train_vae import to_tensor
 
 MEAN = STD = (0.5, 0.5, 0.5)
+VARIANTS = 6
+Pool = dict[tuple[str, str, str], list[np.ndarray]]
 
 
 def new_judge(tokenizer: PreTrainedTokenizerBase) -> CLIPModel:
@@ -51,15 +53,23 @@ def new_judge(tokenizer: PreTrainedTokenizerBase) -> CLIPModel:
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=96))
 
 
-def draw(sprites: list[Sprite], size: int, rng: np.random.Generator) -> tuple[torch.Tensor, list[str]]:
-    """Distinct combinations in groups that share a name, so that style and background must be told apart, too."""
+def draw(sprites: list[Sprite], pool: Pool, size: int, rng: np.random.Generator) -> tuple[torch.Tensor, list[str]]:
+    """Distinct combinations in pairs that share a name, so that style and background must be told apart, too."""
     backgrounds, chosen = list(BACKGROUNDS), []
-    for start in rng.permutation(len(sprites) // len(STYLES))[: size // 6] * len(STYLES):
+    for start in rng.permutation(len(sprites) // len(STYLES))[: size // 2] * len(STYLES):
         pairs = [(s, b) for s in sprites[start : start + len(STYLES)] for b in backgrounds]
         allowed = [(s, b) for s, b in pairs if not held_out(s.name, s.style, b)]
-        chosen += [allowed[i] for i in rng.permutation(len(allowed))[:6]]
-    pictures = np.stack([random_picture(s, b, rng) for s, b in chosen])
+        chosen += [allowed[i] for i in rng.permutation(len(allowed))[:2]]
+    pictures = np.stack([pooled_picture(s, b, pool, rng) for s, b in chosen])
     return degrade(to_tensor(pictures), rng), [caption(s.name, s.style, b) for s, b in chosen]
+
+
+def pooled_picture(sprite: Sprite, background: str, pool: Pool, rng: np.random.Generator) -> np.ndarray:
+    """One of a few random pictures of a combination, which are drawn once: drawing costs as much as learning."""
+    pictures = pool.setdefault((sprite.name, sprite.style, background), [])
+    if len(pictures) < VARIANTS:
+        pictures.append(random_picture(sprite, background, rng))
+    return pictures[rng.integers(len(pictures))]
 
 
 def degrade(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -70,13 +80,15 @@ def degrade(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def train(folder: Path, minutes: float, batch: int, threads: int) -> None:
-    """Train for `minutes`, then write `folder/judge` with its tokenizer and image processor."""
+    """Train `folder/judge`, from where it was, for `minutes` more; written with its tokenizer and image processor."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     rng = np.random.default_rng(3)
     sprites = load_sprites(folder / "npm")
     tokenizer = train_tokenizer(folder / "npm")
-    judge = new_judge(tokenizer)
+    judge = CLIPModel.from_pretrained(folder / "judge") if (folder / "judge").exists() else new_judge(tokenizer)
+    judge.train()
+    pool: Pool = {}
     print(f"{sum(p.numel() for p in judge.parameters()):,} parameters", flush=True)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05)
     start, step, done = time.time(), 0, 0.0
@@ -84,7 +96,7 @@ def train(folder: Path, minutes: float, batch: int, threads: int) -> None:
         done = (time.time() - start) / (60 * minutes)
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * min(1, (step + 1) / 200) * max(0.0, min(1.0, (1 - done) * 2))
-        images, captions = draw(sprites, batch, rng)
+        images, captions = draw(sprites, pool, batch, rng)
         out = judge(pixel_values=images, **tokenizer(captions, padding=True, return_tensors="pt"))
         target = torch.arange(len(images))
         loss = (F.cross_entropy(out.logits_per_image, target) + F.cross_entropy(out.logits_per_text, target)) / 2
@@ -105,7 +117,7 @@ def train(folder: Path, minutes: float, batch: int, threads: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
