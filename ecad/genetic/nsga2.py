@@ -6,6 +6,7 @@ respect the structure of a schedule, every candidate is the canonical one of its
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -119,13 +120,17 @@ class _StartFrom(Sampling):
 
 
 def _heuristics(problem: Problem, start: Bits, count: int, random: np.random.Generator) -> Bits:
-    """Genomes of heuristics that are not in `start` and, where a short loop has too few, of mutated ones."""
-    given = set(map(_key, start))
-    found = [bits for bits in heuristics(problem, count + len(start)) if _key(bits) not in given][:count]
-    sites = problem.template.sites
-    while len(found) < count:
-        found.append(mutate(found[random.integers(len(found))], sites, random))
-    return np.array(found, dtype=bool).reshape(count, -1)
+    """As many more genomes: heuristics and, where a short loop has too few, mutated ones. None is among `start`."""
+    seen, found = set(map(_key, problem.plans(start.reshape(-1, *problem.shape)))), []
+    parents = heuristics(problem, len(start) + count)
+    # A tiny problem may have no more: the tries are bounded.
+    tries = (mutate(parents[i % len(parents)], problem.template.sites, random) for i in range(20 * count))
+    for bits in itertools.chain(parents, tries):
+        plan = problem.plans(bits[None])[0]
+        if len(found) < count and _key(plan) not in seen:
+            seen.add(_key(plan))
+            found.append(plan)
+    return np.array(found, dtype=bool).reshape(len(found), start.shape[1])
 
 
 class _Exchange(Crossover):

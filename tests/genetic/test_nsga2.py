@@ -128,9 +128,9 @@ def front(model, bits):
     ("mode", "steps", "sites", "generations"),
     [
         ("fast", 5, pixart_sites(1)[:2], 10),  # 8 bits
-        ("fast", 5, pixart_sites(1), 28),  # 12 bits
-        ("fast", 3, flux_sites(1, 1), 16),  # 12 bits, some without effect
-        ("fast", 5, TWO_BY_TWO, 120),  # 16 bits
+        ("fast", 5, pixart_sites(1), 60),  # 12 bits
+        ("fast", 3, flux_sites(1, 1), 30),  # 12 bits, some without effect
+        ("fast", 5, TWO_BY_TWO, 200),  # 16 bits
         ("paper", 5, pixart_sites(1)[:2], 60),  # 8 bits that matter, and the 2 of the first step
     ],
 )
