@@ -121,7 +121,8 @@ class _StartFrom(Sampling):
 
 def _heuristics(problem: Problem, start: Bits, count: int, random: np.random.Generator) -> Bits:
     """As many more genomes: heuristics and, where a short loop has too few, mutated ones. None is among `start`."""
-    seen, found = set(map(_key, problem.plans(start.reshape(-1, *problem.shape)))), []
+    seen = set(map(_key, problem.plans(start.reshape(-1, *problem.shape))))
+    found: list[Bits] = []
     parents = heuristics(problem, len(start) + count)
     # A tiny problem may have no more: the tries are bounded.
     tries = (mutate(parents[i % len(parents)], problem.template.sites, random) for i in range(20 * count))
