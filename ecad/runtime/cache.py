@@ -101,7 +101,7 @@ class CacheRun:
         self._denoisers = [CachedDenoiser(name, modules[name], schedules[name], self.stats) for name in schedules]
         self._clock = StepClock(on_timesteps=self._timesteps_set, on_end=self._forget)
         self._watches: list[Any] = []
-        self._last_step: int | None = None
+        self._last_step = -1
         self._refuse_unequal_schedules()
 
     @property
@@ -140,7 +140,7 @@ class CacheRun:
             raise ScheduleError("the schedule has no such row", step=str(index), expected=f"0 to {rows - 1}")
         if index and index == self._last_step:
             raise EcadError(f"step {index} was entered twice in turn: expected all its passes inside one `with`")
-        if self._last_step is None or index != self._last_step + 1:
+        if index == 0 or index != self._last_step + 1:
             self._begin()
         self._last_step = index
         self._clock.pin(index)
@@ -189,12 +189,11 @@ class CacheRun:
             denoiser.attach()
 
     def _forget(self) -> None:
-        self._last_step = None
+        self._last_step = -1
         for denoiser in self._denoisers:
             denoiser.forget()
 
     def _timesteps_set(self) -> None:
-        self._forget()
         self._refuse_replaced_denoiser()
         # On a shared scheduler this may be another pipeline's generation; ours is checked when the denoiser runs.
         if not self._clock.is_shared:

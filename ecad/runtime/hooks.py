@@ -3,6 +3,8 @@
 A method is overridden on the instance: the module tree, the parameters and the class stay as they are, and nothing
 else in the process notices. Several tools may do this to one object (accelerate's offload, diffusers' own hooks), in
 any order, so an override that is no longer on top steps aside instead of cutting off what was put above it.
+
+No class here has __slots__: torch.compile loses what a block assigns to them, and does not see them change.
 """
 
 from __future__ import annotations
@@ -28,8 +30,6 @@ class Override:
         name: one of its methods.
     """
 
-    # No __dict__: tools that wrap this one copy it (functools.update_wrapper), and with it all that it refers to.
-    __slots__ = ("__wrapped__", "name", "original", "owner", "previous", "removed")
     removed: bool
 
     def __init__(self, owner: Any, name: str) -> None:
@@ -60,8 +60,6 @@ class Override:
 
 class After(Override):
     """Calls `then()` each time the method has returned."""
-
-    __slots__ = ("then",)
 
     def __init__(self, owner: Any, name: str, then: Callable[[], None]) -> None:
         super().__init__(owner, name)
@@ -98,8 +96,6 @@ class CacheStats:
 class Kept:
     """The kept output of one site in one pass, if there is one now."""
 
-    # No __slots__: a compiled block silently loses what it assigns to them.
-
     def __init__(self, stats: CacheStats) -> None:
         self.output: Any = None
         self.size = 0
@@ -125,8 +121,6 @@ class ComponentHook(Override):
     It decides nothing. `action` and `kept` are set from outside before each forward of the denoiser, so that a
     compiled block is specialised on what it does and not on the step.
     """
-
-    __slots__ = ("action", "kept")
 
     def __init__(self, module: nn.Module, kept: Kept) -> None:
         super().__init__(module, "forward")

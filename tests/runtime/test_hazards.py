@@ -80,6 +80,8 @@ def test_disabling_in_the_middle_of_a_generation(flux):
     run = ecad.enable_cache(flux.pipe, flux.random_schedule())
     flux.run(callback_on_step_end=lambda *_: run.disable() or {})
     assert torch.equal(flux.run(), bare)
+    assert run.stats.cached_bytes == 0
+    assert run.stats.peak_cached_bytes > 0
 
 
 def test_enabling_twice_replaces(tiny):
@@ -88,9 +90,12 @@ def test_enabling_twice_replaces(tiny):
     before = snapshot(tiny.pipe)
     old = ecad.enable_cache(tiny.pipe, first)
     run = ecad.enable_cache(tiny.pipe, second)
-    old.disable()  # a stale handle holds nothing any more
     assert torch.equal(tiny.run(), expected)
-    assert (old.stats.computed, run.stats.computed) == (0, expected_calls(tiny, second))
+    old.disable()  # a stale handle holds nothing any more
+    once = run.stats.computed
+    assert torch.equal(tiny.run(), expected)
+    assert run.stats.computed == 2 * once
+    assert (old.stats.computed, once) == (0, expected_calls(tiny, second))
     ecad.disable_cache(tiny.pipe)
     assert snapshot(tiny.pipe) == before
 
@@ -165,42 +170,53 @@ def test_batch_and_resolution_may_change_after_an_aborted_generation(tiny):
         assert torch.equal(tiny.run(batch=1), expected)
 
 
-def test_a_batch_that_shrinks_in_mid_generation_starts_again(flux):
+@torch.no_grad()
+def test_a_batch_that_shrinks_in_mid_generation_starts_again(pixart):
     """What guidance that is switched off after some steps does, where both halves run as one batch."""
-    run = ecad.enable_cache(flux.pipe.transformer, flux.schedule(np.zeros((3, len(flux.components)), dtype=bool)))
-    generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(2, 4, 16, generator=generator), torch.randn(2, 5, 12, generator=generator)]
-    rest = [torch.randn(2, 6, generator=generator), torch.ones(2)]
-    ids = {"img_ids": torch.zeros(4, 3), "txt_ids": torch.zeros(5, 3), "guidance": torch.ones(2)}
-    half = [tensor[:1] for tensor in (*inputs, *rest)], {**ids, "guidance": torch.ones(1)}
-    with torch.no_grad():
-        bare = flux.pipe.transformer(*half[0], **half[1]).sample
-        with run.step(0):
-            flux.pipe.transformer(*inputs, *rest, **ids)
-        with run.step(1):
-            assert torch.equal(flux.pipe.transformer(*half[0], **half[1]).sample, bare)
-        with run.step(2):
-            flux.pipe.transformer(*half[0], **half[1])
-    # The second pass has no proj_mlp and attn to reuse, since proj_out is.
-    assert run.stats.computed == 2 * len(flux.components)
+
+    def forward(batch):
+        latents, text = torch.ones(batch, 4, 8, 8), torch.ones(batch, 5, 12)
+        conditions = {"resolution": None, "aspect_ratio": None}
+        return pixart.pipe.transformer(latents, text, torch.ones(batch), conditions).sample
+
+    run = ecad.enable_cache(pixart.pipe.transformer, pixart.schedule(np.zeros((3, 9), dtype=bool)))
+    bare = forward(1)
+    for step, batch in enumerate((2, 1, 1)):
+        with run.step(step):
+            latents = forward(batch)
+        assert len(latents) == batch
+    assert torch.equal(latents, bare)
+    assert (run.stats.computed, run.stats.reused, run.stats.cached_bytes) == (18, 9, 0)
+
+
+@torch.no_grad()
+def test_a_pass_that_misses_a_step_starts_again(flux):
+    """Guidance over an interval only: what the second pass kept before the gap is stale after it."""
+    run = ecad.enable_cache(flux.pipe.transformer, flux.schedule(np.zeros((4, len(flux.components)), dtype=bool)))
+    computed = []
+    for step, passes in enumerate((2, 1, 2, 1)):
+        with run.step(step):
+            for _ in range(passes):
+                forward(flux)
+        computed.append(run.stats.computed // len(flux.components))
+    assert computed == [2, 2, 3, 3]
     assert run.stats.cached_bytes == 0
 
 
-def test_a_pass_that_misses_a_step_starts_again(flux):
-    """Guidance over an interval only: what the second pass kept before the gap is stale after it."""
-    bits = np.zeros((4, len(flux.components)), dtype=bool)
-    run = ecad.enable_cache(flux.pipe.transformer, flux.schedule(bits))
-    generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(1, *shape, generator=generator) for shape in ((4, 16), (5, 12), (6,))]
-    ids = {"img_ids": torch.zeros(4, 3), "txt_ids": torch.zeros(5, 3), "guidance": torch.ones(1)}
-    computed = []
-    with torch.no_grad():
-        for step, passes in enumerate((2, 1, 2, 2)):
-            with run.step(step):
-                for _ in range(passes):
-                    flux.pipe.transformer(*inputs, torch.ones(1), **ids)
-            computed.append(run.stats.computed // len(flux.components))
-    assert computed == [2, 2, 3, 3]
+@torch.no_grad()
+def test_a_hand_written_loop_that_was_broken_off_begins_again(flux):
+    block = flux.pipe.transformer.single_transformer_blocks[0]
+    run = ecad.enable_cache(flux.pipe.transformer, flux.schedule(np.zeros((4, len(flux.components)), dtype=bool)))
+    with run.step(0):
+        forward(flux)
+    block.proj_out = Adapter(block.proj_out)
+    with run.step(0):
+        forward(flux)
+    assert "forward" in vars(block.proj_out)
+    assert "forward" not in vars(block.proj_out.base_layer)
+    with run.step(1):
+        forward(flux)
+    assert run.stats.computed == 2 * len(flux.components)
 
 
 def test_another_scheduler_between_generations(tiny):
@@ -305,40 +321,54 @@ def test_a_pipeline_without_a_transformer_is_refused():
         ecad.enable_cache(object(), ecad.CacheSchedule([[True]], (("0", "ff"),)))
 
 
-def test_gradients_bypass_the_cache(flux):
-    schedule = flux.schedule(np.zeros((2, len(flux.components)), dtype=bool))
-    run = ecad.enable_cache(flux.pipe.transformer, schedule)
-    inputs = torch.randn(1, 4, 16), torch.randn(1, 5, 12), torch.randn(1, 6), torch.ones(1)
+def forward(flux, seed: int = 0) -> torch.Tensor:
+    """One call of the denoiser, outside any pipeline."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = [torch.randn(1, *shape, generator=generator) for shape in ((4, 16), (5, 12), (6,))]
     ids = {"img_ids": torch.zeros(4, 3), "txt_ids": torch.zeros(5, 3), "guidance": torch.ones(1)}
-    flux.pipe.transformer.requires_grad_(True)
+    return flux.pipe.transformer(*inputs, torch.ones(1), **ids).sample
+
+
+def test_gradients_bypass_the_cache(flux):
+    run = ecad.enable_cache(flux.pipe.transformer, flux.schedule(np.zeros((2, len(flux.components)), dtype=bool)))
+    blocks = flux.pipe.transformer.transformer_blocks
+    with run.step(0), torch.no_grad():
+        forward(flux)
+    with run.step(1), torch.no_grad():
+        forward(flux)
     for step in range(2):
         with run.step(step):
-            flux.pipe.transformer(*inputs, **ids).sample.sum().backward()
-            assert all(
-                parameter.grad is not None for parameter in flux.pipe.transformer.transformer_blocks.parameters()
-            )
+            forward(flux).sum().backward()
+            assert all(parameter.grad is not None for parameter in blocks.parameters())
             flux.pipe.transformer.zero_grad()
-    assert (run.stats.computed, run.stats.peak_cached_bytes) == (0, 0)
+    assert run.stats.computed == len(flux.components)
+    assert run.stats.cached_bytes == 0
 
 
-def test_a_direct_call_after_a_generation_is_not_cached(pixart):
-    def direct():
-        generator = torch.Generator().manual_seed(3)
-        with torch.no_grad():
-            return pixart.pipe.transformer(
-                torch.randn(1, 4, 8, 8, generator=generator),
-                torch.randn(1, 5, 12, generator=generator),
-                torch.ones(1),
-                {"resolution": None, "aspect_ratio": None},
-            ).sample
-
-    bare = direct()
-    with ecad.cached(pixart.pipe, pixart.random_schedule()) as run:
-        assert torch.equal(direct(), bare)
-        pixart.run()
+@torch.no_grad()
+def test_a_direct_call_after_a_generation_is_not_cached(flux):
+    bare = forward(flux)
+    flux.run(6)
+    with ecad.cached(flux.pipe, flux.schedule(np.zeros((4, len(flux.components)), dtype=bool))) as run:
+        assert torch.equal(forward(flux), bare)
+        flux.run()
         computed = run.stats.computed
-        assert torch.equal(direct(), bare)
-    assert run.stats.computed == computed
+        assert torch.equal(forward(flux), bare)
+    assert run.stats.computed == computed == len(flux.components)
+
+
+@torch.no_grad()
+def test_a_generation_that_begins_where_an_aborted_one_broke_off(flux):
+    """Image-to-image runs the last rows only."""
+    scheduler = flux.pipe.scheduler
+    bare = forward(flux, seed=1)
+    with ecad.cached(flux.pipe, flux.schedule(np.zeros((4, len(flux.components)), dtype=bool))):
+        scheduler.set_timesteps(4)
+        for timestep in scheduler.timesteps[:2]:
+            scheduler.step(forward(flux), timestep, torch.zeros(1, 4, 16))
+        scheduler.set_timesteps(4)
+        scheduler.set_begin_index(2)
+        assert torch.equal(forward(flux, seed=1), bare)
 
 
 def test_a_deep_copy_is_bare_and_apart(tiny):
