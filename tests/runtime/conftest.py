@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from ecad.runtime.families import readers
+from ecad.runtime.plan import executed
 from ecad.schedules import CacheSchedule, flux_sites, pixart_sites
 
 
@@ -45,6 +47,40 @@ class Tiny:
         for site, module in self.components.items():
             module.forward = _counting(calls, site, module.forward)
         return calls
+
+    def expected_calls(self, schedule: CacheSchedule) -> int:
+        """Calls of components that one generation really needs."""
+        return self.passes * executed(schedule.recompute, readers(schedule.sites)).sum()
+
+    def snapshot(self) -> dict:
+        """Everything about the pipeline that a cache could leave a trace in."""
+        scheduler, transformer = self.pipe.scheduler, self.pipe.transformer
+        modules = list(transformer.modules())
+        return {
+            "pipe": dict(vars(self.pipe)),
+            "scheduler": {name: value for name, value in vars(scheduler).items() if callable(value)},
+            "tree": [(path, id(module), type(module)) for path, module in transformer.named_modules()],
+            "attributes": [set(vars(module)) for module in modules],
+            "forwards": [vars(module).get("forward") for module in modules],
+            "hooks": [
+                (len(m._forward_pre_hooks), len(m._forward_hooks), len(m._forward_hooks_with_kwargs)) for m in modules
+            ],
+            "state": list(transformer.state_dict()),
+        }
+
+    def break_off(self, at: int) -> None:
+        """Run a generation into an error in the middle of a denoiser forward."""
+        forwards = []
+
+        def fail(*_):
+            forwards.append(None)
+            if len(forwards) > at:
+                raise KeyboardInterrupt
+
+        handle = self.pipe.transformer.transformer_blocks[1].register_forward_pre_hook(fail)
+        with pytest.raises(KeyboardInterrupt):
+            self.run()
+        handle.remove()
 
     def reference(self, schedule: CacheSchedule, **changes) -> torch.Tensor:
         """What the schedule means: at each step, compute where the bit says so or nothing was kept; else replay."""

@@ -122,7 +122,7 @@ def test_a_subclass_is_of_its_parent_s_family():
 
 def test_a_compiled_transformer_has_the_same_sites():
     transformer = tiny_transformer("PixArtTransformer2DModel")
-    assert discover(torch.compile(transformer)) == discover(transformer)
+    assert discover(torch.compile(transformer, backend="eager")) == discover(transformer)
 
 
 def test_a_model_without_blocks_is_refused():
