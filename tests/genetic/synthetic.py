@@ -1,13 +1,13 @@
 """A search problem without a model: scores that are cheap, but not additive, and differ from image to image.
 
-Run as a script it searches a study, slowly enough to be killed: `python synthetic.py FOLDER MODE GENERATIONS DELAY`.
+Run as a script, `python synthetic.py FOLDER MODE GENERATIONS`, it searches a study: it says "batch" before each batch
+of images and makes them when it is sent a line, so that it can be killed where one likes.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import sys
-import time
 import zlib
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def quality(plans: np.ndarray) -> np.ndarray:
     age, error = np.zeros((*plans.shape[:-2], sites)), np.zeros(plans.shape[:-2])
     weights = np.random.default_rng(5).uniform(0.2, 1.0, size=(steps, sites))
     for step in range(steps):
-        age = np.where(plans[..., step, :], 0.3 * np.roll(age, 1, axis=-1) * (age > 0), age + 1)
+        age = np.where(plans[..., step, :], 0.15 * np.roll(age, 1, axis=-1) * (age > 0), age + 1)
         error = error + (weights[step] * age**1.5).sum(axis=-1)
     return -error
 
@@ -81,18 +81,18 @@ def content(folder: Path) -> dict[str, object]:
     return {**tables, "files": files}
 
 
-def main(folder: str, mode: str, generations: str, delay: str) -> None:
+def main(folder: str, mode: str, generations: str) -> None:
     from ecad.genetic.search import search
 
-    fast = evaluator()
+    plain = evaluator()
 
     def generate(schedule, items):
         print("batch", flush=True)
-        time.sleep(float(delay))
-        return fast.generate(schedule, items)
+        sys.stdin.readline()
+        return plain.generate(schedule, items)
 
-    slow = evaluator(generate=generate)
-    search(problem(), slow, folder, mode=mode, generations=int(generations), population_size=6)
+    led = evaluator(generate=generate)
+    search(problem(), led, folder, mode=mode, generations=int(generations), population_size=6)
 
 
 if __name__ == "__main__":

@@ -127,10 +127,10 @@ def front(model, bits):
 @pytest.mark.parametrize(
     ("mode", "steps", "sites", "generations"),
     [
-        ("fast", 5, pixart_sites(1)[:2], 10),  # 8 bits
-        ("fast", 5, pixart_sites(1), 60),  # 12 bits
-        ("fast", 3, flux_sites(1, 1), 30),  # 12 bits, some without effect
-        ("fast", 5, TWO_BY_TWO, 200),  # 16 bits
+        ("fast", 5, pixart_sites(1)[:2], 5),  # 8 bits
+        ("fast", 5, pixart_sites(1), 24),  # 12 bits
+        ("fast", 3, flux_sites(1, 1), 14),  # 12 bits, some without effect
+        ("fast", 5, TWO_BY_TWO, 80),  # 16 bits
         ("paper", 5, pixart_sites(1)[:2], 60),  # 8 bits that matter, and the 2 of the first step
     ],
 )

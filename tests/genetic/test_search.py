@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from synthetic import content, evaluator, problem
 from ecad.errors import EcadError, ScheduleError
 from ecad.genetic import Study
 from ecad.genetic.evaluator import all_items
-from ecad.genetic.search import search
+from ecad.genetic.search import Progress, search
 from ecad.schedules import CacheSchedule, heuristics, pixart_sites
 
 SMALL = {"generations": 5, "population_size": 6}
@@ -50,13 +51,15 @@ def test_the_same_search_gives_the_same_study(tmp_path, mode):
 def test_stopped_anywhere_and_resumed_it_ends_the_same(tmp_path, mode):
     search(problem(), evaluator(), tmp_path / "whole", mode=mode, **SMALL)
     expected = content(tmp_path / "whole")
-    for after in range(1, 60, 7):
+    for after in range(1, 44, 7):
         folder = tmp_path / f"{after}"
         with pytest.raises(Stop):
             search(problem(), interrupted(after), folder, mode=mode, **SMALL)
         assert len(Study.open(folder).candidates) == after // 2 or mode == "paper"  # of two batches each
-        study = search(problem(), evaluator(), folder, mode=mode, **SMALL)
+        seen: list[Progress] = []
+        study = search(problem(), evaluator(), folder, mode=mode, on_progress=seen.append, **SMALL)
         assert content(folder) == expected
+        assert seen[-1].evaluated == len(study.candidates)
         assert study.history[-1].images == sum(images for *_, images in expected["generations"])
 
 
@@ -66,28 +69,37 @@ def test_killed_at_any_moment_and_resumed_it_ends_the_same(tmp_path, mode):
     moments, folder = random.Random(mode), tmp_path / "killed"
     kills, done = 0, False
     while not done:
-        process = start(folder, mode, delay=0.002)
-        for _ in range(moments.randint(1, 12)):
-            done = process.stdout.readline() == ""
+        process = start(folder, mode)
+        for _ in range(moments.randint(1, 10)):
+            if done := process.stdout.readline() == "":
+                break
+            process.stdin.write("\n")
+            process.stdin.flush()
         if not done:
-            process.send_signal(signal.SIGKILL)
+            # It makes one batch, scores it, keeps it, and stops at the next: this falls anywhere on that way.
+            time.sleep(moments.uniform(0, 0.01))
+            process.kill()
             kills += 1
-        assert process.wait() in (0, -signal.SIGKILL)
-        process.stdout.close()
-        if (folder / "study.sqlite").exists() and kills % 3 == 0:
+        assert finished(process) == (0 if done else -signal.SIGKILL)
+        if kills % 3 == 0:
             Study.open(folder).close()
     assert kills >= 4
     assert content(folder) == content(tmp_path / "whole")
 
 
-def start(folder: Path, mode: str = "fast", delay: float = 0.0) -> subprocess.Popen[str]:
-    """A search in a process of its own, which prints a line a batch."""
-    arguments = [str(folder), mode, str(SMALL["generations"]), str(delay)]
-    return subprocess.Popen([sys.executable, synthetic.__file__, *arguments], stdout=subprocess.PIPE, text=True)
+def start(folder: Path, mode: str = "fast") -> subprocess.Popen[str]:
+    """A search in a process of its own, which says "batch" and waits for a line, again and again."""
+    command = [sys.executable, synthetic.__file__, str(folder), mode, str(SMALL["generations"])]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def finished(process: subprocess.Popen[str]) -> int:
+    process.communicate()
+    return process.returncode
 
 
 def test_two_processes_do_not_search_one_study(tmp_path):
-    other = start(tmp_path, delay=60)
+    other = start(tmp_path)
     try:
         assert other.stdout.readline() == "batch\n"
         with pytest.raises(EcadError, match="another process is searching this study") as caught:
@@ -96,8 +108,7 @@ def test_two_processes_do_not_search_one_study(tmp_path):
         assert Study.open(tmp_path).candidates == []
     finally:
         other.kill()
-        other.wait()
-        other.stdout.close()
+        finished(other)
     search(problem(), evaluator(), tmp_path, **SMALL)  # what is killed lets go
     assert len(Study.open(tmp_path).candidates) == 30
 
