@@ -1,5 +1,16 @@
-"""Prompts: reading them from files."""
+"""Prompts: reading them from files, naming what is made of them."""
 
-from ecad.prompts.files import Prompt, read_prompts
+from ecad.prompts.files import FileMode, Prompt, broken_captions, read_prompts
+from ecad.prompts.names import NamingMode, image_stem, match_images, prompt_key, prompt_stem
 
-__all__ = ["Prompt", "read_prompts"]
+__all__ = [
+    "FileMode",
+    "NamingMode",
+    "Prompt",
+    "broken_captions",
+    "image_stem",
+    "match_images",
+    "prompt_key",
+    "prompt_stem",
+    "read_prompts",
+]

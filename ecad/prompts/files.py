@@ -1,39 +1,51 @@
-"""Prompt files: one prompt a line, or JSON."""
+"""Prompt files: text with one prompt a line, JSON, Parti's table, COCO's captions, MJHQ's metadata."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ecad.errors import EcadError
+
+FileMode = Literal["text", "txt", "json", "tsv", "mjhq"]
+
+# The shortest caption that COCO's annotators were allowed to write has eight words.
+_SHORTEST_CAPTION = 4
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and the name it goes by in file names and scores."""
+    """A prompt, the name it goes by in file names and scores, and the category it is in, if any."""
 
     id: str
     text: str
+    category: str | None = None
 
 
-def read_prompts(path: str | os.PathLike[str]) -> list[Prompt]:
-    """Read a prompt file: `.json`, or text with one prompt a line.
+def read_prompts(path: str | os.PathLike[str], mode: FileMode | None = None) -> list[Prompt]:
+    """Read a prompt file.
 
-    JSON is a list of texts or of `{"id": ..., "prompt": ...}`. Prompts without an id go by their place, `0000` onwards.
+    Args:
+        path: the file.
+        mode: `text` or `txt`, one prompt a line; `json`, a list of texts or of `{"id": ..., "prompt": ...}`, or
+            `{id: {"category": ..., "prompt": ...}}`, which is `mjhq`, too; `tsv`, a table with a column `Prompt` where
+            quotes are text. By default the suffix tells; what has none of these is text.
+
+    Returns:
+        the prompts in the file's order; one without an id goes by its place, `0000` onwards.
 
     Raises:
         EcadError: the file is missing, malformed, holds no prompt, an empty one, or one id twice.
     """
     file = Path(path)
-    try:
-        content = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise EcadError(f"{file}: cannot read these prompts: {reason}") from error
-    prompts = _from_json(file, content) if file.suffix == ".json" else _from_lines(content)
+    chosen = mode or file.suffix.lower().removeprefix(".")
+    if mode is not None and mode not in _READERS:
+        raise EcadError(f"file mode {mode!r} is unknown: expected one of {', '.join(get_args(FileMode))}")
+    prompts = _READERS.get(chosen, _from_lines)(file, _content(file))
     if not prompts:
         raise EcadError(f"{file}: expected at least one prompt, found none; write one prompt a line")
     seen: set[str] = set()
@@ -44,24 +56,97 @@ def read_prompts(path: str | os.PathLike[str]) -> list[Prompt]:
     return prompts
 
 
-def _from_lines(content: str) -> list[Prompt]:
+def broken_captions(path: str | os.PathLike[str]) -> list[int]:
+    """Lines of a caption file, from 1, that seem to end inside a caption: with a space, or after a word or two.
+
+    Raises:
+        EcadError: the file cannot be read.
+    """
+    lines = [line.rstrip("\r") for line in _content(Path(path)).split("\n")]
+    broken: list[int] = []
+    for number, line in enumerate(lines, 1):
+        is_rest = broken[-1:] == [number - 1]
+        if line.strip() and (line != line.rstrip() or (len(line.split()) < _SHORTEST_CAPTION and not is_rest)):
+            broken.append(number)
+    return broken
+
+
+def _content(file: Path) -> str:
+    try:
+        # As bytes: reading as text would take a line of its own for granted where a lone \r stands.
+        return file.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise EcadError(f"{file}: cannot read these prompts: {reason}") from error
+
+
+def _from_lines(file: Path, content: str) -> list[Prompt]:
     texts = [line.strip() for line in content.split("\n")]
     return [Prompt(f"{i:04d}", text) for i, text in enumerate(text for text in texts if text)]
 
 
+def _from_table(file: Path, content: str) -> list[Prompt]:
+    head, *lines = content.split("\n")
+    columns = {name.strip(): i for i, name in enumerate(head.split("\t"))}
+    if "Prompt" not in columns:
+        raise EcadError(f"{file}: line 1: expected a column 'Prompt', with tabs between columns, found {head[:60]!r}")
+    prompts: list[Prompt] = []
+    for number, line in enumerate(lines, 2):
+        if line.strip():
+            cells = dict(zip(columns, line.split("\t"), strict=False))
+            if not (text := cells.get("Prompt", "").strip()):
+                raise EcadError(f"{file}: line {number}: expected a prompt in column 'Prompt', found none")
+            prompts.append(Prompt(f"{len(prompts):04d}", text, cells.get("Category", "").strip() or None))
+    return prompts
+
+
 def _from_json(file: Path, content: str) -> list[Prompt]:
     try:
-        entries = json.loads(content)
+        entries = json.loads(content, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         raise EcadError(f"{file}: not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except (RecursionError, ValueError) as error:
+        raise EcadError(f"{file}: cannot read this JSON: {error}") from error
+    if isinstance(entries, dict):
+        return [_categorised(file, name, entry) for name, entry in entries.items()]
     if not isinstance(entries, list):
         raise EcadError(f"{file}: expected a list of prompts, found {type(entries).__name__}")
     return [_prompt(file, i, entry) for i, entry in enumerate(entries)]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
 
 
 def _prompt(file: Path, index: int, entry: Any) -> Prompt:
     text = entry.get("prompt") if isinstance(entry, dict) else entry
     if not isinstance(text, str) or not text.strip():
         raise EcadError(f'{file}: entry {index}: expected a text or {{"id": ..., "prompt": ...}}, found {entry!r}')
-    name = entry.get("id", f"{index:04d}") if isinstance(entry, dict) else f"{index:04d}"
-    return Prompt(str(name), text.strip())
+    name = str(entry.get("id", f"{index:04d}")) if isinstance(entry, dict) else f"{index:04d}"
+    if not name:
+        raise EcadError(f"{file}: entry {index}: expected an id, found an empty one")
+    return Prompt(name, text.strip())
+
+
+def _categorised(file: Path, name: str, entry: Any) -> Prompt:
+    fields = entry if isinstance(entry, dict) else {}
+    text, category = fields.get("prompt"), fields.get("category")
+    if not (name and isinstance(text, str) and text.strip() and isinstance(category, str) and category.strip()):
+        raise EcadError(
+            f'{file}: entry {name!r}: expected a list of prompts, or {{id: {{"category": ..., "prompt": ...}}}} as in '
+            f"MJHQ, found {str(entry)[:60]!r}"
+        )
+    return Prompt(name, text.strip(), category.strip())
+
+
+_READERS: dict[str, Callable[[Path, str], list[Prompt]]] = {
+    "text": _from_lines,
+    "txt": _from_lines,
+    "json": _from_json,
+    "mjhq": _from_json,
+    "tsv": _from_table,
+}
