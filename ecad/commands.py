@@ -53,8 +53,8 @@ def _single(command: Callable[..., None]) -> typer.Typer:
     return app
 
 
-def bar(items: Iterable[T], label: str, hidden: bool = False) -> Iterable[T]:
-    """Iterate with a progress bar that shows a rate and an estimate."""
+def bar(items: Iterable[T], label: str, hidden: bool = False, total: int | None = None) -> Iterable[T]:
+    """Iterate with a progress bar that shows a rate and an estimate; `total` where the items do not know it."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -64,7 +64,7 @@ def bar(items: Iterable[T], label: str, hidden: bool = False) -> Iterable[T]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=errors, disable=hidden) as progress:
-        yield from progress.track(items, description=label)
+        yield from progress.track(items, description=label, total=total)
 
 
 @contextmanager

@@ -45,14 +45,25 @@ class ImageGenerator:
     call: dict[str, Any]
     max_tokens: int
 
-    @torch.no_grad()
     def fingerprint(self) -> str:
         """Sixteen hex digits that differ where the denoiser's weights differ, as far as 64 values a tensor tell."""
-        digest = hashlib.sha256()
-        for name, tensor in self.pipe.transformer.state_dict().items():
-            values = tensor.flatten()[:: max(1, tensor.numel() // 64)].float().cpu().numpy()
-            digest.update(f"{name} {tuple(tensor.shape)} ".encode() + values.tobytes())
-        return digest.hexdigest()[:16]
+        return _fingerprint(self.pipe.transformer)
+
+    def text_fingerprint(self) -> str:
+        """`fingerprint` of the text encoders."""
+        encoders = [part for name, part in self.pipe.components.items() if name.startswith("text_encoder")]
+        return _fingerprint(*encoders)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the denoiser computes in, and so the precision that its embeddings are stored in."""
+        module: torch.nn.Module = self.pipe.transformer or self.pipe.text_encoder
+        return next(module.parameters()).dtype
+
+    def count_cut(self, prompts: Sequence[str]) -> int:
+        """How many prompts have more tokens than the model reads; `encode` leaves the rest of each away."""
+        tokenizer = getattr(self.pipe, "tokenizer_2", None) or self.pipe.tokenizer
+        return sum(len(tokens) > self.max_tokens for tokens in tokenizer(list(prompts)).input_ids)
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> PromptEmbeds:
@@ -102,3 +113,13 @@ class ImageGenerator:
                 output_type="np",
             ).images
         return np.asarray(np.round(images * 255), dtype=np.uint8)
+
+
+@torch.no_grad()
+def _fingerprint(*modules: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in module.state_dict().items():
+            values = tensor.flatten()[:: max(1, tensor.numel() // 64)].float().cpu().numpy()
+            digest.update(f"{name} {tuple(tensor.shape)} ".encode() + values.tobytes())
+    return digest.hexdigest()[:16]

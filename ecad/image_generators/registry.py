@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,10 +24,12 @@ class _TextKind:
 
     encode: Callable[[Any, Sequence[str], int], PromptEmbeds]
     inputs: Callable[[PromptEmbeds], dict[str, Tensor | None]]
+    parts: tuple[str, ...]
 
 
-_PIXART = _TextKind(encode_pixart, pixart_inputs)
-_FLUX = _TextKind(encode_flux, flux_inputs)
+_PIXART = _TextKind(encode_pixart, pixart_inputs, ("text_encoder", "tokenizer"))
+_FLUX = _TextKind(encode_flux, flux_inputs, ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+_IMAGE_PARTS = ("transformer", "vae")
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def get_image_generator(
     *,
     device: str = "auto",
     dtype: torch.dtype | None = None,
+    only: Literal["text", "images"] | None = None,
 ) -> ImageGenerator:
     """Load a registered image generator.
 
@@ -101,6 +104,7 @@ def get_image_generator(
         weights: a hub id or a local folder of the whole pipeline, instead of the registered one.
         device: `auto` takes CUDA, then MPS, then the CPU.
         dtype: of the weights; by default float32 on a CPU, the model's own half precision on an accelerator.
+        only: load no more than `encode` needs (`text`) or `generate` (`images`).
 
     Raises:
         EcadError: the name is unknown, or the weights cannot be found.
@@ -113,7 +117,8 @@ def get_image_generator(
     row = _GENERATORS[name]
     chosen = _device(device)
     chosen_dtype = dtype or (torch.float32 if chosen == "cpu" else row.cuda_dtype)
-    pipe = _load(name, row, None if weights is None else os.fspath(weights), chosen_dtype)
+    left_out = {None: (), "text": _IMAGE_PARTS, "images": row.text.parts}[only]
+    pipe = _load(name, row, None if weights is None else os.fspath(weights), chosen_dtype, left_out)
     pipe.set_progress_bar_config(disable=True)
     architecture = _architecture(name, pipe)
     return ImageGenerator(
@@ -131,7 +136,10 @@ def get_image_generator(
 
 def _architecture(name: str, pipe: Any) -> Architecture:
     """What was loaded need not be what the name stands for: `--weights` may hold another size of the same family."""
-    known, config = find_architecture(name), dict(pipe.transformer.config)
+    known = find_architecture(name)
+    if pipe.transformer is None:
+        return known
+    config = dict(pipe.transformer.config)
     size = (config.get("sample_size") or 0) * known.pixels_per_latent
     return replace(known, transformer=config, height=size or known.height, width=size or known.width)
 
@@ -142,14 +150,14 @@ def _device(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _load(name: str, row: _Row, weights: str | None, dtype: torch.dtype) -> Any:
+def _load(name: str, row: _Row, weights: str | None, dtype: torch.dtype, left_out: tuple[str, ...]) -> Any:
     import diffusers
 
     pipeline_class = getattr(diffusers, row.pipeline_class)
     source = weights or row.weights
-    parts: dict[str, Any] = {}
+    parts: dict[str, Any] = dict.fromkeys(left_out)
     try:
-        if weights is None and row.transformer is not None:
+        if weights is None and row.transformer is not None and "transformer" not in left_out:
             source = row.transformer
             transformer_class = getattr(diffusers, find_architecture(name).transformer["_class_name"])
             parts["transformer"] = transformer_class.from_pretrained(source, subfolder="transformer", dtype=dtype)

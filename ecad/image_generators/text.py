@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from ecad.errors import EcadError
+
 
 @dataclass(frozen=True)
 class PromptEmbeds:
@@ -33,17 +35,35 @@ class PromptEmbeds:
         pooled = None if self.pooled is None else tuple(self.pooled[i] for i in index)
         return PromptEmbeds(tuple(self.prompt_embeds[i] for i in index), pooled, self.negative)
 
+    def to(self, device: torch.device, dtype: torch.dtype) -> PromptEmbeds:
+        """The same on another device and in another precision."""
+
+        def moved(rows: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
+            return None if rows is None else tuple(row.to(device, dtype) for row in rows)
+
+        negative = None if self.negative is None else self.negative.to(device, dtype)
+        return PromptEmbeds(moved(self.prompt_embeds) or (), moved(self.pooled), negative)
+
 
 def encode_pixart(pipe: Any, prompts: Sequence[str], max_tokens: int) -> PromptEmbeds:
     """Embeddings for a PixArt pipeline, trimmed to each prompt's own tokens: it masks its padding out."""
-    embeds, mask, negative, negative_mask = pipe.encode_prompt(list(prompts), max_sequence_length=max_tokens)
-    trimmed = tuple(row[: int(keep.sum())].clone() for row, keep in zip(embeds, mask, strict=True))
-    return PromptEmbeds(trimmed, negative=negative[0, : int(negative_mask[0].sum())].clone())
+
+    def trimmed(texts: Sequence[str]) -> tuple[Tensor, ...]:
+        embeds, mask, _, _ = pipe.encode_prompt(
+            list(texts), do_classifier_free_guidance=False, max_sequence_length=max_tokens
+        )
+        return tuple(row[: int(keep.sum())].clone() for row, keep in zip(embeds, mask, strict=True))
+
+    # On its own, so that it is the same to the last bit whatever the batch.
+    return PromptEmbeds(trimmed(prompts), negative=trimmed([""])[0])
 
 
 def pixart_inputs(embeds: PromptEmbeds) -> dict[str, Tensor | None]:
     """The arguments of a PixArt pipeline for a batch, padded to its longest prompt."""
-    assert embeds.negative is not None
+    if embeds.negative is None:
+        raise EcadError(
+            "these embeddings hold no negative prompt, which PixArt is guided by; make them with `ecad embed`"
+        )
     positive, positive_mask = _padded(embeds.prompt_embeds)
     negative, negative_mask = _padded([embeds.negative] * len(embeds), positive.shape[1])
     width = max(positive.shape[1], negative.shape[1])
@@ -66,7 +86,8 @@ def encode_flux(pipe: Any, prompts: Sequence[str], max_tokens: int) -> PromptEmb
 
 def flux_inputs(embeds: PromptEmbeds) -> dict[str, Tensor | None]:
     """The arguments of a FLUX pipeline for a batch."""
-    assert embeds.pooled is not None
+    if embeds.pooled is None:
+        raise EcadError("these embeddings hold no pooled ones, which FLUX reads; make them with `ecad embed`")
     return {"prompt_embeds": torch.stack(embeds.prompt_embeds), "pooled_prompt_embeds": torch.stack(embeds.pooled)}
 
 

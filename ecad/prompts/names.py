@@ -42,7 +42,7 @@ def prompt_stem(place: int, prompt_id: str | None = None, prompt_seed: int = 0) 
     '0003__prompt_seed-000'
     """
     number = f"{place:04d}"
-    named = "" if prompt_id in (None, number) else f"__prompt_id-{_quoted(str(prompt_id))}"
+    named = "" if prompt_id in (None, number) else f"__prompt_id-{as_file_name(str(prompt_id))}"
     return f"{number}{named}__prompt_seed-{prompt_seed:03d}"
 
 
@@ -52,7 +52,7 @@ def mjhq_stem(prompt_id: str) -> str:
     >>> mjhq_stem("bdb6b3c0")
     'bdb6b3c0'
     """
-    return _quoted(prompt_id)
+    return as_file_name(prompt_id)
 
 
 def image_stem(prompt_stem: str, image_seed: int | None) -> str:
@@ -71,7 +71,7 @@ def without_colons(stem: str) -> str:
     '003__prompt_id-a%3Ab__prompt_seed-000'
     """
     if (named := _NAMED.match(stem)) and named["mark"] == ":":
-        stem = f"{stem[: named.start('id') - 1]}-{_quoted(named['id'])}{stem[named.end('id') :]}"
+        stem = f"{stem[: named.start('id') - 1]}-{as_file_name(named['id'])}{stem[named.end('id') :]}"
     return stem.replace(":", "-")
 
 
@@ -134,9 +134,16 @@ def match_images(
     return matched, unmatched
 
 
-def _quoted(prompt_id: str) -> str:
-    # A double underline would end the id.
-    text = re.sub(r"[^\w.-]|(?<=_)_|^\.|\.$", lambda found: "".join(f"%{b:02X}" for b in found[0].encode()), prompt_id)
-    if len(text.encode()) > _LONGEST:
-        raise EcadError(f"prompt id {prompt_id[:40]!r}...: too long for a file name; give the prompt a shorter id")
-    return text
+def as_file_name(text: str) -> str:
+    """A text as part of a file name: what some file system refuses becomes `%XX`, and so does what would end an id.
+
+    Raises:
+        EcadError: it is too long.
+
+    >>> as_file_name("a/b__c")
+    'a%2Fb_%5Fc'
+    """
+    name = re.sub(r"[^\w.-]|(?<=_)_|^\.|\.$", lambda found: "".join(f"%{b:02X}" for b in found[0].encode()), text)
+    if len(name.encode()) > _LONGEST:
+        raise EcadError(f"{text[:40]!r}...: too long for a file name; give the prompt a shorter id")
+    return name

@@ -1,0 +1,36 @@
+"""`ecad embed-coco`: encode COCO's captions, 3,000 a folder."""
+
+from __future__ import annotations
+
+from ecad.benchmark.encoding import AsJson, Device, FilePath, OutputDir, PromptBatchSize, Seed, SeedStep, encode
+from ecad.commands import ImageGeneratorOption, Weights, errors, main
+from ecad.prompts import broken_captions, read_prompts
+
+
+def embed_coco(
+    image_generator: ImageGeneratorOption,
+    file_path: FilePath,
+    output_dir: OutputDir,
+    prompt_batch_size: PromptBatchSize = 1000,
+    seed: Seed = 0,
+    seed_step: SeedStep = 0,
+    weights: Weights = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Encode captions, one a line, into folders of 3,000."""
+    from ecad.prompts.embed import megabatches, numbered
+
+    prompts = read_prompts(file_path, "txt")
+    if broken := broken_captions(file_path):
+        errors.print(
+            f"{file_path}: {len(prompts)} lines, of which {len(broken)} seem to end inside a caption (line "
+            f"{', '.join(map(str, broken[:5]))}{', ...' if len(broken) > 5 else ''}); every line is taken as a prompt",
+            soft_wrap=True,
+        )
+    folders = megabatches(numbered(prompts, seed, seed_step))
+    encode(image_generator, folders, output_dir, prompt_batch_size, weights, device, as_json)
+
+
+if __name__ == "__main__":
+    main(embed_coco)

@@ -1,0 +1,34 @@
+"""`ecad embed`: encode a prompt file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ecad.benchmark.encoding import AsJson, Device, FilePath, OutputDir, Seed, encode
+from ecad.commands import ImageGeneratorOption, Weights, main
+from ecad.prompts import read_prompts
+
+
+def embed(
+    image_generator: ImageGeneratorOption,
+    file_path: FilePath,
+    output_dir: OutputDir,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", "-b", min=1, help="Prompts encoded together, and kept in one file.")
+    ] = 64,
+    seed: Seed = 0,
+    weights: Weights = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Encode a prompt file: text with one prompt a line, JSON, or a table."""
+    from ecad.prompts.embed import numbered
+
+    folders = {".": numbered(read_prompts(file_path), seed)}
+    encode(image_generator, folders, output_dir, batch_size, weights, device, as_json)
+
+
+if __name__ == "__main__":
+    main(embed)

@@ -1,0 +1,29 @@
+"""`ecad embed-mjhq`: encode MJHQ's prompts, one folder a category."""
+
+from __future__ import annotations
+
+from ecad.benchmark.encoding import AsJson, Device, FilePath, OutputDir, PromptBatchSize, Seed, SeedStep, encode
+from ecad.commands import ImageGeneratorOption, Weights, main
+from ecad.prompts import read_prompts
+
+
+def embed_mjhq(
+    image_generator: ImageGeneratorOption,
+    file_path: FilePath,
+    output_dir: OutputDir,
+    prompt_batch_size: PromptBatchSize = 1000,
+    seed: Seed = 0,
+    seed_step: SeedStep = 0,
+    weights: Weights = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Encode MJHQ's prompts, `{id: {category, prompt}}`, into one folder a category."""
+    from ecad.prompts.embed import by_category
+
+    folders = by_category(read_prompts(file_path, "mjhq"), seed, seed_step)
+    encode(image_generator, folders, output_dir, prompt_batch_size, weights, device, as_json)
+
+
+if __name__ == "__main__":
+    main(embed_mjhq)

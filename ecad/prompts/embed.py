@@ -1,0 +1,89 @@
+"""Encoding prompts into stores: which prompt goes into which folder, under which name, with which seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ecad.image_generators import ImageGenerator
+from ecad.prompts.files import Prompt
+from ecad.prompts.names import as_file_name, mjhq_stem, prompt_stem
+from ecad.prompts.store import Entry, write_store
+
+# Lines of COCO's captions that the method's first release keeps in one folder.
+MEGABATCH = 3000
+
+
+def numbered(prompts: Sequence[Prompt], seed: int = 0, seed_step: int = 0) -> list[Entry]:
+    """Prompts named by their place, each with its seed.
+
+    >>> [entry.stem for entry in numbered([Prompt("7", "a fox"), Prompt("0001", "an owl")], seed=5, seed_step=1)]
+    ['0000__prompt_id-7__prompt_seed-005', '0001__prompt_seed-006']
+    """
+    seeds = [seed + seed_step * place for place in range(len(prompts))]
+    return [
+        Entry(prompt_stem(place, prompt.id, own), prompt, own)
+        for place, (prompt, own) in enumerate(zip(prompts, seeds, strict=True))
+    ]
+
+
+def megabatches(entries: Sequence[Entry]) -> dict[str, Sequence[Entry]]:
+    """COCO's folders: `megabatch_0` with the first 3,000 prompts, and so on; names count on through all."""
+    return {
+        f"megabatch_{start // MEGABATCH}": entries[start : start + MEGABATCH]
+        for start in range(0, len(entries), MEGABATCH)
+    }
+
+
+def by_category(prompts: Sequence[Prompt], seed: int = 0, seed_step: int = 0) -> dict[str, Sequence[Entry]]:
+    """MJHQ's folders, one a category; prompts are named by their ids.
+
+    >>> sorted(by_category([Prompt("b7", "a pie", "food"), Prompt("c8", "a fox", "animals")]))
+    ['animals', 'food']
+    """
+    folders: dict[str, list[Entry]] = {}
+    for place, prompt in enumerate(prompts):
+        entry = Entry(mjhq_stem(prompt.id), prompt, seed + seed_step * place)
+        folders.setdefault(as_file_name(prompt.category or "none"), []).append(entry)
+    return dict(folders)
+
+
+def embed(
+    generator: ImageGenerator,
+    folders: Mapping[str, Sequence[Entry]],
+    output_dir: Path,
+    batch_size: int,
+    replace: bool = False,
+) -> Iterator[int]:
+    """Encode prompts into stores of the precision that the denoiser computes in; goes on where it was interrupted.
+
+    Args:
+        generator: whose text encoder is used.
+        folders: folder in `output_dir` (`.` is itself) -> its prompts.
+        output_dir: where the stores go.
+        batch_size: prompts encoded at once, and kept in one shard.
+        replace: stores of other prompts or settings make room instead of being refused.
+
+    Yields:
+        how many prompts of the next batch were too long for the model and so were cut; folder by folder, `num_batches`
+        in all.
+
+    Raises:
+        EcadError: a folder holds another store, or cannot be written.
+    """
+    settings = {
+        "image_generator": generator.name,
+        "text_encoder": generator.text_fingerprint(),
+        "dtype": str(generator.dtype).removeprefix("torch."),
+        "max_tokens": generator.max_tokens,
+    }
+    for name, entries in folders.items():
+        texts = [entry.prompt.text for entry in entries]
+        batches = write_store(output_dir / name, entries, generator.encode, settings, batch_size, replace)
+        for number, _ in enumerate(batches):
+            yield generator.count_cut(texts[number * batch_size : (number + 1) * batch_size])
+
+
+def num_batches(folders: Mapping[str, Sequence[Entry]], batch_size: int) -> int:
+    """How many batches `embed` encodes."""
+    return sum(-(-len(entries) // batch_size) for entries in folders.values())
