@@ -22,12 +22,11 @@ from torch import nn
 from ecad.errors import EcadError, ScheduleError
 from ecad.runtime.clock import StepClock
 from ecad.runtime.denoiser import CachedDenoiser, describe
+from ecad.runtime.discovery import denoisers, unwrapped
 from ecad.runtime.hooks import CacheStats
 from ecad.runtime.plan import Plan
 from ecad.schedules import CacheSchedule
 
-# What pipelines call their denoisers. Wan 2.2 has both: the second takes over at low noise.
-_DENOISERS = ("transformer", "transformer_2")
 # Where a pipeline and its denoisers remember their run.
 _RUN = "_ecad_run"
 
@@ -44,7 +43,7 @@ def enable_cache(pipe: Any, schedule: CacheSchedule | Mapping[str, CacheSchedule
     Raises ScheduleError if the schedule's sites are not the denoiser's (and, when the pipeline runs, if its rows are
     not the run's steps); EcadError if the pipeline has no denoiser to cache.
     """
-    modules = _denoisers(pipe)
+    modules = denoisers(pipe)
     schedules = dict(schedule) if isinstance(schedule, Mapping) else dict.fromkeys(modules, schedule)
     if not isinstance(schedule, Mapping) and len(modules) > 1:
         raise EcadError(
@@ -67,7 +66,7 @@ def disable_cache(pipe: Any) -> None:
     Arguments:
         pipe: what was given to `enable_cache`, or a pipeline that shares its denoiser.
     """
-    for holder in (pipe, *_denoisers(pipe).values()):
+    for holder in (pipe, *denoisers(pipe).values()):
         run = vars(holder).get(_RUN)
         if run is not None:
             run.disable()
@@ -201,7 +200,7 @@ class CacheRun:
 
     def _refuse_replaced_denoiser(self) -> None:
         for denoiser in self._denoisers:
-            if _unwrapped(getattr(self._pipe, denoiser.name)) is not denoiser.module:
+            if unwrapped(getattr(self._pipe, denoiser.name)) is not denoiser.module:
                 self._clock.stop()
                 raise EcadError(
                     f"the pipeline's {denoiser.name} was replaced after its cache was enabled; call enable_cache again"
@@ -244,20 +243,3 @@ class _Watch:
 
     def __reduce__(self) -> Any:
         return _Watch, ()
-
-
-def _denoisers(pipe: Any) -> dict[str, nn.Module]:
-    if isinstance(pipe, nn.Module):
-        return {"transformer": _unwrapped(pipe)}
-    found = {name: _unwrapped(getattr(pipe, name, None)) for name in _DENOISERS}
-    modules = {name: module for name, module in found.items() if isinstance(module, nn.Module)}
-    if not modules:
-        raise EcadError(
-            f"{type(pipe).__name__} cannot be cached: expected a diffusers pipeline with a transformer, or the "
-            "transformer itself, found none"
-        )
-    return modules
-
-
-def _unwrapped(module: Any) -> Any:
-    return getattr(module, "_orig_mod", module)

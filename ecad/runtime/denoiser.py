@@ -9,10 +9,11 @@ import numpy as np
 from torch import nn
 
 from ecad.errors import ScheduleError
-from ecad.runtime.discovery import Site, discover
+from ecad.runtime.discovery import Site, named_sites
 from ecad.runtime.families import readers
 from ecad.runtime.hooks import CacheStats, ComponentHook, Kept, tensors_in
 from ecad.runtime.plan import Action, Plan, make_plan
+from ecad.runtime.replay import Replay
 from ecad.schedules import CacheSchedule
 
 _ACTIONS = tuple(Action)
@@ -41,7 +42,7 @@ class CachedDenoiser:
     Arguments:
         name: what the pipeline calls it.
         module: the denoiser.
-        schedule: must name exactly the denoiser's sites, in any order.
+        schedule: must name exactly the denoiser's sites, in any order, or sites of its own by module path.
         stats: where its calls and bytes are counted.
 
     Raises ScheduleError if the schedule's sites are not the denoiser's.
@@ -50,11 +51,12 @@ class CachedDenoiser:
     def __init__(self, name: str, module: nn.Module, schedule: CacheSchedule, stats: CacheStats) -> None:
         self.name, self.module, self.schedule, self.stats = name, module, schedule, stats
         _refuse_custom_compute(schedule)
-        sites = discover(module)
+        sites = named_sites(module, schedule.sites)
         self._order = _match(schedule, sites, type(module).__name__)
         self._readers = readers([(site.block, site.component) for site in sites])
         self._programs: dict[int, _Program] = {}
         self._hooks: list[ComponentHook] = []
+        self._forward: Replay | None = None
         self._passes: list[_Pass] = []
         self._step: int | None = None
         self._index = 0
@@ -70,7 +72,7 @@ class CachedDenoiser:
 
         Repeated before every generation, because offloading throws hooks away and adapters replace modules.
         """
-        sites = discover(self.module)
+        sites = named_sites(self.module, self.schedule.sites)
         self._order = _match(self.schedule, sites, type(self.module).__name__)
         mine = set(self._hooks)
         tops = [top if (top := vars(site.module).get("forward")) in mine else None for site in sites]
@@ -78,6 +80,9 @@ class CachedDenoiser:
             hook.remove()
         kept = Kept(self.stats)
         self._hooks = [top or ComponentHook(site.module, kept) for top, site in zip(tops, sites, strict=True)]
+        self._release_forward()
+        if "forward" not in vars(self.module):  # somebody else's forward may do more than the module's own
+            self._forward = Replay(self.module, self._hooks)
 
     def detach(self) -> None:
         """Take the hooks off and drop all state."""
@@ -85,6 +90,7 @@ class CachedDenoiser:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+        self._release_forward()
 
     def forget(self) -> None:
         """Drop every kept output: the next forward is the first of its pass."""
@@ -100,6 +106,8 @@ class CachedDenoiser:
         kept = Kept(self.stats)
         for hook in self._hooks:
             hook.rest(kept)
+        if self._forward is not None:
+            self._forward.actions = None
 
     def prepare(self, step: int, inputs: object) -> None:
         """Tell every hook what to do in the next forward.
@@ -111,10 +119,18 @@ class CachedDenoiser:
         self._index = self._index + 1 if step == self._step else 0
         self._step = step
         state = self._running = self._pass(self._index, step, inputs)
-        for hook, action, kept in zip(self._hooks, state.program.rows[step - state.first], state.kept, strict=True):
+        actions = state.program.rows[step - state.first]
+        for hook, action, kept in zip(self._hooks, actions, state.kept, strict=True):
             hook.action = action
             hook.kept = kept
+        if self._forward is not None:
+            self._forward.actions = actions
         state.next = step + 1
+
+    def _release_forward(self) -> None:
+        if self._forward is not None:
+            self._forward.remove()
+        self._forward = None
 
     def finish(self) -> None:
         """Count the calls of a forward that has run to its end."""

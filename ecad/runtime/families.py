@@ -17,8 +17,15 @@ COMPONENT_NAMES = (
     "self_attn",
     "self_attention",
     "attention",
+    "audio_attn1",
     "attn2",
     "cross_attn",
+    "cross_attention",
+    "audio_attn2",
+    "audio_to_video_attn",
+    "va_cross_attention",
+    "video_to_audio_attn",
+    "av_cross_attention",
     "ff",
     "ffn",
     "feed_forward",
@@ -28,6 +35,7 @@ COMPONENT_NAMES = (
     "ff_context",
     "txt_mlp",
     "ff_t",
+    "audio_ff",
     "proj_mlp",
     "proj_out",
 )
@@ -52,24 +60,36 @@ class BlockList:
 
 @dataclass(frozen=True)
 class Family:
-    """Transformer classes of one build; `block_lists` in the order in which they run."""
+    """Transformer classes of one build.
+
+    Fields:
+        name: what people call the models.
+        transformers: names of diffusers' classes; subclasses belong too.
+        block_lists: in the order in which they run.
+        interleaved: block 0 of every list runs before block 1 of any.
+        tested: diffusers' pipelines with which the runtime is tested on tiny weights.
+    """
 
     name: str
     transformers: tuple[str, ...]
     block_lists: tuple[BlockList, ...]
-
-
-def _family(name: str, transformers: tuple[str, ...], **components: tuple[str, ...]) -> Family:
-    return Family(name, transformers, tuple(BlockList(path, names) for path, names in components.items()))
+    interleaved: bool = False
+    tested: tuple[str, ...] = ()
 
 
 _DOUBLE = ("attn", "ff", "ff_context")
 _SINGLE = ("attn", "proj_mlp", "proj_out")
+_LUMINA = ("attn", "feed_forward")
+_WAN = ("attn1", "attn2", "ffn")
+_Z_IMAGE = ("attention", "feed_forward")
 
 # Block and component names are the paper's for PixArt and FLUX.1, module paths for all others.
 FAMILIES = (
     Family(
-        "PixArt", ("PixArtTransformer2DModel",), (BlockList("transformer_blocks", ("attn1", "attn2", "ff"), "{index}"),)
+        "PixArt",
+        ("PixArtTransformer2DModel",),
+        (BlockList("transformer_blocks", ("attn1", "attn2", "ff"), "{index}"),),
+        tested=("PixArtAlphaPipeline", "PixArtSigmaPipeline"),
     ),
     Family(
         "FLUX.1",
@@ -78,32 +98,114 @@ FAMILIES = (
             BlockList("transformer_blocks", _DOUBLE, "{index}", "full_"),
             BlockList("single_transformer_blocks", _SINGLE, "single_{index}", "single_"),
         ),
+        tested=(
+            "FluxPipeline",
+            "FluxImg2ImgPipeline",
+            "FluxInpaintPipeline",
+            "FluxControlPipeline",
+            "FluxKontextPipeline",
+        ),
     ),
-    _family("DiT", ("DiTTransformer2DModel",), transformer_blocks=("attn1", "ff")),
-    _family(
+    Family(
+        "FLUX.2",
+        ("Flux2Transformer2DModel",),
+        (BlockList("transformer_blocks", _DOUBLE), BlockList("single_transformer_blocks", ("attn",))),
+        tested=("Flux2Pipeline", "Flux2KleinPipeline"),
+    ),
+    Family(
+        "DiT",
+        ("DiTTransformer2DModel",),
+        (BlockList("transformer_blocks", ("attn1", "ff")),),
+        tested=("DiTPipeline",),
+    ),
+    Family(
         "Latte",
         ("LatteTransformer3DModel",),
-        transformer_blocks=("attn1", "attn2", "ff"),
-        temporal_transformer_blocks=("attn1", "ff"),
+        (
+            BlockList("transformer_blocks", ("attn1", "attn2", "ff")),
+            BlockList("temporal_transformer_blocks", ("attn1", "ff")),
+        ),
+        interleaved=True,
+        tested=("LattePipeline",),
     ),
-    _family("FLUX.2", ("Flux2Transformer2DModel",), transformer_blocks=_DOUBLE, single_transformer_blocks=("attn",)),
-    _family("SD3", ("SD3Transformer2DModel",), transformer_blocks=("attn", "attn2", "ff", "ff_context")),
-    _family(
+    Family(
+        "SD3, SD3.5",
+        ("SD3Transformer2DModel",),
+        (BlockList("transformer_blocks", ("attn", "attn2", "ff", "ff_context")),),
+        tested=("StableDiffusion3Pipeline",),
+    ),
+    Family(
         "HunyuanVideo",
         ("HunyuanVideoTransformer3DModel",),
-        transformer_blocks=_DOUBLE,
-        single_transformer_blocks=_SINGLE,
+        (BlockList("transformer_blocks", _DOUBLE), BlockList("single_transformer_blocks", _SINGLE)),
+        tested=("HunyuanVideoPipeline",),
     ),
-    _family("Wan", ("WanTransformer3DModel",), blocks=("attn1", "attn2", "ffn")),
-    _family("QwenImage", ("QwenImageTransformer2DModel",), transformer_blocks=("attn", "img_mlp", "txt_mlp")),
-    _family("LTX", ("LTXVideoTransformer3DModel",), transformer_blocks=("attn1", "attn2", "ff")),
-    _family("CogVideoX", ("CogVideoXTransformer3DModel",), transformer_blocks=("attn1", "ff")),
-    _family(
+    Family(
+        "Wan 2.1, 2.2",
+        ("WanTransformer3DModel",),
+        (BlockList("blocks", _WAN),),
+        tested=("WanPipeline", "WanVideoToVideoPipeline"),
+    ),
+    Family(
+        "Wan VACE",
+        ("WanVACETransformer3DModel",),
+        (BlockList("vace_blocks", _WAN), BlockList("blocks", _WAN)),
+    ),
+    Family(
+        "QwenImage",
+        ("QwenImageTransformer2DModel",),
+        (BlockList("transformer_blocks", ("attn", "img_mlp", "txt_mlp")),),
+        tested=("QwenImagePipeline",),
+    ),
+    Family(
+        "LTX",
+        ("LTXVideoTransformer3DModel",),
+        (BlockList("transformer_blocks", ("attn1", "attn2", "ff")),),
+        tested=("LTXPipeline",),
+    ),
+    Family(
+        "CogVideoX",
+        ("CogVideoXTransformer3DModel",),
+        (BlockList("transformer_blocks", ("attn1", "ff")),),
+        tested=("CogVideoXPipeline",),
+    ),
+    Family(
         "Z-Image",
         ("ZImageTransformer2DModel",),
-        noise_refiner=("attention", "feed_forward"),
-        context_refiner=("attention", "feed_forward"),
-        layers=("attention", "feed_forward"),
+        (
+            BlockList("noise_refiner", _Z_IMAGE),
+            BlockList("context_refiner", _Z_IMAGE),
+            BlockList("layers", _Z_IMAGE),
+        ),
+        tested=("ZImagePipeline",),
+    ),
+    Family(
+        "Sana",
+        ("SanaTransformer2DModel",),
+        (BlockList("transformer_blocks", ("attn1", "attn2", "ff")),),
+        tested=("SanaPipeline",),
+    ),
+    Family(
+        "AuraFlow",
+        ("AuraFlowTransformer2DModel",),
+        (BlockList("joint_transformer_blocks", _DOUBLE), BlockList("single_transformer_blocks", ("attn", "ff"))),
+        tested=("AuraFlowPipeline",),
+    ),
+    Family(
+        "Lumina 2",
+        ("Lumina2Transformer2DModel",),
+        (
+            BlockList("context_refiner", _LUMINA),
+            BlockList("noise_refiner", _LUMINA),
+            BlockList("layers", _LUMINA),
+        ),
+        tested=("Lumina2Pipeline",),
+    ),
+    Family(
+        "Chroma",
+        ("ChromaTransformer2DModel",),
+        (BlockList("transformer_blocks", _DOUBLE), BlockList("single_transformer_blocks", _SINGLE)),
+        tested=("ChromaPipeline",),
     ),
 )
 
