@@ -1,0 +1,190 @@
+"""Runs a denoiser's forward once as it is, and writes down the operators that it runs."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from ecad.runtime.graph import Call, Graph, Instruction
+from ecad.runtime.hooks import Override
+
+# Numbers leave a tensor unseen here; whatever depends on them cannot be replayed.
+_LEAKS = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
+
+
+def record(
+    forward: Callable[..., Any], components: Mapping[int, nn.Module], leaves: Sequence[Any], structure: pytree.TreeSpec
+) -> tuple[Any, Graph | None]:
+    """Run a forward and write it down.
+
+    Arguments:
+        forward: of the denoiser.
+        components: site -> module; a component counts as one operator.
+        leaves, structure: the forward's (args, kwargs), flattened.
+
+    Returns what the forward returned, and its graph; None where a replay could differ from running it: it looks at
+    values of tensors, draws random numbers, changes tensors in place, or calls a component twice.
+    """
+    args, kwargs = pytree.tree_unflatten(list(leaves), structure)
+    recorder = _Recorder([leaf for leaf in leaves if isinstance(leaf, torch.Tensor)])
+    overrides = [_Recorded(module, site, recorder) for site, module in components.items()]
+    try:
+        with recorder, _LeakWatch(recorder):
+            returned = forward(*args, **kwargs)
+    finally:
+        for override in overrides:
+            override.remove()
+    return returned, recorder.graph(returned)
+
+
+class _Recorder(TorchDispatchMode):
+    """Notes every operator, each distinct one once."""
+
+    def __init__(self, inputs: Sequence[torch.Tensor]) -> None:
+        super().__init__()
+        self.faithful, self.paused = True, False
+        self._instructions: list[Instruction] = []
+        self._size = len(inputs)
+        self._inputs = len(inputs)
+        # Weak, so that recording needs no more memory than running.
+        self._tensors: MutableMapping[torch.Tensor, int] = WeakTensorKeyDictionary()
+        self._tensors.update((tensor, place) for place, tensor in enumerate(inputs))
+        self._constants: dict[int, Any] = {}
+        self._literals: dict[Any, int] = {}
+        self._known: dict[Any, int] = {}
+        self._fixed: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not self.paused and self.faithful:
+            self._note(func, args, kwargs or {}, result)
+        return result
+
+    def component(self, call: Call, site: int, tensors: Sequence[torch.Tensor], result: Any) -> None:
+        """Note the call of a component and its result."""
+        if any(instruction.site == site for instruction in self._instructions):
+            self.faithful = False
+        place = self._add(call, [self._place(t) for t in tensors], site)
+        self._unpack(place, pytree.tree_leaves(result))
+
+    def graph(self, returned: Any) -> Graph | None:
+        """All that was noted, ending in what the forward returned."""
+        outputs, structure = pytree.tree_flatten(returned)
+        self.faithful &= all(isinstance(output, torch.Tensor) and output in self._tensors for output in outputs)
+        if not self.faithful:
+            return None
+        places = [self._place(output) for output in outputs]
+        return Graph(self._instructions, self._inputs, self._constants, places, structure, self._size)
+
+    def _note(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+        takes_tensors_by_name = any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(kwargs))
+        random = torch.Tag.nondeterministic_seeded in func.tags
+        if func._schema.is_mutable or random or takes_tensors_by_name:
+            self.faithful = False
+            return
+        places = tuple(self._place(arg) for arg in args)
+        key = (func, repr(kwargs), places)
+        if key not in self._known:
+            op = partial(func, **kwargs) if kwargs else func
+            never_changes = self._fixed.issuperset(places) or (
+                _is_view(func) and all(place in self._constants for place in places)
+            )
+            fixed = self._fixed.issuperset(places)
+            self._known[key] = self._constant(result, fixed) if never_changes else self._add(op, places)
+        if isinstance(result, torch.Tensor):
+            self._tensors[result] = self._known[key]
+        elif isinstance(result, (list, tuple)):
+            self._unpack(self._known[key], result)
+        else:
+            self.faithful = False
+
+    def _unpack(self, place: int, results: Sequence[Any]) -> None:
+        for index, part in enumerate(results):
+            if isinstance(part, torch.Tensor):
+                key = (operator.getitem, place, index)
+                if key not in self._known:
+                    if place in self._constants:
+                        self._known[key] = self._constant(part, place in self._fixed)
+                    else:
+                        self._known[key] = self._add(operator.getitem, [place, self._place(index)])
+                self._tensors[part] = self._known[key]
+            elif part is not None:
+                self.faithful = False
+
+    def _add(self, op: Callable[..., Any], args: Sequence[int], site: int | None = None) -> int:
+        out = self._new_place()
+        self._instructions.append(Instruction(op, tuple(args), out, site))
+        return out
+
+    def _new_place(self) -> int:
+        self._size += 1
+        return self._size - 1
+
+    def _constant(self, value: Any, fixed: bool) -> int:
+        place = self._new_place()
+        self._constants[place] = value
+        if fixed:
+            self._fixed.add(place)
+        return place
+
+    def _place(self, value: Any) -> int:
+        if isinstance(value, torch.Tensor):
+            if value not in self._tensors:  # a parameter, a buffer, or a tensor made of literals
+                self._tensors[value] = self._constant(value, fixed=False)
+            return self._tensors[value]
+        if isinstance(value, (list, tuple)) and any(isinstance(part, torch.Tensor) for part in value):
+            return self._add(_as_list, [self._place(part) for part in value])
+        key = (type(value), repr(value))
+        if key not in self._literals:
+            self._literals[key] = self._constant(value, fixed=True)
+        return self._literals[key]
+
+
+class _Recorded(Override):
+    """While a forward is recorded: lets a component run unseen, as one operator."""
+
+    def __init__(self, module: nn.Module, site: int, recorder: _Recorder) -> None:
+        super().__init__(module, "forward")
+        self._site, self._recorder = site, recorder
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        recorder = self._recorder
+        leaves, structure = pytree.tree_flatten((args, kwargs))
+        recorder.paused = True
+        try:
+            result = self.original(*args, **kwargs)
+        finally:
+            recorder.paused = False
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        recorder.component(Call(self.owner, leaves, structure), self._site, tensors, result)
+        return result
+
+
+class _LeakWatch(TorchFunctionMode):
+    """Notices when numbers leave a tensor without an operator."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _LEAKS and not self._recorder.paused:
+            self._recorder.faithful = False
+        return func(*args, **(kwargs or {}))
+
+
+def _is_view(func: Any) -> bool:
+    return any(returned.alias_info is not None for returned in func._schema.returns)
+
+
+def _as_list(*values: Any) -> list[Any]:
+    return list(values)

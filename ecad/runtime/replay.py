@@ -1,0 +1,118 @@
+"""The forward of a denoiser: as it is in rows that compute everything, without its dead operators in the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from ecad.runtime.graph import Graph
+from ecad.runtime.hooks import ComponentHook, Override
+from ecad.runtime.plan import Action
+from ecad.runtime.record import record
+
+# A forward is recorded for each combination of shapes; a server that sees more of them forgets the oldest.
+_MOST_GRAPHS = 16
+_COMPUTES = {Action.COMPUTE, Action.KEEP}
+_LITERALS = (bool, int, float, str, torch.dtype, torch.device, type(None))
+
+
+class Replay(Override):
+    """Stands in for a denoiser's forward.
+
+    `actions`, those of the row that is running, are set from outside before each forward; None runs it as it is.
+
+    Arguments:
+        module: the denoiser.
+        hooks: of its components, by site.
+    """
+
+    def __init__(self, module: nn.Module, hooks: Sequence[ComponentHook]) -> None:
+        super().__init__(module, "forward")
+        self.actions: Sequence[Action] | None = None
+        self._hooks = hooks
+        self._graphs = _graphs_of(module, [hook.owner for hook in hooks])
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        actions = self.actions
+        if actions is None or self._graphs is None or torch.compiler.is_compiling():
+            return self.original(*args, **kwargs)
+        leaves, structure = pytree.tree_flatten((args, kwargs))
+        key = _key(leaves, structure)
+        if key is None:
+            return self.original(*args, **kwargs)
+        if _COMPUTES.issuperset(actions):
+            if key in self._graphs:
+                return self.original(*args, **kwargs)
+            return self._record(key, leaves, structure)
+        graph = self._graphs.get(key)
+        program = graph.program(actions) if graph is not None else None
+        # A block that was left out so far has nothing to give, and computes.
+        if program is None or any(self._hooks[site].kept.output is None for site in program.reads):
+            return self.original(*args, **kwargs)
+        return program.run([leaf for leaf in leaves if isinstance(leaf, torch.Tensor)])
+
+    def _record(self, key: object, leaves: Sequence[Any], structure: pytree.TreeSpec) -> Any:
+        assert self._graphs is not None
+        components = {site: hook.owner for site, hook in enumerate(self._hooks)}
+        result, self._graphs[key] = record(self.original, components, leaves, structure)
+        if len(self._graphs) > _MOST_GRAPHS:
+            del self._graphs[next(iter(self._graphs))]
+        return result
+
+
+class _Known(dict[object, Graph | None]):
+    """Graphs by what goes into the forward, right as long as the denoiser has this signature."""
+
+    signature: object = None
+
+
+# Beside the denoisers, not in them: schedules come and go, and copies of a denoiser start afresh.
+_KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+
+
+def _graphs_of(module: nn.Module, components: Sequence[nn.Module]) -> _Known | None:
+    signature = _signature(module, components)
+    if signature is None:
+        return None
+    known = _KNOWN.setdefault(module, _Known())
+    if known.signature != signature:
+        known.clear()
+        known.signature = signature
+    return known
+
+
+def _signature(module: nn.Module, components: Sequence[nn.Module]) -> object | None:
+    """What a recorded forward relies on beside its inputs; None if somebody else takes part in the forward."""
+    parts: list[object] = [id(component) for component in components]
+    for part in _outside(module, set(components)):
+        foreign = part is not module and ("forward" in vars(part) or part._forward_hooks or part._forward_pre_hooks)
+        adapter = type(part).__module__.startswith("peft.")  # its strength is not a tensor
+        if part.training or foreign or adapter or part._compiled_call_impl is not None:
+            return None
+        tensors = [t for t in (*part._parameters.values(), *part._buffers.values()) if t is not None]
+        parts += [id(part), *((id(t), t.data_ptr(), t.dtype) for t in tensors)]
+    return tuple(parts)
+
+
+def _outside(module: nn.Module, components: set[nn.Module]) -> Iterator[nn.Module]:
+    yield module
+    for child in module.children():
+        if child not in components:
+            yield from _outside(child, components)
+
+
+def _key(leaves: Sequence[Any], structure: pytree.TreeSpec) -> object | None:
+    described: list[object] = []
+    for leaf in leaves:
+        if isinstance(leaf, torch.Tensor):
+            described.append((leaf.shape, leaf.stride(), leaf.dtype, leaf.device))
+        elif isinstance(leaf, _LITERALS):
+            described.append((type(leaf), leaf))
+        else:
+            return None
+    return structure, tuple(described), torch.is_autocast_enabled(), torch.is_inference_mode_enabled()
