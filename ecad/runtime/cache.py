@@ -173,7 +173,7 @@ class CacheRun:
         if clock.starting:
             self._refuse_other_rows()
             self._begin()
-            clock.start()
+            clock.start(getattr(self._pipe, "num_timesteps", None), kwargs.get("timestep"))
         if clock.step is None or torch.is_grad_enabled():
             denoiser.bypass()
         else:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from ecad.runtime.hooks import After, Override
 
 
@@ -58,11 +60,17 @@ class StepClock:
                 After(scheduler, "step", self._stepped),
             ]
 
-    def start(self) -> None:
-        """Begin to count: the first denoiser forward of a generation is about to run."""
+    def start(self, rows_to_run: int | None = None, timestep: Any = None) -> None:
+        """Begin to count: the first denoiser forward of a generation is about to run.
+
+        Arguments:
+            rows_to_run: how many of the scheduler's rows, the last ones, the pipeline says that it runs.
+            timestep: what the forward is given, in any shape.
+        """
         self.starting = False
-        # Image-to-image pipelines enter the timesteps in the middle, and tell the scheduler where.
-        self._row = (self._row or 0) + (getattr(self.scheduler, "begin_index", None) or 0)
+        # Image-to-image pipelines enter the timesteps in the middle, and tell the scheduler where; some forget to.
+        begin = getattr(self.scheduler, "begin_index", None)
+        self._row = (self._row or 0) + (self._left_out(rows_to_run, timestep) if begin is None else begin)
 
     def stop(self) -> None:
         """Be outside any generation until the next one begins."""
@@ -72,6 +80,14 @@ class StepClock:
         """Hold the clock at a row, whatever the scheduler does; None: until the next generation begins."""
         self.stop()
         self._pinned = step
+
+    def _left_out(self, rows_to_run: int | None, timestep: Any) -> int:
+        begin = self.rows - (rows_to_run or self.rows)
+        if begin <= 0 or timestep is None:
+            return 0
+        # What a pipeline says of itself may be about an earlier call, so the timestep has to agree.
+        agrees = float(torch.as_tensor(timestep).max()) == float(self.scheduler.timesteps[begin])
+        return begin if agrees else 0
 
     def _arm(self) -> None:
         self.rows, self.starting, self._row = len(self.scheduler.timesteps), True, 0

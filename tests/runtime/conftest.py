@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import diffusers
 import numpy as np
@@ -13,6 +15,9 @@ import torch
 from ecad.runtime.families import readers
 from ecad.runtime.plan import executed
 from ecad.schedules import CacheSchedule, flux_sites, pixart_sites
+
+# Makes `zoo.py` and its like importable.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @dataclass

@@ -1,0 +1,91 @@
+"""What a schedule means, slowly and obviously: a dictionary of outputs. Knows nothing of the runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from zoo import Specimen
+
+from ecad.schedules import CacheSchedule
+
+Site = tuple[str, str]
+
+
+@dataclass
+class Interpretation:
+    """The latents, and how often components had to run, were answered from memory, or did not matter."""
+
+    latents: torch.Tensor
+    computed: int
+    reused: int
+    skipped: int
+
+
+def interpret(specimen: Specimen, schedules: Mapping[str, CacheSchedule]) -> Interpretation:
+    """Run a specimen once under schedules, one for each of its denoisers."""
+    interpreter = _Interpreter(specimen)
+    replaced = []
+    for name, schedule in schedules.items():
+        denoiser = getattr(specimen.pipe, name)
+        denoiser.forward = interpreter.counting(denoiser.forward)
+        replaced.append(denoiser)
+        for site, module in specimen.components(name).items():
+            module.forward = interpreter.replaying(name, schedule, site, module.forward)
+            replaced.append(module)
+    try:
+        latents = specimen.run()
+    finally:
+        for module in replaced:
+            del module.forward
+    return Interpretation(latents, *interpreter.counts())
+
+
+class _Interpreter:
+    """Stands in for the forward of every component while a specimen runs once."""
+
+    def __init__(self, specimen: Specimen) -> None:
+        self.passes, self.begin = specimen.passes, specimen.begin
+        self.forwards = 0
+        # (denoiser, pass, site) -> the forward that computed the output, and the output
+        self.kept: dict[tuple[str, int, Site], tuple[int, Any]] = {}
+        # (forward, denoiser, site) -> the forward that computed what was returned
+        self.returned: dict[tuple[int, str, Site], int] = {}
+
+    def counting(self, forward: Any) -> Any:
+        def count(*args: Any, **kwargs: Any) -> Any:
+            self.forwards += 1
+            return forward(*args, **kwargs)
+
+        return count
+
+    def replaying(self, name: str, schedule: CacheSchedule, site: Site, forward: Any) -> Any:
+        def replay(*args: Any, **kwargs: Any) -> Any:
+            now = self.forwards - 1
+            row, which = divmod(now, self.passes)
+            key = name, which, site
+            if schedule.recompute[self.begin + row, schedule.sites.index(site)] or key not in self.kept:
+                self.kept[key] = now, forward(*args, **kwargs)
+            when, output = self.kept[key]
+            self.returned[now, name, site] = when
+            return tuple(part.clone() for part in output) if isinstance(output, tuple) else output.clone()
+
+        return replay
+
+    def counts(self) -> tuple[int, int, int]:
+        matter = {call: when for call, when in self.returned.items() if self._matters(*call)}
+        computed = {(when, name, site) for (_, name, site), when in matter.items()}
+        reused = [call for call, when in matter.items() if when != call[0]]
+        return len(computed), len(reused), len(self.returned) - len(computed) - len(reused)
+
+    def _matters(self, now: int, name: str, site: Site) -> bool:
+        """An output that `proj_out` alone looks at matters when `proj_out` is computed; every other one does."""
+        block, component = site
+        for producer in ("attn", "proj_mlp"):
+            prefix = component.removesuffix(producer)
+            others = [(now, name, (block, prefix + other)) for other in ("attn", "proj_mlp", "proj_out")]
+            if component.endswith(producer) and all(call in self.returned for call in others):
+                return self.returned[others[-1]] == now
+        return True
