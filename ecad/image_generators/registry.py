@@ -115,7 +115,7 @@ def get_image_generator(
     if name not in _GENERATORS:
         raise EcadError(f"image generator {name!r} is unknown: expected one of {', '.join(_GENERATORS)}")
     row = _GENERATORS[name]
-    chosen = _device(device)
+    chosen = choose_device(device)
     chosen_dtype = dtype or (torch.float32 if chosen == "cpu" else row.cuda_dtype)
     left_out = {None: (), "text": _IMAGE_PARTS, "images": row.text.parts}[only]
     pipe = _load(name, row, None if weights is None else os.fspath(weights), chosen_dtype, left_out)
@@ -144,8 +144,14 @@ def _architecture(name: str, pipe: Any) -> Architecture:
     return replace(known, transformer=config, height=size or known.height, width=size or known.width)
 
 
-def _device(device: str) -> str:
+def choose_device(device: str) -> str:
+    """The device that `auto` stands for here: CUDA, then MPS, then the CPU; raises EcadError for one that is not there."""
     if device != "auto":
+        try:
+            torch.empty(0, device=device)
+        except (AssertionError, RuntimeError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise EcadError(f"device {device!r} cannot be used here: {reason}; give auto, cpu, cuda or mps") from error
         return device
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 

@@ -3,5 +3,6 @@
 from ecad.quality.fidelity import psnr
 from ecad.quality.interval import mean_interval
 from ecad.quality.judge import Judge
+from ecad.quality.scorers import Scorer, get_scorer, scorer_names
 
-__all__ = ["Judge", "mean_interval", "psnr"]
+__all__ = ["Judge", "Scorer", "get_scorer", "mean_interval", "psnr", "scorer_names"]

@@ -49,15 +49,18 @@ class Clip:
             raise missing_weights("a CLIPModel with tokenizer and image processor", source, error) from error
 
     @torch.no_grad()
-    def embed_images(self, images: Images) -> torch.Tensor:
-        """Unit vectors, float32 (n, width), of images, each uint8 (height, width, 3)."""
+    def features(self, images: Images) -> np.ndarray:
+        """What the model says of images, each uint8 (height, width, 3), before any scaling: float32 (n, width)."""
         parts = []
         for start in range(0, len(images), BATCH):
             pictures = [Image.fromarray(image) for image in images[start : start + BATCH]]
-            pixels = self.processor(pictures, return_tensors="pt")["pixel_values"]
-            features = self.model.get_image_features(pixel_values=pixels.to(self.model.device))
-            parts.append(features.pooler_output)
-        return torch.nn.functional.normalize(torch.cat(parts), dim=-1)
+            pixels = self.processor(pictures, return_tensors="pt")["pixel_values"].to(self.model.device)
+            parts.append(self.model.get_image_features(pixel_values=pixels).pooler_output.cpu().numpy())
+        return np.concatenate(parts)
+
+    def embed_images(self, images: Images) -> torch.Tensor:
+        """Unit vectors, float32 (n, width), of images, each uint8 (height, width, 3)."""
+        return torch.nn.functional.normalize(torch.from_numpy(self.features(images)), dim=-1)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
@@ -65,11 +68,11 @@ class Clip:
         limit = self.model.config.text_config.max_position_embeddings
         tokens = self.tokenizer(list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt")
         features = self.model.get_text_features(**tokens.to(self.model.device)).pooler_output
-        return torch.nn.functional.normalize(features, dim=-1)
+        return torch.nn.functional.normalize(features, dim=-1).cpu()
 
     def cosine(self, images: Images, texts: Sequence[str]) -> np.ndarray:
         """Cosine of each image with its own text, float64 (n,)."""
-        return np.asarray((self.embed_images(images) * self.embed_texts(texts)).sum(dim=-1).double().cpu())
+        return np.asarray((self.embed_images(images) * self.embed_texts(texts)).sum(dim=-1).double())
 
     def score(self, images: Images, prompts: Sequence[str]) -> np.ndarray:
         """100 times the cosine of each image with its own prompt (CLIP score, Hessel et al., arXiv 2104.08718).

@@ -69,6 +69,7 @@ class ImageReward:
         except Exception as error:  # torch.load raises whatever its parsers raise
             raise missing_weights("ImageReward's state dict", str(file), error) from error
         dtype = torch.float16 if device.startswith("cuda") else torch.float32
+        self.model = nn.ModuleList((self.vision, self.text, self.head))
         self.vision.to(device, dtype)
         self.text.to(device, dtype)
         self.head.to(device, torch.float32)

@@ -1,8 +1,13 @@
-"""One line for weights that are not where they should be."""
+"""What all scorers share: telling weights apart, and one line for what is not installed or not there."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 from ecad.errors import EcadError
 
@@ -20,3 +25,22 @@ def missing_weights(what: str, source: str, error: Exception) -> EcadError:
     return EcadError(
         f"{source}: expected {what} {where}, but: {reason}; give a local copy (--weights, or the option that names it)"
     )
+
+
+@contextmanager
+def benchmark_extra(what: str) -> Iterator[None]:
+    """Turn a package that is not installed into the line that says how to install it."""
+    try:
+        yield
+    except ImportError as error:
+        raise EcadError(f"{what} needs {error.name}: run pip install 'ecad[benchmark]'") from error
+
+
+@torch.no_grad()
+def fingerprint(module: torch.nn.Module) -> str:
+    """Twelve hex digits that differ where the weights differ, as far as 64 values a tensor tell."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        values = tensor.flatten()[:: max(1, tensor.numel() // 64)].float().cpu().numpy()
+        digest.update(f"{name} {tuple(tensor.shape)} ".encode() + values.tobytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,148 @@
+"""Features of whole folders of images, by a network that can be chosen, kept by the content they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ecad.builtin import JUDGE_FOLDER
+from ecad.errors import EcadError
+from ecad.files import write_atomic
+from ecad.quality.images import Images, read_images
+from ecad.quality.weights import benchmark_extra, fingerprint
+
+CHUNK = 256
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class FeatureExtractor:
+    """What makes features of images.
+
+    Args:
+        name: tells apart networks, their weights and what they do to an image first: features are kept under it.
+        extract: images, each uint8 (height, width, 3) -> float32 (n, width).
+    """
+
+    name: str
+    extract: Callable[[Images], np.ndarray]
+
+
+def get_feature_extractor(
+    model_name: str = "inception_v3", weights: str | os.PathLike[str] | None = None, device: str = "auto"
+) -> FeatureExtractor:
+    """Load a feature extractor.
+
+    Args:
+        model_name: `inception_v3`, as FID is defined; `judge`, the built-in one; or a CLIPModel: `clip_vit_b_32`, a
+            name such as `ViT-L/14`, a hub id or a local folder.
+        weights: a local copy of Inception's file, or of the CLIPModel's folder.
+        device: `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        EcadError: the weights are not found, or clean-fid is not installed.
+    """
+    from ecad.image_generators.registry import choose_device
+
+    if model_name == "inception_v3":
+        return _inception(None if weights is None else Path(weights), choose_device(device))
+    from ecad.quality.clip import Clip
+
+    named = {"judge": os.fspath(JUDGE_FOLDER), "clip_vit_b_32": "ViT-B/32"}
+    clip = Clip(weights or named.get(model_name, model_name), choose_device(device))
+    # As FID on CLIP features is defined (Kynkäänniemi et al., arXiv 2203.06026): not made unit vectors.
+    return FeatureExtractor(f"{model_name} {fingerprint(clip.model)}", clip.features)
+
+
+def folder_features(
+    files: Sequence[Path],
+    extractor: FeatureExtractor,
+    cache: Path,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> np.ndarray:
+    """Features of images, made once for each content: an interrupted run goes on, and no two folders are mixed up.
+
+    Args:
+        files: the images.
+        extractor: makes the features.
+        cache: folder of what was made; a file holds the features of up to 256 images, under a name that depends on the
+            extractor and on the bytes of each image.
+        progress: what to draw the chunks through, for instance a progress bar.
+
+    Returns:
+        float32 (images, width), in the order of `files`.
+
+    Raises:
+        EcadError: an image cannot be read.
+    """
+    return np.concatenate(
+        [_chunk(files[start : start + CHUNK], extractor, cache) for start in progress(range(0, len(files), CHUNK))]
+    )
+
+
+def default_cache() -> Path:
+    """Where features are kept unless told otherwise: `ecad/features` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecad" / "features"
+
+
+def _chunk(files: Sequence[Path], extractor: FeatureExtractor, cache: Path) -> np.ndarray:
+    digest = hashlib.sha256(extractor.name.encode())
+    for file in files:
+        try:
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        except OSError as error:
+            raise EcadError(f"{file}: cannot read this image: {error.strerror}") from error
+    kept = cache / f"{digest.hexdigest()}.npy"
+    try:
+        features = np.load(kept, allow_pickle=False)
+        if len(features) == len(files):
+            return np.asarray(features)
+    except (OSError, ValueError, EOFError):
+        pass  # not made yet, or spoilt: both are mended by making it
+    images = read_images(files)
+    parts = [extractor.extract(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
+    features = np.concatenate(parts).astype(np.float32)
+    content = io.BytesIO()
+    np.save(content, features, allow_pickle=False)
+    write_atomic(kept, content.getvalue())
+    return features
+
+
+def _inception(weights: Path | None, device: str) -> FeatureExtractor:
+    """The network of the first FID, and clean-fid's way to resize for it (Parmar et al., arXiv 2104.11222)."""
+    with benchmark_extra("FID"):
+        from cleanfid.downloads_helper import inception_url
+        from cleanfid.inception_torchscript import InceptionV3W
+        from cleanfid.resize import build_resizer
+
+    name = Path(inception_url).name
+    file = weights or Path(torch.hub.get_dir(), "checkpoints", name)
+    file = file / name if file.is_dir() else file
+    if file.name != name:
+        raise EcadError(f"{file}: expected Inception's weights in a file named {name}, or the folder of one")
+    try:
+        if weights is None and not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(inception_url, str(file), progress=False)
+        network: Any = InceptionV3W(str(file.parent), download=False).to(device).eval()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise EcadError(
+            f"inception_v3: expected its weights at {file} or {inception_url}, but: {str(error).splitlines()[0]}; "
+            f"give a downloaded copy with --weights"
+        ) from error
+    resize = build_resizer("clean")
+
+    @torch.no_grad()
+    def extract(images: Images) -> np.ndarray:
+        pixels = np.stack([resize(image) for image in images]).transpose(0, 3, 1, 2)
+        return np.asarray(network(torch.from_numpy(pixels).to(device)).float().cpu())
+
+    return FeatureExtractor(f"inception_v3 {fingerprint(network)}", extract)

@@ -1,0 +1,189 @@
+"""Scores of the images in a folder, kept beside them: what is scored stays scored, whatever interrupts the work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecad.errors import EcadError
+from ecad.files import write_atomic
+from ecad.prompts import Prompt
+from ecad.quality.images import read_image, read_images
+from ecad.quality.scorers import Scorer
+
+_SEED = re.compile(r"__image_seed[:-](-?\d+)$")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to score: its file, its prompt, and the file of its uncached image for a scorer that compares."""
+
+    file: Path
+    prompt: Prompt
+    reference: Path | None = None
+
+
+def score_folder(
+    folder: Path,
+    items: Sequence[Item],
+    scorer: Scorer,
+    output: Path,
+    *,
+    again: bool = False,
+    delete_after: bool = False,
+    batch_size: int = 64,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> dict[str, Any]:
+    """Score images and write what was found; what an earlier run scored is not scored again.
+
+    `total_score` is the mean over prompts of the mean over their images, so that each prompt counts the same.
+
+    Args:
+        folder: the images' names in the output are relative to it.
+        items: the images.
+        scorer: gives each a number.
+        output: the file to write, `{"total_score", "avg_by_prompt", "score_by_prompt_id", ...}`.
+        again: score also what the output already holds.
+        delete_after: remove each scored image once its score is safe.
+        batch_size: images read and scored together.
+        progress: what to draw the batches through, for instance a progress bar.
+
+    Returns:
+        the content of the output.
+
+    Raises:
+        EcadError: an image cannot be read, a reference has another size, or the output is of another scorer.
+    """
+    journal = output.with_name(f".{output.name}.unfinished")
+    digests = {item: _digest(item) for item in items}
+    known = ({} if again else _read_output(output, scorer)) | _read_journal(journal, scorer)
+    todo = [item for item in items if _known_score(known, folder, item, digests[item]) is None]
+    for start in progress(range(0, len(todo), batch_size)):
+        batch = todo[start : start + batch_size]
+        rows = {
+            _name(folder, item): {"digest": digests[item], "prompt_id": item.prompt.id, "score": score}
+            for item, score in zip(batch, _score(batch, scorer), strict=True)
+        }
+        _append(journal, scorer, rows)
+        known |= rows
+    named = {_name(folder, item): item for item in items}
+    kept = {name: row for name, row in known.items() if name in named or row.get("deleted")}
+    if delete_after:
+        kept |= {name: kept[name] | {"deleted": True} for name in named}
+    result = _summary(kept, scorer)
+    write_atomic(output, json.dumps(result, indent=1) + "\n")
+    journal.unlink(missing_ok=True)
+    if delete_after:
+        for item in items:
+            item.file.unlink(missing_ok=True)
+    return result
+
+
+def is_foreign(output: Path) -> bool:
+    """Whether a score file was written by another program, which did not say what was scored with what."""
+    return output.exists() and "scorer" not in _load(output)
+
+
+def _score(batch: Sequence[Item], scorer: Scorer) -> list[float]:
+    images = read_images([item.file for item in batch])
+    references = None
+    if scorer.compares:
+        references = [read_image(item.reference) for item in batch if item.reference is not None]
+        for item, image, reference in zip(batch, images, references, strict=True):
+            if image.shape != reference.shape:
+                raise EcadError(f"{item.file}: expected the size of {item.reference}, found {image.shape[:2]}")
+    scores = scorer.score(images, [item.prompt.text for item in batch], references)
+    for item, score in zip(batch, scores, strict=True):
+        if not np.isfinite(score):
+            raise EcadError(f"{item.file}: {scorer.name} gave {score}, which is no score; look at this image")
+    return [float(score) for score in scores]
+
+
+def _summary(rows: dict[str, dict[str, Any]], scorer: Scorer) -> dict[str, Any]:
+    by_prompt: dict[str, dict[str, float]] = defaultdict(dict)
+    for name, row in sorted(rows.items()):
+        seed = _SEED.search(Path(name).stem)
+        key = seed[1] if seed and seed[1] not in by_prompt[row["prompt_id"]] else name
+        by_prompt[row["prompt_id"]][key] = row["score"]
+    averages = {prompt: float(np.mean(list(scores.values()))) for prompt, scores in by_prompt.items()}
+    return {
+        "total_score": float(np.mean(list(averages.values()))),
+        "avg_by_prompt": averages,
+        "score_by_prompt_id": dict(by_prompt),
+        "scorer": scorer.name,
+        "scorer_version": scorer.version,
+        "num_images": len(rows),
+        "images": rows,
+    }
+
+
+def _known_score(known: dict[str, dict[str, Any]], folder: Path, item: Item, digest: str) -> float | None:
+    row = known.get(_name(folder, item))
+    return None if row is None or row["digest"] != digest else row["score"]
+
+
+def _name(folder: Path, item: Item) -> str:
+    return item.file.relative_to(folder).as_posix()
+
+
+def _digest(item: Item) -> str:
+    """Differs where the image, its prompt or its reference differ."""
+    digest = hashlib.sha256(json.dumps([item.prompt.id, item.prompt.text]).encode())
+    for file in (item.file, item.reference):
+        if file is not None:
+            try:
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+            except OSError as error:
+                raise EcadError(f"{file}: cannot read this image: {error.strerror}") from error
+    return digest.hexdigest()[:32]
+
+
+def _read_output(output: Path, scorer: Scorer) -> dict[str, dict[str, Any]]:
+    if not output.exists():
+        return {}
+    found = _load(output)
+    if (found.get("scorer"), found.get("scorer_version")) != (scorer.name, scorer.version):
+        raise EcadError(
+            f"{output}: expected scores of {scorer.name} {scorer.version}, found those of {found.get('scorer')} "
+            f"{found.get('scorer_version')}; write to another file with -o, or give --rescore-existing"
+        )
+    return dict(found["images"])
+
+
+def _load(output: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(output.read_bytes())
+    except (OSError, ValueError) as error:
+        raise EcadError(f"{output}: expected a file of scores, but: {error}; remove it") from error
+    if not isinstance(found, dict) or "total_score" not in found:
+        raise EcadError(f"{output}: expected a file of scores, found another one; write to another file with -o")
+    return found
+
+
+def _read_journal(journal: Path, scorer: Scorer) -> dict[str, dict[str, Any]]:
+    """What an interrupted run has scored: whole lines only, and only of this scorer."""
+    rows: dict[str, dict[str, Any]] = {}
+    for line in journal.read_text(encoding="utf-8").split("\n")[:-1] if journal.exists() else ():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if (entry["scorer"], entry["version"]) == (scorer.name, scorer.version):
+            rows |= entry["rows"]
+    return rows
+
+
+def _append(journal: Path, scorer: Scorer, rows: dict[str, dict[str, Any]]) -> None:
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps({"scorer": scorer.name, "version": scorer.version, "rows": rows})
+    with open(journal, "a", encoding="utf-8") as stream:
+        # On a line of its own even if a kill tore the one before.
+        stream.write(f"\n{line}\n")

@@ -1,0 +1,124 @@
+"""The scorers that have a name, behind one interface."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ecad.builtin import JUDGE_FOLDER
+from ecad.errors import EcadError
+from ecad.quality.fidelity import load_lpips, psnr, ssim
+from ecad.quality.images import Images
+from ecad.quality.weights import fingerprint
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A number for each image.
+
+    Args:
+        name: what is measured.
+        version: tells apart the weights it is measured with; empty if there are none.
+        compares: True if it needs `references`, the uncached images of the same prompts and seeds.
+        score: (images, prompts, references) -> float64 (n,); `references` is None for a scorer that does not compare.
+    """
+
+    name: str
+    version: str
+    compares: bool
+    score: Callable[[Images, Sequence[str], Images | None], np.ndarray]
+
+
+def get_scorer(name: str, weights: str | os.PathLike[str] | None = None, device: str = "auto") -> Scorer:
+    """Load a scorer.
+
+    Args:
+        name: one of `scorer_names()`.
+        weights: a hub id or a local copy, instead of the scorer's own.
+        device: `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        EcadError: the name is unknown, the weights are not found, or the scorer has none to choose.
+
+    >>> scorer = get_scorer("psnr")
+    >>> scorer.score(np.zeros((1, 8, 8, 3), np.uint8), ["a fox"], np.full((1, 8, 8, 3), 255, np.uint8))
+    array([0.])
+    """
+    from ecad.image_generators.registry import choose_device
+
+    if name in _COMPARING:
+        if weights is not None:
+            raise EcadError(f"scorer {name!r} takes no weights of its own: leave --weights out")
+        return Scorer(name, "", True, _comparison(_COMPARING[name](choose_device(device))))
+    if name not in _SCORERS:
+        raise EcadError(f"scorer {name!r} is unknown: expected one of {', '.join(scorer_names())}")
+    model, score, version = _SCORERS[name](None if weights is None else os.fspath(weights), choose_device(device))
+    return Scorer(name, f"{version} {fingerprint(model)}", False, lambda images, prompts, _: score(images, prompts))
+
+
+def scorer_names() -> list[str]:
+    """The names that `get_scorer` knows.
+
+    >>> scorer_names()
+    ['image_reward', 'clip', 'pick', 'judge', 'psnr', 'ssim', 'lpips']
+    """
+    return [*_SCORERS, *_COMPARING]
+
+
+def _comparison(measure: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:
+    def score(images: Images, prompts: Sequence[str], references: Images | None) -> np.ndarray:
+        assert references is not None
+        # One after the other: the pictures of a folder need not have one size.
+        pairs = zip(images, references, strict=True)
+        return np.array([measure(image[None], reference[None])[0] for image, reference in pairs])
+
+    return score
+
+
+def _image_reward(weights: str | None, device: str) -> tuple[Any, Any, str]:
+    from ecad.quality.image_reward import HUB_ID, ImageReward
+
+    scorer = ImageReward(weights, device)
+    return scorer.model, scorer.score, weights or HUB_ID
+
+
+def _clip(weights: str | None, device: str) -> tuple[Any, Any, str]:
+    from ecad.quality.clip import Clip
+
+    chosen = weights or "ViT-B/32"
+    scorer = Clip(chosen, device)
+    return scorer.model, scorer.score, chosen
+
+
+def _pick(weights: str | None, device: str) -> tuple[Any, Any, str]:
+    from ecad.quality.clip import Clip
+
+    # The published repository's own tokenizer files are those of the model that it was tuned from.
+    chosen, processor = (weights, None) if weights else ("yuvalkirstain/PickScore_v1", _PICK_PROCESSOR)
+    scorer = Clip(chosen, device, processor)
+    return scorer.model, scorer.preference, chosen
+
+
+def _judge(weights: str | None, device: str) -> tuple[Any, Any, str]:
+    model, score, _ = _clip(weights or os.fspath(JUDGE_FOLDER), device)
+    return model, score, weights or "built-in"
+
+
+_PICK_PROCESSOR = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+# Name -> (weights, device) -> (its module, (images, prompts) -> scores, what to call the weights).
+_SCORERS: dict[str, Callable[[str | None, str], tuple[Any, Any, str]]] = {
+    "image_reward": _image_reward,
+    "clip": _clip,
+    "pick": _pick,
+    "judge": _judge,
+}
+# Name -> device -> (images, references) -> scores.
+_COMPARING: dict[str, Callable[[str], Callable[[np.ndarray, np.ndarray], np.ndarray]]] = {
+    "psnr": lambda device: psnr,
+    "ssim": lambda device: ssim,
+    "lpips": load_lpips,
+}
