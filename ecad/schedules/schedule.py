@@ -138,13 +138,52 @@ class CacheSchedule:
     def replace(self, **changes: Any) -> CacheSchedule:
         """A copy with other fields.
 
-        Other bits or sites drop the metrics and attributes, which described the old ones, unless those are given too.
+        Other bits or sites drop the metrics and attributes, which described the old ones, and another config (image
+        size, weights) drops the metrics, which were measured with the old one, unless those are given too. So this is
+        how a schedule is taken to another variant of its model: 256 to 1024 pixels, PixArt-alpha to Sigma.
+
+        >>> from ecad.schedules import heuristics, pixart_sites
+        >>> small = heuristics.every_n(pixart_sites(28), 20, 3).replace(config={"height": 256}, metrics={"macs": 1})
+        >>> dict(small.replace(config={"height": 1024}).metrics)
+        {}
         """
         same_bits = np.array_equal(changes.get("recompute", self.recompute), self.recompute)
         same_sites = tuple(changes.get("sites", self.sites)) == self.sites
         if not (same_bits and same_sites):
             changes = {"metrics": {}, "attributes": {}} | changes
+        elif "config" in changes and plain.freeze(changes["config"]) != self.config:
+            changes = {"metrics": {}} | changes
         return replace(self, **changes)
+
+    def resample(self, steps: int | None = None, sites: Iterable[Sequence[str]] | None = None) -> CacheSchedule:
+        """The schedule for another number of denoising steps, or for a model of another depth.
+
+        Each site keeps its density of recomputations over relative denoising time: their number scales with the number
+        of steps, rounded, and never falls to none; the first step computes. New blocks take the bits of the old block
+        with the same components at the nearest relative depth. The name tells the steps, the attributes the origin;
+        metrics, which were measured of another schedule, go. TGATE's gate moves with its steps.
+
+        Args:
+            steps: denoising steps, at least 1; as many as there are when None.
+            sites: the other model's (block, component) pairs; this one's when None.
+
+        Returns:
+            this schedule itself, if nothing changes.
+
+        Raises:
+            ScheduleError: `steps` is no such number, a new block has components that no old one has, or an entry of
+                `custom_compute` is not TGATE's and so cannot be carried over.
+
+        >>> from ecad.schedules import heuristics, pixart_sites
+        >>> found = heuristics.every_n(pixart_sites(28), 20, n=2)
+        >>> found.resample(30)
+        CacheSchedule('every_2_at_30_steps', 30 steps × 84 sites, 50.0% recomputed)
+        >>> found.resample(sites=pixart_sites(12)).recompute.shape
+        (20, 36)
+        """
+        from ecad.schedules.resample import resample
+
+        return resample(self, steps, sites)
 
     @property
     def num_steps(self) -> int:
@@ -230,4 +269,4 @@ def _check_custom_compute(entries: Mapping[tuple[int, str, str], Any], num_rows:
             raise ScheduleError(
                 "no place for this entry", expected=expected, found=f"step {step}, block {block}, {key}"
             )
-        file_format.check_custom_compute(entry, f"{step:03d}", block, key)
+        file_format.check_custom_compute(plain.thaw(entry), f"{step:03d}", block, key)
