@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import diffusers
+import numpy as np
 import pytest
 import torch
+from reference import interpret
+from tiny_transformers import transformer
+from zoo import STEPS, ZOO, Specimen, noise
 
+import ecad
 from ecad.runtime.clock import StepClock
+from ecad.schedules import CacheSchedule
 
 
 class Heard:
@@ -111,3 +119,123 @@ def test_a_pinned_clock_holds():
     assert heard.clock.step == 2
     heard.clock.pin(None)
     assert heard.clock.step is None
+
+
+ROWS = {
+    "DPM++": (diffusers.DPMSolverMultistepScheduler, "PixArt-alpha", STEPS),
+    "DPM++ singlestep": (diffusers.DPMSolverSinglestepScheduler, "PixArt-alpha", STEPS),
+    "DDIM": (diffusers.DDIMScheduler, "PixArt-alpha", STEPS),
+    "Euler": (diffusers.EulerDiscreteScheduler, "PixArt-alpha", STEPS),
+    "Euler ancestral": (diffusers.EulerAncestralDiscreteScheduler, "PixArt-alpha", STEPS),
+    "Heun": (diffusers.HeunDiscreteScheduler, "PixArt-alpha", 2 * STEPS - 1),
+    "LCM": (diffusers.LCMScheduler, "PixArt-alpha", STEPS),
+    "UniPC": (diffusers.UniPCMultistepScheduler, "PixArt-alpha", STEPS),
+    "flow-match Euler": (diffusers.FlowMatchEulerDiscreteScheduler, "Stable Diffusion 3.5", STEPS),
+    "flow-match Heun": (diffusers.FlowMatchHeunDiscreteScheduler, "Stable Diffusion 3.5", 2 * STEPS - 1),
+    "flow-match LCM": (diffusers.FlowMatchLCMScheduler, "Stable Diffusion 3.5", STEPS),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_scheduler_is_one_row_a_step_of_its_own(name):
+    scheduler, family, rows = ROWS[name]
+    specimen = ZOO[family]()
+    specimen.pipe.scheduler, specimen.rows = scheduler(), rows
+    schedules = specimen.schedules(2)
+    expected = interpret(specimen, schedules)
+    with ecad.cached(specimen.pipe, schedules) as run:
+        for _ in range(2):
+            assert torch.equal(specimen.run(), expected.latents)
+    assert run.stats.computed == 2 * expected.computed
+
+
+def forwards(specimen: Specimen) -> dict[str, int]:
+    """How many forwards each denoiser runs in one generation."""
+    counts = dict.fromkeys(specimen.denoisers, 0)
+
+    def count(name: str) -> None:
+        counts[name] += 1
+
+    handles = [getattr(specimen.pipe, name).register_forward_hook(lambda *_, name=name: count(name)) for name in counts]
+    specimen.run()
+    for handle in handles:
+        handle.remove()
+    return counts
+
+
+def test_of_two_denoisers_each_gets_the_rows_in_which_it_runs():
+    specimen = ZOO["Wan 2.2"]()
+    counts = forwards(specimen)
+    assert counts["transformer"] + counts["transformer_2"] == STEPS * specimen.passes
+    assert min(counts.values()) > specimen.passes
+    schedules = {
+        name: schedule.replace(recompute=np.zeros_like(schedule.recompute))
+        for name, schedule in specimen.schedules(None).items()
+    }
+    sites = len(specimen.components())
+    with ecad.cached(specimen.pipe, schedules) as run:
+        specimen.run()
+    # The first row of each computes, whichever row of the generation that is.
+    assert run.stats.computed == 2 * specimen.passes * sites
+    assert run.stats.reused == (sum(counts.values()) - 2 * specimen.passes) * sites
+
+
+def test_the_second_of_two_denoisers_may_have_no_schedule():
+    specimen = ZOO["Wan 2.2"]()
+    first = {"transformer": specimen.schedules(3)["transformer"]}
+    expected = interpret(specimen, {**specimen.schedules(None), **first})
+    with ecad.cached(specimen.pipe, first):
+        assert torch.equal(specimen.run(), expected.latents)
+
+
+def test_image_to_image_runs_the_last_rows_of_its_schedule():
+    specimen = ZOO["FLUX.1 img2img"]()
+    sites = len(specimen.components())
+    assert forwards(specimen) == {"transformer": STEPS - specimen.begin}
+    bits = np.zeros((STEPS, sites), bool)
+    bits[STEPS - 1] = True
+    with ecad.cached(specimen.pipe, CacheSchedule(bits, tuple(specimen.components()))) as run:
+        specimen.run()
+    assert (run.stats.computed, run.stats.reused) == (2 * sites, 0)
+
+
+class Loop:
+    """A hand-written loop without a scheduler: guidance as two forwards a row."""
+
+    def __init__(self) -> None:
+        self.transformer = transformer("SanaTransformer2DModel")
+        self.row = lambda _: nullcontext()
+
+    @torch.no_grad()
+    def __call__(self, num_inference_steps: int, generator: torch.Generator, **_: object) -> tuple[torch.Tensor]:
+        latents = torch.randn(1, 4, 8, 8, generator=generator)
+        for row in range(num_inference_steps):
+            timestep = torch.tensor([1000.0 - row])
+            with self.row(row):
+                text, empty = (self.transformer(latents, noise(1, 5, 12, seed=i), timestep).sample for i in (0, 1))
+            latents = latents - 0.1 * (text + 2 * (text - empty))
+        return (latents,)
+
+
+def test_a_hand_written_loop_says_its_rows():
+    specimen = Specimen(Loop(), {"transformer_blocks": "attn1 attn2 ff"}, {}, passes=2)
+    schedules = specimen.schedules(4)
+    bare, expected = specimen.run(), interpret(specimen, schedules)
+    run = ecad.enable_cache(specimen.pipe.transformer, schedules["transformer"])
+    assert torch.equal(specimen.run(), bare)  # nobody says which row it is
+    specimen.pipe.row = run.step
+    for generation in (1, 2):
+        assert torch.equal(specimen.run(), expected.latents)
+        assert (run.stats.computed, run.stats.reused) == (
+            generation * expected.computed,
+            generation * expected.reused,
+        )
+
+
+def test_a_pipeline_that_tells_nobody_where_it_enters_is_believed_by_its_timestep():
+    scheduler = diffusers.EulerDiscreteScheduler()
+    clock = Heard(scheduler).clock
+    for rows_to_run, position, begin in ((3, 2, 2), (3, 0, 0), (5, 0, 0), (None, 2, 0)):
+        scheduler.set_timesteps(5)
+        clock.start(rows_to_run, scheduler.timesteps[position].expand(2))
+        assert clock.step == begin

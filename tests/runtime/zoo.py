@@ -50,6 +50,7 @@ class Specimen:
     def run(self) -> torch.Tensor:
         """The latents that one generation ends with."""
         call = {"num_inference_steps": STEPS, "output_type": "latent", "return_dict": False, **self.call}
+        torch.manual_seed(7)  # some pipelines do not hand the generator on to their scheduler
         output = self.pipe(generator=torch.Generator().manual_seed(7), **call)[0]
         return torch.stack([torch.as_tensor(image) for image in output])
 
