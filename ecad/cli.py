@@ -5,6 +5,11 @@ from __future__ import annotations
 import typer
 
 from ecad import commands, schedule_commands
+from ecad.benchmark.generate_coco_embeddings import embed_coco
+from ecad.benchmark.generate_embeddings import embed
+from ecad.benchmark.generate_embeddings_parti import embed_parti
+from ecad.benchmark.generate_images import generate
+from ecad.benchmark.generate_mjhq_embeddings import embed_mjhq
 from ecad.demo import demo
 from ecad.genetic.optimize import optimize
 from ecad.inference.inference import infer
@@ -17,6 +22,11 @@ app = typer.Typer(
     help="Cache schedules for diffusion transformers: run them, price them, evolve them.",
 )
 app.command("demo")(demo)
+app.command("embed")(embed)
+app.command("embed-coco")(embed_coco)
+app.command("embed-mjhq")(embed_mjhq)
+app.command("embed-parti")(embed_parti)
+app.command("generate")(generate)
 app.command("infer")(infer)
 app.command("optimize")(optimize)
 app.command("report")(report)

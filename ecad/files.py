@@ -10,18 +10,20 @@ from pathlib import Path
 from ecad.errors import EcadError
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
+def write_atomic(path: str | os.PathLike[str], data: bytes | str, scratch: Path | None = None) -> None:
     """Write a whole file or leave what was there untouched.
 
     Args:
         path: the file; its missing parent folders are made. A symbolic link is followed.
         data: the content; text is written as UTF-8, line ends as they are.
+        scratch: a folder of the same file system, where a killed process may leave its temporary file; by default the
+            file's own folder.
 
     Raises:
         EcadError: the file cannot be written.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    temporary = (scratch or target.parent) / f".{secrets.token_hex(8)}.tmp"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -87,6 +87,8 @@ def write_store(
     target = Path(folder)
     index = _index(entries, settings, batch_size)
     make_folder(target)
+    for left in target.glob(".*.tmp"):  # by a killed run
+        left.unlink(missing_ok=True)
     _begin(target, index, replace)
     for name, rows in index["shards"].items():
         if not (target / name).exists():

@@ -1,0 +1,79 @@
+"""`ecad generate`: make images of stored prompts under one schedule or many."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ecad.benchmark.encoding import AsJson, Device
+from ecad.commands import ImageGeneratorOption, Weights, bar, finish, main
+from ecad.errors import EcadError
+
+
+def generate(
+    image_generator: ImageGeneratorOption,
+    input_dir: Annotated[Path, typer.Option("--input-dir", "-i", help="Folder of embeddings.")],
+    schedule_dir: Annotated[Path, typer.Option("--schedule-dir", "-d", help="Schedule file, or a folder of them.")],
+    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="One folder a schedule goes into it.")],
+    num_images_per_prompt: Annotated[
+        int, typer.Option("--num-images-per-prompt", "-n", min=1, help="Images of each prompt, one seed each.")
+    ] = 10,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images made together.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of each prompt's first image.")] = 0,
+    seed_step: Annotated[int, typer.Option(help="From one image's seed to the next.")] = 1,
+    regen_if_not_n_images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pass over a schedule whose folder holds exactly so many images; look into others."),
+    ] = None,
+    dont_include_seed: Annotated[bool, typer.Option("--dont-include-seed", help="No seed in image names.")] = False,
+    shard: Annotated[str, typer.Option(help="i/n: do the i-th of n parts of the work, e.g. 2/4.")] = "1/1",
+    weights: Weights = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Make images of stored prompts under schedules; an interrupted run goes on where it was."""
+    from ecad.image_generators import get_image_generator
+    from ecad.image_generators.making import cut_batches, job_of, make_images, units
+    from ecad.prompts.store import find_stored
+    from ecad.schedules.folder import load_schedules
+
+    part = _shard(shard)
+    schedules = load_schedules(schedule_dir)
+    seeds = [seed + seed_step * i for i in range(num_images_per_prompt)]
+    batches = cut_batches(find_stored(input_dir), seeds, batch_size, not dont_include_seed)
+    schedules = {
+        name: schedule
+        for name, schedule in schedules.items()
+        if regen_if_not_n_images is None or _count(output_dir / name) != regen_if_not_n_images
+    }
+    if not schedules:
+        finish({"images": 0, "folders": []}, f"nothing to do: all schedules have their images in {output_dir}", as_json)
+        return
+    generator = get_image_generator(image_generator, weights, device=device, only="images")
+    jobs = [job_of(generator, schedule, output_dir / name) for name, schedule in schedules.items()]
+    steps = make_images(generator, jobs, batches, part)
+    done = sum(bar(steps, "generating", hidden=as_json, total=len(units(jobs, batches, part))))
+    finish(
+        {"images": done, "folders": [str(job.folder) for job in jobs]},
+        f"{done} images under {len(jobs)} schedules in {output_dir}",
+        as_json,
+    )
+
+
+def _shard(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    part, parts = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= part <= parts:
+        raise EcadError(f"--shard: expected i/n with i from 1 to n, found {text!r}")
+    return part, parts
+
+
+def _count(folder: Path) -> int:
+    return sum(1 for _ in folder.rglob("*.png"))
+
+
+if __name__ == "__main__":
+    main(generate)
