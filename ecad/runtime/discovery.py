@@ -43,6 +43,17 @@ def denoisers(pipe: Any) -> dict[str, nn.Module]:
     return modules
 
 
+def one_denoiser(pipe: Any) -> nn.Module:
+    """The only denoiser of a pipeline, or the denoiser itself; raises EcadError if there are none or several."""
+    modules = denoisers(pipe)
+    if len(modules) > 1:
+        raise EcadError(
+            f"{type(pipe).__name__} has several denoisers: expected one of them, such as pipe.{next(iter(modules))}, "
+            f"found {', '.join(modules)}"
+        )
+    return next(iter(modules.values()))
+
+
 def unwrapped(module: Any) -> Any:
     """The module that `torch.compile` wrapped, or the module itself."""
     return getattr(module, "_orig_mod", module)

@@ -131,6 +131,31 @@ class CacheSchedule:
             raise ScheduleError("genes do not fit the sites", expected=expected, found=f"shape {genes.shape}")
         return cls(genes.reshape(-1, len(checked)), checked, **rest)
 
+    @classmethod
+    def for_model(cls, model: Any, steps: int) -> CacheSchedule:
+        """Start a schedule for any model: every site that is found in it, recomputed at every step.
+
+        Args:
+            model: a diffusers pipeline with one denoiser, or a denoiser; on any device, "meta" included.
+            steps: rows of the denoising loop, at least 1.
+
+        Raises:
+            EcadError: no denoiser, several, or one without known components.
+            ScheduleError: steps out of range.
+
+        >>> from diffusers import SanaTransformer2DModel
+        >>> CacheSchedule.for_model(SanaTransformer2DModel(num_layers=2, num_attention_heads=1), steps=20)
+        CacheSchedule('SanaTransformer2DModel_none', 20 steps × 6 sites, 100.0% recomputed)
+        """
+        # Schedules know nothing of models, but for this: people look for a schedule's beginning here.
+        from ecad.runtime.discovery import discover, one_denoiser
+        from ecad.schedules import heuristics
+
+        denoiser = one_denoiser(model)
+        sites = tuple((site.block, site.component) for site in discover(denoiser))
+        name = type(denoiser).__name__
+        return heuristics.none(sites, steps).replace(name=f"{name}_none", config={"transformer": name})
+
     def to_bits(self) -> Bits:
         """Its genes: bool (steps * sites,), step-major; a copy."""
         return self.recompute.flatten()
