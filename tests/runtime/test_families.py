@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from reference import interpret
-from zoo import ZOO, Specimen
+from zoo import STEPS, ZOO, Specimen
 
 import ecad
 from ecad.runtime.discovery import discover, family_of
 from ecad.runtime.families import FAMILIES, running_order
+from ecad.schedules import CacheSchedule, heuristics
 
 
 @pytest.fixture(params=ZOO)
@@ -72,6 +75,27 @@ def test_a_random_schedule_is_what_the_reference_makes_of_it(specimen: Specimen)
     assert torch.equal(specimen.run(), bare)
     ecad.disable_cache(specimen.pipe)
     assert torch.equal(specimen.run(), bare)
+
+
+def test_a_schedule_begins_with_the_model_and_survives_its_file(specimen: Specimen, tmp_path: Path) -> None:
+    begun = {name: CacheSchedule.for_model(getattr(specimen.pipe, name), STEPS) for name in specimen.denoisers}
+    for name, schedule in begun.items():
+        assert schedule.sites == tuple(specimen.components(name))
+        assert schedule.recompute.all()
+        assert schedule.config == {"transformer": type(getattr(specimen.pipe, name)).__name__}
+        for made in (
+            schedule,
+            heuristics.every_n(schedule.sites, STEPS, 2, schedule.components[-1:]),
+            heuristics.evenly_spaced_blocks(schedule.sites, STEPS, num_blocks=2, num_steps=2),
+            heuristics.middle_blocks(schedule.sites, STEPS, num_blocks=1, num_steps=1),
+            specimen.schedules(5)[name],
+        ):
+            made.save(tmp_path / "schedule.json")
+            read = CacheSchedule.load(tmp_path / "schedule.json")
+            assert read == made
+            assert read.sites == made.sites
+    with ecad.cached(specimen.pipe, begun):
+        pass
 
 
 def test_what_the_table_calls_tested_is_tested() -> None:
