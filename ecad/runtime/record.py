@@ -14,8 +14,9 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ecad.runtime.graph import Call, Graph, Instruction
+from ecad.runtime.graph import Call, Graph, Instruction, as_list
 from ecad.runtime.hooks import Override
+from ecad.runtime.simplify import batch_tables
 
 # Numbers leave a tensor unseen here; whatever depends on them cannot be replayed.
 _LEAKS = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
@@ -54,10 +55,11 @@ class _Recorder(TorchDispatchMode):
         self.faithful, self.paused = True, False
         self._instructions: list[Instruction] = []
         self._size = len(inputs)
-        self._inputs = len(inputs)
         # Weak, so that recording needs no more memory than running.
         self._tensors: MutableMapping[torch.Tensor, int] = WeakTensorKeyDictionary()
-        self._tensors.update((tensor, place) for place, tensor in enumerate(inputs))
+        self._shapes: dict[int, torch.Size] = {}
+        for place, tensor in enumerate(inputs):
+            self._track(tensor, place)
         self._constants: dict[int, Any] = {}
         self._literals: dict[Any, int] = {}
         self._known: dict[Any, int] = {}
@@ -83,7 +85,9 @@ class _Recorder(TorchDispatchMode):
         if not self.faithful:
             return None
         places = [self._place(output) for output in outputs]
-        return Graph(self._instructions, self._inputs, self._constants, places, structure, self._size)
+        graph = Graph(self._instructions, self._constants, self._shapes, places, structure, self._size)
+        batch_tables(graph)
+        return graph
 
     def _note(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
         takes_tensors_by_name = any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(kwargs))
@@ -101,7 +105,7 @@ class _Recorder(TorchDispatchMode):
             fixed = self._fixed.issuperset(places)
             self._known[key] = self._constant(result, fixed) if never_changes else self._add(op, places)
         if isinstance(result, torch.Tensor):
-            self._tensors[result] = self._known[key]
+            self._track(result, self._known[key])
         elif isinstance(result, (list, tuple)):
             self._unpack(self._known[key], result)
         else:
@@ -116,9 +120,12 @@ class _Recorder(TorchDispatchMode):
                         self._known[key] = self._constant(part, place in self._fixed)
                     else:
                         self._known[key] = self._add(operator.getitem, [place, self._place(index)])
-                self._tensors[part] = self._known[key]
+                self._track(part, self._known[key])
             elif part is not None:
                 self.faithful = False
+
+    def _track(self, tensor: torch.Tensor, place: int) -> None:
+        self._tensors[tensor], self._shapes[place] = place, tensor.shape
 
     def _add(self, op: Callable[..., Any], args: Sequence[int], site: int | None = None) -> int:
         out = self._new_place()
@@ -139,10 +146,10 @@ class _Recorder(TorchDispatchMode):
     def _place(self, value: Any) -> int:
         if isinstance(value, torch.Tensor):
             if value not in self._tensors:  # a parameter, a buffer, or a tensor made of literals
-                self._tensors[value] = self._constant(value, fixed=False)
+                self._track(value, self._constant(value, fixed=False))
             return self._tensors[value]
         if isinstance(value, (list, tuple)) and any(isinstance(part, torch.Tensor) for part in value):
-            return self._add(_as_list, [self._place(part) for part in value])
+            return self._add(as_list, [self._place(part) for part in value])
         key = (type(value), repr(value))
         if key not in self._literals:
             self._literals[key] = self._constant(value, fixed=True)
@@ -184,7 +191,3 @@ class _LeakWatch(TorchFunctionMode):
 
 def _is_view(func: Any) -> bool:
     return any(returned.alias_info is not None for returned in func._schema.returns)
-
-
-def _as_list(*values: Any) -> list[Any]:
-    return list(values)

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from ecad.runtime.graph import Graph
 from ecad.runtime.hooks import ComponentHook, Override
 from ecad.runtime.plan import Action
+from ecad.runtime.program import Program
 from ecad.runtime.record import record
 
 # A forward is recorded for each combination of shapes; a server that sees more of them forgets the oldest.
@@ -35,53 +36,67 @@ class Replay(Override):
         super().__init__(module, "forward")
         self.actions: Sequence[Action] | None = None
         self._hooks = hooks
-        self._graphs = _graphs_of(module, [hook.owner for hook in hooks])
+        self._known = _known_of(module, [hook.owner for hook in hooks])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         actions = self.actions
-        if actions is None or self._graphs is None or torch.compiler.is_compiling():
+        if actions is None or self._known is None or torch.compiler.is_compiling():
             return self.original(*args, **kwargs)
         leaves, structure = pytree.tree_flatten((args, kwargs))
         key = _key(leaves, structure)
         if key is None:
             return self.original(*args, **kwargs)
         if _COMPUTES.issuperset(actions):
-            if key in self._graphs:
+            if key in self._known.graphs:
                 return self.original(*args, **kwargs)
             return self._record(key, leaves, structure)
-        graph = self._graphs.get(key)
-        program = graph.program(actions) if graph is not None else None
+        program = self._known.program(key, actions)
         # A block that was left out so far has nothing to give, and computes.
         if program is None or any(self._hooks[site].kept.output is None for site in program.reads):
             return self.original(*args, **kwargs)
         return program.run([leaf for leaf in leaves if isinstance(leaf, torch.Tensor)])
 
     def _record(self, key: object, leaves: Sequence[Any], structure: pytree.TreeSpec) -> Any:
-        assert self._graphs is not None
         components = {site: hook.owner for site, hook in enumerate(self._hooks)}
-        result, self._graphs[key] = record(self.original, components, leaves, structure)
-        if len(self._graphs) > _MOST_GRAPHS:
-            del self._graphs[next(iter(self._graphs))]
+        result, graph = record(self.original, components, leaves, structure)
+        if self._known is not None:
+            self._known.add(key, graph)
         return result
 
 
-class _Known(dict[object, Graph | None]):
-    """Graphs by what goes into the forward, right as long as the denoiser has this signature."""
+class _Known:
+    """A denoiser's graphs and programs by what goes into its forward, right as long as it has this signature."""
 
-    signature: object = None
+    def __init__(self) -> None:
+        self.signature: object = None
+        self.graphs: dict[object, tuple[Graph, dict[bytes, Program]] | None] = {}
+
+    def add(self, key: object, graph: Graph | None) -> None:
+        self.graphs[key] = None if graph is None else (graph, {})
+        if len(self.graphs) > _MOST_GRAPHS:
+            del self.graphs[next(iter(self.graphs))]
+
+    def program(self, key: object, actions: Sequence[Action]) -> Program | None:
+        if (entry := self.graphs.get(key)) is None:
+            return None
+        graph, programs = entry
+        row = bytes(actions)
+        if row not in programs:
+            programs[row] = Program(graph, actions)
+        return programs[row]
 
 
 # Beside the denoisers, not in them: schedules come and go, and copies of a denoiser start afresh.
 _KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 
 
-def _graphs_of(module: nn.Module, components: Sequence[nn.Module]) -> _Known | None:
+def _known_of(module: nn.Module, components: Sequence[nn.Module]) -> _Known | None:
     signature = _signature(module, components)
     if signature is None:
         return None
     known = _KNOWN.setdefault(module, _Known())
     if known.signature != signature:
-        known.clear()
+        known.graphs.clear()
         known.signature = signature
     return known
 
@@ -94,9 +109,14 @@ def _signature(module: nn.Module, components: Sequence[nn.Module]) -> object | N
         adapter = type(part).__module__.startswith("peft.")  # its strength is not a tensor
         if part.training or foreign or adapter or part._compiled_call_impl is not None:
             return None
-        tensors = [t for t in (*part._parameters.values(), *part._buffers.values()) if t is not None]
-        parts += [id(part), *((id(t), t.data_ptr(), t.dtype) for t in tensors)]
+        tensors = (*part._parameters.values(), *part._buffers.values())
+        parts += [id(part), *(_identity(tensor) for tensor in tensors if tensor is not None)]
     return tuple(parts)
+
+
+def _identity(tensor: torch.Tensor) -> object:
+    version = None if tensor.is_inference() else tensor._version  # rises when its values are changed in place
+    return id(tensor), tensor.data_ptr(), tensor.dtype, version
 
 
 def _outside(module: nn.Module, components: set[nn.Module]) -> Iterator[nn.Module]:

@@ -1,0 +1,86 @@
+"""What one row of a plan leaves of a recorded forward.
+
+Around a reused component much is computed that nobody reads: its norm, its shift and scale, the activation before a
+reused projection, in a row that reuses everything the whole text stream. A program is the same operators on the same
+numbers without those, so images stay the same bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from ecad.runtime.graph import Call, Graph, Instruction
+from ecad.runtime.plan import Action
+from ecad.runtime.simplify import narrow, split_linears
+
+_COMPUTES = (Action.COMPUTE, Action.KEEP)
+_READS = (Action.REUSE, Action.FREE)
+
+
+class Program:
+    """A forward under one row.
+
+    Arguments:
+        graph: the forward.
+        actions: of each site.
+
+    Attributes:
+        reads: sites whose kept output it reads.
+    """
+
+    def __init__(self, graph: Graph, actions: Sequence[Action]) -> None:
+        called = [instruction.site for instruction in graph.instructions if instruction.site is not None]
+        self.reads = [site for site in called if actions[site] in _READS]
+        self._outputs, self._structure = graph.outputs, graph.structure
+        constants = graph.constants.copy()
+        code = _live([_acting(instruction, actions) for instruction in graph.instructions], graph.outputs)
+        code = _live(narrow(graph, code, constants), graph.outputs)
+        code = _live(split_linears(graph, code, constants), graph.outputs)
+        self._code = list(zip(code, _last_reads(code, graph.outputs), strict=True))
+        size = 1 + max([*constants, *(instruction.out for instruction in code)])
+        self._environment = [constants.get(place) for place in range(size)]
+
+    def run(self, tensors: Sequence[torch.Tensor]) -> Any:
+        """What the forward returns.
+
+        Arguments:
+            tensors: those among the forward's arguments, flattened.
+        """
+        environment = self._environment.copy()
+        environment[: len(tensors)] = tensors
+        for (op, args, out, _), dead in self._code:
+            environment[out] = op(*[environment[place] for place in args])
+            for place in dead:
+                environment[place] = None
+        return pytree.tree_unflatten([environment[place] for place in self._outputs], self._structure)
+
+
+def _acting(instruction: Instruction, actions: Sequence[Action]) -> Instruction:
+    """A component that computes is called, even if nobody reads it; another one gives what is kept, if anybody does."""
+    op, _, out, site = instruction
+    if site is None or actions[site] in _COMPUTES:
+        return instruction
+    assert isinstance(op, Call)
+    return Instruction(op.kept, (), out, site if actions[site] is Action.FREE else None)
+
+
+def _live(instructions: Sequence[Instruction], outputs: Sequence[int]) -> list[Instruction]:
+    read, live = set(outputs), []
+    for instruction in reversed(instructions):
+        if instruction.site is not None or instruction.out in read:
+            live.append(instruction)
+            read.update(instruction.args)
+    return live[::-1]
+
+
+def _last_reads(code: Sequence[Instruction], outputs: Sequence[int]) -> list[tuple[int, ...]]:
+    """Places that nobody reads after each instruction."""
+    read, dead = set(outputs), []
+    for instruction in reversed(code):
+        dead.append(tuple({*instruction.args, instruction.out} - read))
+        read.update(instruction.args)
+    return dead[::-1]
