@@ -189,7 +189,8 @@ def _match(schedule: CacheSchedule, sites: list[Site], model: str) -> np.ndarray
     if odd:
         block, component = odd[0]
         raise ScheduleError(
-            f"schedule {schedule.name!r} does not fit {model}; take one that was made for this model",
+            f"schedule {schedule.name!r} does not fit {model}; take one that was made for it, or start one with "
+            "CacheSchedule.for_model",
             block=block,
             component=component,
             expected=_block(block, expected),

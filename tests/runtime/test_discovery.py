@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import diffusers
+import numpy as np
 import pytest
 import torch
 from tiny_transformers import TRANSFORMERS
 from torch import nn
 
-from ecad.errors import EcadError
+from ecad.errors import EcadError, ScheduleError
+from ecad.runtime.cache import cached, enable_cache
 from ecad.runtime.discovery import discover
 from ecad.runtime.families import FAMILIES, readers, running_order
-from ecad.schedules import flux_sites, pixart_sites
+from ecad.schedules import CacheSchedule, flux_sites, pixart_sites
 
 
 def tiny_transformer(name: str) -> nn.Module:
@@ -105,3 +110,116 @@ def test_the_running_order_is_the_one_a_forward_takes(make, kind):
     tiny.run(2)
     sites = tuple(tiny.components)
     assert ran == 2 * [sites[index] for index in running_order(sites)]
+
+
+class Mixer(nn.Module):
+    """A model that nobody has heard of: `token` and `channel` mix in each layer, `lift` comes before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lift = nn.Linear(4, 4)
+        self.layers = nn.ModuleList(
+            nn.ModuleDict({"token": nn.Linear(6, 6), "channel": nn.Sequential(nn.Linear(4, 4), nn.GELU())})
+            for _ in range(3)
+        )
+
+    def forward(self, hidden: torch.Tensor, timestep: float) -> torch.Tensor:
+        hidden = self.lift(hidden) + timestep
+        for layer in self.layers:
+            hidden = hidden + layer["token"](hidden.mT).mT
+            hidden = hidden + layer["channel"](hidden)
+        return hidden
+
+
+MIXER_SITES = tuple((f"layers.{index}", name) for index in range(3) for name in ("token", "channel"))
+
+
+def mix(model: nn.Module, row=lambda _: nullcontext()) -> torch.Tensor:
+    hidden = torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(1))
+    for step in range(3):
+        with row(step), torch.no_grad():
+            hidden = hidden - 0.5 * model(hidden, 1.0 - step / 3)
+    return hidden
+
+
+def test_an_odd_model_s_sites_are_named_by_hand():
+    torch.manual_seed(0)
+    model = Mixer()
+    bits = np.random.default_rng(0).random((3, 6)) < 0.5
+    bits[0] = True
+    with cached(model, CacheSchedule(bits, MIXER_SITES)) as run:
+        found = mix(model, run.step)
+    assert (run.stats.computed, run.stats.reused) == (bits.sum(), 18 - bits.sum())
+
+    # The same by hand: each row's outputs are kept in a list, and replayed by index.
+    kept, row = {}, []
+    for column, (block, component) in enumerate(MIXER_SITES):
+        module = model.get_submodule(f"{block}.{component}")
+
+        def replay(hidden, column=column, forward=module.forward):
+            if bits[len(row) - 1, column]:
+                kept[column] = forward(hidden)
+            return kept[column].clone()
+
+        module.forward = replay
+    assert torch.equal(mix(model, lambda step: nullcontext(row.append(step))), found)
+
+
+def test_sites_of_a_known_model_may_be_named_by_hand(make):
+    tiny = make.pixart()
+    schedule = tiny.random_schedule(seed=3)
+    by_path = schedule.replace(sites=tuple((f"transformer_blocks.{b}", c) for b, c in schedule.sites))
+    only_ff = CacheSchedule(
+        schedule.recompute[:, 2::3], tuple(site for site in by_path.sites if site[1] == "ff"), name="ff"
+    )
+    and_the_rest = schedule.recompute.copy()
+    and_the_rest[:, [i for i in range(9) if i % 3 != 2]] = True
+    for named, numbered in ((by_path, schedule), (only_ff, schedule.replace(recompute=and_the_rest))):
+        with cached(tiny.pipe, named):
+            found = tiny.run()
+        assert torch.equal(found, tiny.reference(numbered))
+
+
+@pytest.mark.parametrize(
+    ("sites", "told"),
+    [
+        (MIXER_SITES[:4], "block layers.2, component token: .*name this component in every block.*3 blocks, found 2"),
+        ((*MIXER_SITES, ("layers.0.channel", "0")), "block layers.0.channel, component 0: a site within a site"),
+        ((("layers.0", "nose"),), "Mixer cannot be cached: .*name its sites in the schedule by module path"),
+    ],
+)
+def test_sites_named_by_hand_that_cannot_be_are_refused(sites, told):
+    with pytest.raises(EcadError, match=told):
+        enable_cache(Mixer(), CacheSchedule(np.ones((3, len(sites)), bool), sites))
+
+
+def test_part_of_the_sites_that_are_found_is_no_schedule():
+    model = tiny_transformer("SD3Transformer2DModel")
+    sites = CacheSchedule.for_model(model, 3).sites[:-1]
+    with pytest.raises(ScheduleError, match=r"transformer_blocks.2.*SD3Transformer2DModel.*for_model"):
+        enable_cache(model, CacheSchedule(np.ones((3, len(sites)), bool), sites))
+
+
+def test_a_pipeline_with_two_denoisers_begins_two_schedules():
+    pipe = SimpleNamespace(transformer=nn.Linear(2, 2), transformer_2=nn.Linear(2, 2))
+    with pytest.raises(EcadError, match="several denoisers: expected one of them, such as pipe"):
+        CacheSchedule.for_model(pipe, 3)
+
+
+def test_blocks_within_blocks_are_found():
+    with torch.device("meta"):
+        model = diffusers.HiDreamImageTransformer2DModel(
+            patch_size=2,
+            num_layers=1,
+            num_single_layers=1,
+            num_attention_heads=2,
+            attention_head_dim=8,
+            caption_channels=[8, 8],
+            text_emb_dim=8,
+            axes_dims_rope=(2, 2, 4),
+        )
+    assert names(discover(model)) == tuple(
+        (f"{kind}_stream_blocks.0.block", name)
+        for kind, components in (("double", ("attn1", "ff_i", "ff_t")), ("single", ("attn1", "ff_i")))
+        for name in components
+    )

@@ -113,8 +113,8 @@ def test_a_schedule_of_another_family_is_refused_in_words(make):
         ecad.enable_cache(make.flux().pipe, make.pixart().random_schedule())
     assert str(caught.value) == (
         "block 0, component full_attn: schedule 'seed 0' does not fit FluxTransformer2DModel; take one that was made "
-        "for this model: expected full_attn, full_ff, full_ff_context among 4 blocks, found attn1, attn2, ff among 3 "
-        "blocks"
+        "for it, or start one with CacheSchedule.for_model: expected full_attn, full_ff, full_ff_context among "
+        "4 blocks, found attn1, attn2, ff among 3 blocks"
     )
 
 
