@@ -54,3 +54,5 @@ def speedups(times: Mapping[str, list[float]], reference: str) -> dict[str, floa
 def _finish_device_work() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+    elif torch.backends.mps.is_available():
+        torch.mps.synchronize()

@@ -26,6 +26,7 @@ from ecad.runtime.plan import executed
 from ecad.schedules import CacheSchedule, Sites
 
 Accounting = Literal["full", "linear"]
+OUTSIDE = "outside the blocks"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +67,12 @@ class MacsTable:
         times = np.add.reduce(runs.view(np.uint8), axis=-2, dtype=np.uint8 if steps < 256 else np.int64)
         return np.asarray(times.astype(np.int64) @ self.per_site + steps * self.fixed_per_step)
 
-    def price_steps(self, recompute: np.ndarray) -> np.ndarray:
-        """MACs of each step, int64 (..., steps), of schedules given as for `price`."""
-        return np.asarray(self._runs(recompute).astype(np.int64) @ self.per_site + self.fixed_per_step)
+    def price_components(self, recompute: np.ndarray) -> dict[str, np.ndarray]:
+        """MACs of each step, int64 (..., steps), by component and `OUTSIDE`, of schedules given as for `price`."""
+        macs = self._runs(recompute) * self.per_site
+        names = np.array([component for _, component in self.sites])
+        found = {name: macs[..., names == name].sum(axis=-1) for name in dict.fromkeys(names.tolist())}
+        return found | {OUTSIDE: np.full(macs.shape[:-1], self.fixed_per_step, dtype=np.int64)}
 
     def _runs(self, recompute: np.ndarray) -> np.ndarray:
         if recompute.ndim < 2 or recompute.shape[-1] != len(self.sites) or not recompute.shape[-2]:
@@ -144,16 +148,42 @@ def count_macs_by_step(
     height: int | None = None,
     width: int | None = None,
 ) -> np.ndarray:
-    """What `count_macs` adds up, step by step: int64 (steps,).
+    """What `count_macs` adds up, step by step: int64 (steps,)."""
+    by_component = count_macs_by_component(schedule, image_generator, accounting, height, width)
+    return np.asarray(sum(by_component.values()))
+
+
+def count_macs_by_component(
+    schedule: CacheSchedule,
+    image_generator: str | Architecture = "PixArtAlphaImageGenerator",
+    accounting: Accounting = "full",
+    height: int | None = None,
+    width: int | None = None,
+) -> dict[str, np.ndarray]:
+    """What `count_macs` adds up, by component and, as `OUTSIDE`, for all that always runs: int64 (steps,) each.
 
     A published TGATE file's config names a pipeline that drops guidance at a gate: from there on half the pair counts.
     """
     architecture, height, width = _resolve(schedule, image_generator, height, width)
     table = macs_table(architecture, accounting, height, width)
-    macs = table.price_steps(schedule.recompute[:, _columns(schedule, table.sites, architecture.image_generator)])
+    found = table.price_components(schedule.recompute[:, _columns(schedule, table.sites, architecture.image_generator)])
     if architecture.guidance_pair:
-        macs[_gate_step(schedule) :] //= 2
-    return macs
+        for macs in found.values():
+            macs[_gate_step(schedule) :] //= 2
+    return found
+
+
+def uncached_macs(
+    schedule: CacheSchedule,
+    image_generator: str | Architecture = "PixArtAlphaImageGenerator",
+    accounting: Accounting = "full",
+    height: int | None = None,
+    width: int | None = None,
+) -> int:
+    """What `count_macs` would give if everything recomputed in every step of the schedule."""
+    architecture, height, width = _resolve(schedule, image_generator, height, width)
+    table = macs_table(architecture, accounting, height, width)
+    return int(table.price(np.ones((schedule.num_steps, len(table.sites)), dtype=bool)))
 
 
 def _resolve(

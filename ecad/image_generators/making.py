@@ -143,6 +143,7 @@ def make_images(
     generator: ImageGenerator,
     jobs: Sequence[Job],
     batches: Sequence[Batch],
+    output_dir: Path,
     shard: tuple[int, int] = (1, 1),
     replace: bool = False,
 ) -> Iterator[int]:
@@ -150,8 +151,9 @@ def make_images(
 
     Args:
         generator: makes them; loaded once for all schedules.
-        jobs: one a schedule, at least one, their folders side by side.
+        jobs: one a schedule.
         batches: the images of each job.
+        output_dir: that all jobs' folders are in.
         shard: (i, n) does the i-th of n equal parts of the work, i from 1.
         replace: images of another kind in a job's folder make room instead of being refused.
 
@@ -165,13 +167,13 @@ def make_images(
     settings = _settings(generator, batches)
     rows = {item.file: item.row() for batch in batches for item in batch}
     loaded: tuple[Batch, PromptEmbeds] | None = None
-    with scratch_folder(jobs[0].folder.parent, shard) as scratch, ImageWriter(scratch) as writer:
+    with scratch_folder(output_dir, shard) as scratch, ImageWriter(scratch) as writer:
         for job in jobs:
             begin_folder(job.folder, {**settings, "plan": job.plan, **job.call}, rows, scratch, replace)
         for batch, alike in units(jobs, batches, shard):
             if missing := [job for job in alike if not _is_done(job, batch)]:
                 if loaded is None or loaded[0] is not batch:
-                    loaded = batch, _embeds(generator, batch)
+                    loaded = batch, stored_embeds(generator, batch)
                 images = generator.generate(
                     loaded[1], [item.noise_seed for item in batch], missing[0].schedule, **missing[0].call
                 )
@@ -193,7 +195,12 @@ def _is_done(job: Job, batch: Batch) -> bool:
     return all(is_whole(job.folder / item.file, (job.call["width"], job.call["height"])) for item in batch)
 
 
-def _embeds(generator: ImageGenerator, batch: Batch) -> PromptEmbeds:
+def stored_embeds(generator: ImageGenerator, batch: Batch) -> PromptEmbeds:
+    """The embeddings of a batch, one entry an image, where the generator needs them.
+
+    Raises:
+        EcadError: they cannot be read, or are of another model.
+    """
     # Each prompt is read once, however many of the batch's seeds are its.
     distinct = {item.stored.entry.stem: item.stored for item in batch}
     place = {stem: index for index, stem in enumerate(distinct)}

@@ -145,7 +145,11 @@ def _architecture(name: str, pipe: Any) -> Architecture:
 
 
 def choose_device(device: str) -> str:
-    """The device that `auto` stands for here: CUDA, then MPS, then the CPU; raises EcadError for one that is not there."""
+    """The device that `auto` stands for here: CUDA, then MPS, then the CPU.
+
+    Raises:
+        EcadError: a device that is not there.
+    """
     if device != "auto":
         try:
             torch.empty(0, device=device)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ def score_folder(
     *,
     again: bool = False,
     delete_after: bool = False,
+    facts: Mapping[str, Any] | None = None,
     batch_size: int = 64,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> dict[str, Any]:
@@ -53,6 +54,7 @@ def score_folder(
         output: the file to write, `{"total_score", "avg_by_prompt", "score_by_prompt_id", ...}`.
         again: score also what the output already holds.
         delete_after: remove each scored image once its score is safe.
+        facts: what else the output shall say.
         batch_size: images read and scored together.
         progress: what to draw the batches through, for instance a progress bar.
 
@@ -78,7 +80,7 @@ def score_folder(
     kept = {name: row for name, row in known.items() if name in named or row.get("deleted")}
     if delete_after:
         kept |= {name: kept[name] | {"deleted": True} for name in named}
-    result = _summary(kept, scorer)
+    result = {**_summary(kept, scorer), **(facts or {}), "images": kept}
     write_atomic(output, json.dumps(result, indent=1) + "\n")
     journal.unlink(missing_ok=True)
     if delete_after:
@@ -121,7 +123,6 @@ def _summary(rows: dict[str, dict[str, Any]], scorer: Scorer) -> dict[str, Any]:
         "scorer": scorer.name,
         "scorer_version": scorer.version,
         "num_images": len(rows),
-        "images": rows,
     }
 
 

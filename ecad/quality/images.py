@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ecad.errors import EcadError
+from ecad.image_generators.image_folder import MANIFEST
 
 # Each uint8 (height, width, 3); an array (n, height, width, 3) is as good as a list.
 Images = Sequence[np.ndarray] | np.ndarray
@@ -53,7 +54,9 @@ def read_images(files: Sequence[Path]) -> list[np.ndarray]:
 
 
 def check_one_schedule(folder: Path, files: Iterable[Path]) -> None:
-    """Raise EcadError if a folder holds the images of several schedules, told by names that come again in sub-folders.
+    """Raise EcadError if a folder holds the images of several schedules.
+
+    They are told by their manifests, or where there are none by names that come again in several sub-folders.
 
     Args:
         folder: where the images are.
@@ -65,10 +68,10 @@ def check_one_schedule(folder: Path, files: Iterable[Path]) -> None:
         if rest:
             names.setdefault(first, set()).add(Path(*rest))
     for one, other in combinations(names, 2):
-        if names[one] & names[other]:
+        if names[one] & names[other] or all((folder / name / MANIFEST).exists() for name in (one, other)):
             raise EcadError(
-                f"{folder}: expected the images of one schedule, found images of the same names in {one!r} and "
-                f"{other!r}; give one of its {len(names)} folders, or --each to take each for itself"
+                f"{folder}: expected the images of one schedule, found those of {one!r} and of {other!r}; "
+                f"give one of its {len(names)} folders, or --each to take each for itself"
             )
 
 

@@ -10,17 +10,29 @@ from ecad.schedules.schedule import CacheSchedule
 
 
 def load_schedules(path: str | os.PathLike[str]) -> dict[str, CacheSchedule]:
-    """Read a schedule file, or every `*.json` of a folder, in the order of their names.
+    """Read `schedule_files`.
 
     Returns:
-        file name without its suffix -> schedule.
+        file relative to the folder, without its suffix and with slashes -> schedule.
 
     Raises:
         EcadError: nothing is there.
         ScheduleError: a file is malformed.
     """
+    root = Path(path) if Path(path).is_dir() else Path(path).parent
+    return {
+        file.relative_to(root).with_suffix("").as_posix(): CacheSchedule.load(file) for file in schedule_files(path)
+    }
+
+
+def schedule_files(path: str | os.PathLike[str]) -> list[Path]:
+    """A schedule file, or every `*.json` in a folder and below it, in the order of their names.
+
+    Raises:
+        EcadError: nothing is there.
+    """
     place = Path(path)
-    files = sorted(place.glob("*.json")) if place.is_dir() else [place]
+    files = sorted(place.rglob("*.json")) if place.is_dir() else [place]
     if not files:
         raise EcadError(f"{place}: expected a schedule file or a folder with some (*.json), found none")
-    return {file.stem: CacheSchedule.load(file) for file in files}
+    return files

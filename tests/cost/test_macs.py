@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ecad.cost import MacsTable, count_macs, count_macs_by_step, find_architecture, macs_table
-from ecad.cost.macs import _columns
+from ecad.cost.macs import OUTSIDE, _columns
 from ecad.errors import EcadError, ScheduleError
 from ecad.runtime.cache import cached
 from ecad.runtime.families import readers
@@ -125,7 +125,9 @@ def test_a_population_costs_what_its_bits_cost_one_by_one(data):
     assert prices.shape == shape[:2]
     expected = [slow_price(bits, table) for bits in population.reshape(-1, *population.shape[2:])]
     assert prices.ravel().tolist() == expected
-    np.testing.assert_array_equal(table.price_steps(population).sum(axis=-1), prices)
+    by_component = table.price_components(population)
+    assert set(by_component) == {component for _, component in sites} | {OUTSIDE}
+    np.testing.assert_array_equal(sum(by_component.values()).sum(axis=-1), prices)
 
 
 @pytest.mark.parametrize("steps", [255, 256, 1000])

@@ -1,0 +1,75 @@
+"""`ecad clip`: the CLIP score of the images in a folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ecad.benchmark.scoring import Each, FileModeOption, NamingModeOption, by_schedule, matched_items
+from ecad.commands import bar, finish, main
+from ecad.prompts import read_prompts
+
+
+def clip(
+    prompts_path: Annotated[Path, typer.Option(help="The prompts that the images were made of.")],
+    image_dir: Annotated[Path, typer.Option("--image-dir", "-i", help="Images of one schedule, in it or below it.")],
+    file_mode: FileModeOption = None,
+    clip_model: Annotated[
+        str, typer.Option(help="A name such as ViT-B/32, a hub id, a local folder, or judge: the built-in one.")
+    ] = "ViT-B/32",
+    image_naming_mode: NamingModeOption = None,
+    mjhq: Annotated[
+        bool, typer.Option("--mjhq", help="Prompts, and image names unless said otherwise, are MJHQ's.")
+    ] = False,
+    output_subpath: Annotated[
+        Path, typer.Option("--output-subpath", "-o", help="File to write in the folder of images.")
+    ] = Path("clip_scores.json"),
+    each: Each = False,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images scored together.")] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """CLIP score of images: 100 times the cosine with their prompt, the mean over prompts."""
+    prompts = read_prompts(prompts_path, "mjhq" if mjhq else file_mode)  # type: ignore[arg-type]
+    from ecad.quality import get_scorer
+    from ecad.quality.folder_scores import score_folder
+
+    mode = image_naming_mode or ("mjhq" if mjhq else "image_reward")
+    folders = by_schedule(image_dir, each)
+    items = {folder: matched_items(folder, files, prompts, mode) for folder, files in folders.items()}
+    name, weights = ("judge", None) if clip_model == "judge" else ("clip", clip_model)
+    scorer = replace(get_scorer(name, weights, device), name="clip")
+    rows: list[dict[str, Any]] = []
+    for folder, (found, unmatched) in items.items():
+        scores = score_folder(
+            folder,
+            found,
+            scorer,
+            folder / output_subpath,
+            facts={"clip_model": clip_model, "prompts": str(prompts_path), "num_unmatched": len(unmatched)},
+            batch_size=batch_size,
+            progress=partial(bar, label=folder.name, hidden=as_json),
+        )
+        rows.append(
+            {
+                "folder": str(folder),
+                "clip_score": scores["total_score"],
+                "num_images": scores["num_images"],
+                "num_unmatched": len(unmatched),
+                "output": str(folder / output_subpath),
+            }
+        )
+    lines = [
+        f"{row['folder']}: CLIP score {row['clip_score']:.4f}, {row['num_images']} images matched, "
+        f"{row['num_unmatched']} not"
+        for row in rows
+    ]
+    finish({"clip_model": clip_model, "folders": rows}, "\n".join(lines), as_json)
+
+
+if __name__ == "__main__":
+    main(clip)

@@ -1,0 +1,99 @@
+"""`ecad fid`: how far generated images are from reference images (FID, KID)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ecad.benchmark.scoring import Each, by_schedule, tell
+from ecad.commands import bar, finish, main
+from ecad.errors import EcadError
+from ecad.files import write_atomic
+
+if TYPE_CHECKING:
+    from ecad.quality.features import FeatureExtractor
+    from ecad.quality.fid import Statistics
+
+
+def fid(
+    gen_dir: Annotated[Path, typer.Option(help="Generated images of one schedule, in it or below it.")],
+    ref_dir: Annotated[Path | None, typer.Option(help="Reference images.")] = None,
+    ref_stats: Annotated[
+        str | None,
+        typer.Option(help="Instead of images: a file .npz (mu, sigma), or clean-fid's NAME/SPLIT/RESOLUTION."),
+    ] = None,
+    output_subpath: Annotated[
+        Path, typer.Option("--output-subpath", "-o", help="File to write in the folder of generated images.")
+    ] = Path("fid_scores.json"),
+    model_name: Annotated[
+        str, typer.Option(help="inception_v3; clip_vit_b_32 or any CLIPModel; judge: the built-in one.")
+    ] = "inception_v3",
+    weights: Annotated[str | None, typer.Option(help="Local copy of that model's weights.")] = None,
+    each: Each = False,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Where features are kept; ecad/features in your cache folder by default.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Distance of generated images to reference images; the lower, the more alike the two sets."""
+    if (ref_dir is None) == (ref_stats is None):
+        raise EcadError("give either --ref-dir or --ref-stats")
+    from ecad.quality import fid as distances
+    from ecad.quality.features import default_cache, get_feature_extractor
+    from ecad.quality.images import image_files
+
+    folders = by_schedule(gen_dir, each)
+    ref_files = [] if ref_dir is None else image_files(ref_dir)
+    for folder, files in [*folders.items(), *([(ref_dir, ref_files)] if ref_dir else [])]:
+        if len(files) < distances.FEW_IMAGES:
+            tell(
+                f"{folder}: {len(files)} images; below {distances.FEW_IMAGES} an FID is biased: compare like with like"
+            )
+    extractor = get_feature_extractor(model_name, weights, device)
+    cache = cache_dir or default_cache()
+    if ref_stats is not None:
+        reference = distances.load_statistics(ref_stats, model_name)
+    else:
+        reference = _statistics(ref_files, extractor, cache, "reference", as_json)
+    rows: list[dict[str, Any]] = []
+    for folder, files in folders.items():
+        generated = _statistics(files, extractor, cache, folder.name, as_json)
+        row = {
+            "gen_dir": str(folder),
+            "ref_dir": None if ref_dir is None else str(ref_dir),
+            "ref_stats": ref_stats,
+            "model_name": model_name,
+            "model": extractor.name,
+            "fid_score": distances.fid(generated, reference),
+            "kid_score": distances.kid(generated, reference),
+            "num_generated": len(files),
+            "num_reference": reference.count,
+        }
+        write_atomic(folder / output_subpath, json.dumps(row, indent=1) + "\n")
+        rows.append(row)
+    finish({"folders": rows}, "\n".join(map(_line, rows)), as_json)
+
+
+def _statistics(
+    files: Sequence[Path], extractor: FeatureExtractor, cache: Path, label: str, hidden: bool
+) -> Statistics:
+    from ecad.quality.features import folder_features
+    from ecad.quality.fid import Statistics
+
+    return Statistics.of(folder_features(files, extractor, cache, partial(bar, label=label, hidden=hidden)))
+
+
+def _line(row: dict[str, Any]) -> str:
+    kid = "" if row["kid_score"] is None else f", KID {row['kid_score']:.6f}"
+    against = row["ref_stats"] or f"{row['num_reference']} reference images"
+    return f"{row['gen_dir']}: FID {row['fid_score']:.4f}{kid}, {row['num_generated']} images against {against}"
+
+
+if __name__ == "__main__":
+    main(fid)

@@ -1,0 +1,89 @@
+"""`ecad latency`: time schedules against no caching and write the times into their files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ecad.commands import ImageGeneratorOption, Weights, bar, finish, main
+from ecad.errors import EcadError
+
+
+def latency(
+    image_generator: ImageGeneratorOption,
+    embedding_dir: Annotated[Path, typer.Option("--embedding-dir", "-i", help="Embeddings to make images of.")],
+    schedule_dir: Annotated[
+        Path | None, typer.Option("--schedule-dir", "-d", help="Schedule file, or a folder with some below it.")
+    ] = None,
+    schedule_list: Annotated[list[Path] | None, typer.Option(help="Schedule files, one after the other.")] = None,
+    more_schedules: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
+    batch_size: Annotated[
+        list[int] | None, typer.Option("--batch-size", "-b", min=1, help="Images made together [100]; may be repeated.")
+    ] = None,
+    warmup_steps: Annotated[int, typer.Option("--warmup-steps", "-w", min=0, help="Batches that do not count.")] = 1,
+    num_samples: Annotated[int, typer.Option("--num-samples", "-n", min=1, help="Batches that count.")] = 5,
+    recompute_existing: Annotated[
+        bool, typer.Option("--recompute-existing", help="Measure again where the file has a time.")
+    ] = False,
+    weights: Weights = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Time images under schedules, in turns with uncached ones; without the text encoder, milliseconds an image."""
+    # `--schedule-list A B C`: an option takes the first, what follows arrives as arguments.
+    listed = [*(schedule_list or []), *(more_schedules or [])]
+    if (schedule_dir is None) == (not listed):
+        raise EcadError("give either --schedule-dir or --schedule-list")
+    from ecad.cost.metrics import update_metrics
+    from ecad.image_generators import get_image_generator
+    from ecad.image_generators.making import cut_batches, job_of, stored_embeds
+    from ecad.image_generators.timing import measure_latency
+    from ecad.prompts.store import find_stored
+    from ecad.schedules import CacheSchedule
+    from ecad.schedules.folder import schedule_files
+
+    files = listed if schedule_dir is None else schedule_files(schedule_dir)
+    schedules = {file: CacheSchedule.load(file) for file in files}
+    sizes = batch_size or [100]
+    prompts = cut_batches(find_stored(embedding_dir), [0], max(sizes))[0]
+    generator = get_image_generator(image_generator, weights, device=device, only="images")
+    jobs = {file: job_of(generator, schedule, file.parent) for file, schedule in schedules.items()}
+    embeds = stored_embeds(generator, prompts)
+    rows = []
+    for file, schedule in schedules.items():
+        missing = [size for size in sizes if recompute_existing or str(size) not in _measured(schedule.metrics)]
+        for size in missing:
+            progress = partial(bar, label=f"{file.stem}, {size} at once", hidden=as_json)
+            found = measure_latency(generator, jobs[file], embeds, size, num_samples, warmup_steps, progress)
+            by_size = {**_measured(CacheSchedule.load(file).metrics), str(size): found}
+            values = {"latency": by_size[str(sizes[0])]}
+            update_metrics(
+                file, schedule, values if len(by_size) == 1 else {**values, "latency_by_batch_size": by_size}
+            )
+        measured = _measured(CacheSchedule.load(file).metrics)
+        rows += [{"file": str(file), "written": size in missing, **measured[str(size)]} for size in sizes]
+    finish({"schedules": rows}, "\n".join(map(_line, rows)), as_json)
+
+
+def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Batch size -> what the file says of it."""
+    from ecad.schedules import plain
+
+    known = plain.thaw(metrics)
+    one = known.get("latency") or {}
+    return {str(one.get("batch_size")): one, **known.get("latency_by_batch_size", {})} if one else {}
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    line = f"{row['file']}: {row['avg']:.2f} ms an image, {row['batch_size']} at once on {row['gpu']}"
+    if "speedup" in row:
+        line += f", {row['speedup']:.2f}x faster than uncached ({row['uncached_median']:.2f} ms)"
+    return line if row["written"] else f"{line}; as the file says (--recompute-existing measures again)"
+
+
+if __name__ == "__main__":
+    main(latency)

@@ -1,0 +1,93 @@
+"""`ecad macs`: price schedules in multiply-accumulates and write the count into their files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from ecad.commands import ImageGeneratorOption, console, finish, main
+
+
+def macs(
+    image_generator: ImageGeneratorOption,
+    input_dir: Annotated[
+        Path, typer.Option("--input-dir", "-i", help="Schedule file, or a folder with some in it or below it.")
+    ],
+    recompute_existing: Annotated[
+        bool, typer.Option("--recompute-existing", help="Count again where the file has a count.")
+    ] = False,
+    print_detailed: Annotated[
+        bool, typer.Option("--print-detailed", help="Show the count of each step and component.")
+    ] = False,
+    accounting: Annotated[
+        str, typer.Option(help="full: all that runs; linear: as published, linear and convolution layers only.")
+    ] = "full",
+    height: Annotated[int | None, typer.Option(min=1, help="Pixels; the generator's own by default.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Pixels; the generator's own by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Count the MACs of one image (denoiser, guidance pair included) under each schedule."""
+    from ecad.cost import count_macs_by_component, find_architecture, uncached_macs
+    from ecad.cost.metrics import macs_metrics, update_metrics
+    from ecad.schedules import CacheSchedule
+    from ecad.schedules.folder import schedule_files
+
+    find_architecture(image_generator)
+    schedules = {file: CacheSchedule.load(file) for file in schedule_files(input_dir)}
+    # All are counted before the first file is written: a folder is done, or untouched.
+    counts = {
+        file: count_macs_by_component(schedule, image_generator, accounting, height, width)  # type: ignore[arg-type]
+        for file, schedule in schedules.items()
+    }
+    rows = []
+    for file, schedule in schedules.items():
+        by_step = np.asarray(sum(counts[file].values()))
+        kept = "total_macs" in schedule.metrics and not recompute_existing
+        if not kept:
+            update_metrics(file, schedule, macs_metrics(by_step, accounting))
+        uncached = uncached_macs(schedule, image_generator, accounting, height, width)  # type: ignore[arg-type]
+        total = int(by_step.sum())
+        rows.append(
+            {
+                "file": str(file),
+                "total_macs": total,
+                "uncached_macs": uncached,
+                "fewer": uncached / total,
+                "in_file": schedule.metrics["total_macs"] if kept else total,
+                "written": not kept,
+            }
+        )
+        if print_detailed and not as_json:
+            console.print(_table(file, counts[file]))
+    detail = {str(file): {name: macs.tolist() for name, macs in found.items()} for file, found in counts.items()}
+    finish(
+        {"accounting": accounting, "schedules": rows, **({"by_component": detail} if print_detailed else {})},
+        "\n".join(_line(row) for row in rows),
+        as_json,
+    )
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    line = f"{row['file']}: {row['total_macs'] / 1e12:.6g} T MACs, {row['fewer']:.2f}x fewer than uncached"
+    if row["written"]:
+        return line
+    return f"{line}; the file keeps its {row['in_file'] / 1e12:.6g} T (--recompute-existing replaces it)"
+
+
+def _table(file: Path, by_component: Mapping[str, np.ndarray]) -> Table:
+    """Giga-MACs, a row a step and a column a component."""
+    table = Table("step", *by_component, "sum", title=f"{file}, G MACs", title_justify="left")
+    rows = np.stack(list(by_component.values()), axis=1)
+    for step, row in enumerate([*rows, rows.sum(axis=0)]):
+        cells = [f"{value / 1e9:.3f}" for value in [*row, row.sum()]]
+        table.add_row(f"{step:03d}" if step < len(rows) else "all", *cells)
+    return table
+
+
+if __name__ == "__main__":
+    main(macs)

@@ -1,0 +1,90 @@
+"""What the commands that score images share: which image is of which prompt, and telling what is of none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ecad.commands import errors
+from ecad.errors import EcadError
+from ecad.prompts import Prompt, match_images
+
+if TYPE_CHECKING:
+    from ecad.quality.folder_scores import Item
+
+NamingModeOption = Annotated[
+    str | None, typer.Option(help="How the images are named: image_reward (the default), parti, toca, mjhq, coco.")
+]
+FileModeOption = Annotated[
+    str | None, typer.Option("--file-mode", "-m", help="json, text, txt, tsv or mjhq; by default the suffix tells.")
+]
+Each = Annotated[bool, typer.Option("--each", help="Take each folder in it for itself, as of a schedule of its own.")]
+
+_SHOWN = 5
+
+
+def by_schedule(folder: Path, each: bool) -> dict[Path, list[Path]]:
+    """The images of a folder under its name; with `each`, those of each folder in it under theirs.
+
+    Raises:
+        EcadError: there are none, or images of several schedules and not `each`.
+    """
+    from ecad.quality.images import check_one_schedule, image_files
+
+    files = image_files(folder)
+    if not each:
+        check_one_schedule(folder, files)
+        return {folder: files}
+    folders: dict[Path, list[Path]] = {}
+    for file in files:
+        first, *rest = file.relative_to(folder).parts
+        if not rest:
+            raise EcadError(f"{file}: expected --each to find folders of images only; leave --each out, or move this")
+        folders.setdefault(folder / first, []).append(file)
+    return folders
+
+
+def matched_items(
+    root: Path,
+    files: Sequence[Path],
+    prompts: Sequence[Prompt],
+    naming_mode: str,
+    reference_dir: Path | None = None,
+) -> tuple[list[Item], list[Path]]:
+    """The images that are of a prompt, with it and with their uncached image; and those of no prompt, which are told.
+
+    Raises:
+        EcadError: no image is of a prompt, or one has no uncached image.
+    """
+    from ecad.quality.folder_scores import Item
+
+    matched, unmatched = match_images(files, prompts, naming_mode)  # type: ignore[arg-type]
+    if unmatched:
+        names = ", ".join(file.name for file in unmatched[:_SHOWN])
+        more = f" and {len(unmatched) - _SHOWN} more" if len(unmatched) > _SHOWN else ""
+        tell(f"{unmatched[0].parent}: {len(unmatched)} of {len(files)} images match no prompt: {names}{more}")
+    if not matched:
+        raise EcadError(
+            f"{files[0].parent}: expected images of these {len(prompts)} prompts, found none among {len(files)}, such "
+            f"as {files[0].name!r}; give the prompt file they were made of and how they are named (--image-naming-mode)"
+        )
+    return [Item(file, prompt, _reference(root, file, reference_dir)) for file, prompt in matched], unmatched
+
+
+def tell(line: str) -> None:
+    """One line to the user that is not the result."""
+    errors.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _reference(root: Path, file: Path, reference_dir: Path | None) -> Path | None:
+    """The uncached image: at the same place, or there without the first folder, which names the schedule."""
+    if reference_dir is None:
+        return None
+    place = file.relative_to(root)
+    for candidate in (reference_dir / place, reference_dir.joinpath(*place.parts[1:])):
+        if candidate.is_file():
+            return candidate
+    raise EcadError(f"{reference_dir / place}: expected the uncached image of {file}, found none; make it first")

@@ -1,0 +1,72 @@
+"""What was measured of a schedule, kept in its own file in the published format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecad.errors import ScheduleError
+from ecad.schedules import CacheSchedule
+
+
+def macs_metrics(macs_by_step: np.ndarray, accounting: str) -> dict[str, Any]:
+    """MACs of one image as the published files state them; a multiply and an add are two of their `flops`.
+
+    Args:
+        macs_by_step: int64 (steps,).
+        accounting: "full" or "linear", which published files (always linear) do not say.
+
+    >>> metrics = macs_metrics(np.array([10, 5]), "full")
+    >>> metrics["total_macs"], metrics["by_inference_step"]["001"]
+    (15, {'flops': 10, 'macs': 5})
+    """
+    total = int(macs_by_step.sum())
+    return {
+        "by_inference_step": {
+            f"{step:03d}": {"flops": 2 * macs, "macs": macs} for step, macs in enumerate(macs_by_step.tolist())
+        },
+        "total_flops": 2 * total,
+        "total_macs": total,
+        "total_flops_T": 2 * total / 1e12,
+        "total_macs_T": total / 1e12,
+        "accounting": accounting,
+    }
+
+
+def update_metrics(file: Path, schedule: CacheSchedule, values: Mapping[str, Any]) -> None:
+    """Put values among the metrics of a schedule file, atomically, and leave all else as it is.
+
+    Args:
+        file: the schedule file; what others have written into it meanwhile is kept.
+        schedule: what was measured.
+        values: the metrics.
+
+    Raises:
+        ScheduleError: the file holds another schedule by now.
+    """
+    with _alone_in(file.parent):
+        now = CacheSchedule.load(file)
+        if now.sites != schedule.sites or not np.array_equal(now.recompute, schedule.recompute):
+            raise ScheduleError("changed while it was measured: measure it again", file=file)
+        now.replace(metrics={**now.metrics, **values}).save(file)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two processes that write metrics do so one after the other, where the system can lock a folder."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
