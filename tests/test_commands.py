@@ -129,3 +129,21 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, arguments: tuple[object, ...
 def test_python_m_ecad_is_ecad() -> None:
     done = subprocess.run([sys.executable, "-m", "ecad", "models"], capture_output=True, text=True, check=True)
     assert "EmojiImageGenerator" in done.stdout
+
+
+def test_models_lists_generators_and_families(run) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = run("models", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert "EmojiImageGenerator" in found["image_generators"]
+    flux = next(family for family in found["families"] if "FluxTransformer2DModel" in family["transformers"])
+    assert flux["blocks"][1] == {
+        "block": "single_N",
+        "components": ["single_attn", "single_proj_mlp", "single_proj_out"],
+        "skipped_with": {"single_attn": "single_proj_out", "single_proj_mlp": "single_proj_out"},
+    }
+    assert "FluxKontextPipeline" in flux["tested_pipelines"]
+    code, out, _ = run("models")
+    assert code == 0
+    for name in (*found["image_generators"], *(family["name"] for family in found["families"])):
+        assert name in out
