@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ecad.benchmark.encoding import AsJson, Device
-from ecad.commands import ImageGeneratorOption, Weights, bar, finish, main
-from ecad.errors import EcadError
+from ecad.commands import ImageGeneratorOption, Weights, bar, errors, finish, main
+from ecad.errors import EcadError, ScheduleError
+
+if TYPE_CHECKING:
+    from ecad.image_generators import ImageGenerator
+    from ecad.image_generators.making import Job
+    from ecad.schedules import CacheSchedule
 
 
 def generate(
     image_generator: ImageGeneratorOption,
     input_dir: Annotated[Path, typer.Option("--input-dir", "-i", help="Folder of embeddings.")],
-    schedule_dir: Annotated[Path, typer.Option("--schedule-dir", "-d", help="Schedule file, or a folder of them.")],
+    schedule_dir: Annotated[Path, typer.Option("--schedule-dir", "-d", help="Schedule file, or a folder with some.")],
     output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="One folder a schedule goes into it.")],
     num_images_per_prompt: Annotated[
         int, typer.Option("--num-images-per-prompt", "-n", min=1, help="Images of each prompt, one seed each.")
@@ -36,7 +42,7 @@ def generate(
 ) -> None:
     """Make images of stored prompts under schedules; an interrupted run goes on where it was."""
     from ecad.image_generators import get_image_generator
-    from ecad.image_generators.making import cut_batches, job_of, make_images, units
+    from ecad.image_generators.making import cut_batches, make_images, units
     from ecad.prompts.store import find_stored
     from ecad.schedules.folder import load_schedules
 
@@ -53,14 +59,33 @@ def generate(
         finish({"images": 0, "folders": []}, f"nothing to do: all schedules have their images in {output_dir}", as_json)
         return
     generator = get_image_generator(image_generator, weights, device=device, only="images")
-    jobs = [job_of(generator, schedule, output_dir / name) for name, schedule in schedules.items()]
-    steps = make_images(generator, jobs, batches, part)
+    jobs = _jobs(generator, schedules, output_dir)
+    steps = make_images(generator, jobs, batches, output_dir, part)
     done = sum(bar(steps, "generating", hidden=as_json, total=len(units(jobs, batches, part))))
     finish(
         {"images": done, "folders": [str(job.folder) for job in jobs]},
         f"{done} images under {len(jobs)} schedules in {output_dir}",
         as_json,
     )
+
+
+def _jobs(generator: ImageGenerator, schedules: Mapping[str, CacheSchedule], output_dir: Path) -> list[Job]:
+    """A job for each schedule that fits the generator; those of other models in the folder are named and left out."""
+    from ecad.image_generators.making import job_of
+
+    jobs, misfits = [], []
+    for name, schedule in schedules.items():
+        try:
+            jobs.append(job_of(generator, schedule, output_dir / name))
+        except ScheduleError as error:
+            if len(schedules) == 1:
+                raise
+            misfits.append(f"{name} ({error})")
+    if not jobs:
+        raise EcadError(f"none of {len(schedules)} schedules fits {generator.name}; the first: {misfits[0]}")
+    for misfit in misfits:
+        errors.print(f"left out, does not fit {generator.name}: {misfit}", soft_wrap=True, markup=False)
+    return jobs
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -56,7 +56,8 @@ def infer(
         found = find_stored(output_dir / "embeddings")
     seeds = [start_seed + seed_step * i for i in range(num_images_per_prompt)]
     batches = cut_batches(found, seeds, batch_size_generate)
-    list(bar(make_images(generator, [job], batches, replace=True), "generating", hidden=as_json, total=len(batches)))
+    making = make_images(generator, [job], batches, output_dir, replace=True)
+    list(bar(making, "generating", hidden=as_json, total=len(batches)))
     files = [job.folder / item.file for batch in batches for item in batch]
     finish({"images": [str(file) for file in files]}, f"{len(files)} images in {job.folder}", as_json)
 
