@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -223,3 +224,32 @@ def test_blocks_within_blocks_are_found():
         for kind, components in (("double", ("attn1", "ff_i", "ff_t")), ("single", ("attn1", "ff_i")))
         for name in components
     )
+
+
+# Neither blocks with usual names nor images.
+WITHOUT_SITES = {"RFD4ProteinaTransformer"}
+LAYERS = ("num_layers", "num_single_layers", "n_layers", "num_text_blocks", "num_visual_blocks")
+
+
+def test_every_transformer_of_diffusers_is_discovered():
+    classes = {
+        name: cls
+        for name in dir(diffusers)
+        if "Transformer" in name and isinstance(cls := getattr(diffusers, name), type) and issubclass(cls, nn.Module)
+    }
+    without, number = set(), 0
+    for name, cls in classes.items():
+        parameters = inspect.signature(cls.__init__).parameters
+        few = {key: 2 for key in LAYERS if key in parameters and isinstance(parameters[key].default, int)}
+        try:
+            with torch.device("meta"):
+                transformer = cls(**few)
+        except (TypeError, ValueError, IndexError):
+            continue  # has no defaults to be built from
+        number += 1
+        try:
+            discover(transformer)
+        except EcadError:
+            without.add(name)
+    assert without <= WITHOUT_SITES
+    assert number >= 50
