@@ -80,9 +80,12 @@ class CachedDenoiser:
             hook.remove()
         kept = Kept(self.stats)
         self._hooks = [top or ComponentHook(site.module, kept) for top, site in zip(tops, sites, strict=True)]
-        self._release_forward()
-        if "forward" not in vars(self.module):  # somebody else's forward may do more than the module's own
-            self._forward = Replay(self.module, self._hooks)
+        if self._forward is None or vars(self.module).get("forward") is not self._forward:
+            self._release_forward()
+            if "forward" not in vars(self.module):  # somebody else's forward may do more than the module's own
+                self._forward = Replay(self.module)
+        if self._forward is not None:
+            self._forward.follow(self._hooks)
 
     def detach(self) -> None:
         """Take the hooks off and drop all state."""

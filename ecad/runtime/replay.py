@@ -29,14 +29,18 @@ class Replay(Override):
 
     Arguments:
         module: the denoiser.
-        hooks: of its components, by site.
     """
 
-    def __init__(self, module: nn.Module, hooks: Sequence[ComponentHook]) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__(module, "forward")
         self.actions: Sequence[Action] | None = None
+        self._hooks: Sequence[ComponentHook] = ()
+        self._known: _Known | None = None
+
+    def follow(self, hooks: Sequence[ComponentHook]) -> None:
+        """Before each generation: the hooks of the components, by site; adapters may have changed the denoiser."""
         self._hooks = hooks
-        self._known = _known_of(module, [hook.owner for hook in hooks])
+        self._known = _known_of(self.owner, [hook.owner for hook in hooks])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         actions = self.actions
