@@ -77,9 +77,9 @@ def resample_places(places: Sequence[int] | npt.NDArray[np.intp], steps: int, ne
     index, rest = np.divmod(order * old, count)
     numerator, denominator = new_steps * (start[index] * count + reach[index] * rest), steps * count
     nearest = (2 * numerator + denominator) // (2 * denominator)
-    # Rounding may put two at one step: the later one takes the next, as long as there are steps left.
+    # Rounding may put two at one step: the later one takes the next, which there always is.
     distinct = np.maximum.accumulate(nearest - order) + order
-    return list(map(int, np.minimum(distinct, new_steps - count + order)))
+    return list(map(int, distinct))
 
 
 def _resample_steps(recompute: npt.NDArray[np.bool_], new_steps: int) -> npt.NDArray[np.bool_]:
