@@ -165,9 +165,17 @@ def _within(module: nn.Module, path: str) -> Iterator[Site]:
     children = dict(module.named_children())
     for name in COMPONENT_NAMES:
         if name in children:
-            yield Site(path, name, f"{path}.{name}", children.pop(name))
+            gate = "gated_" if name == "proj_mlp" and _is_gated(module) else ""
+            yield Site(path, gate + name, f"{path}.{name}", children.pop(name))
     for name, child in children.items():
         yield from _within(child, f"{path}.{name}")
+
+
+def _is_gated(block: nn.Module) -> bool:
+    """Whether `proj_mlp` gives more than `proj_out` takes: the block splits it, so that it cannot be left empty."""
+    given = getattr(getattr(block, "proj_mlp", None), "out_features", 0)
+    taken = getattr(getattr(block, "proj_out", None), "in_features", given)
+    return bool(given > taken)
 
 
 def _check_by_hand(transformer: nn.Module, sites: list[Site], modules: dict[str, nn.Module]) -> None:

@@ -213,7 +213,8 @@ FAMILIES = (
 def readers(sites: Sequence[tuple[str, str]]) -> np.ndarray:
     """Find each site's reader: the one site that looks at its output, where that is so.
 
-    In a block whose attention and MLP run side by side, `proj_out` alone reads `attn` and `proj_mlp`.
+    In a block whose attention and MLP run side by side, `proj_out` alone reads `attn` and `proj_mlp`; a gated
+    `proj_mlp` is read by its gate.
 
     Arguments:
         sites: (block, component) of each site.
@@ -228,9 +229,9 @@ def readers(sites: Sequence[tuple[str, str]]) -> np.ndarray:
     found = np.full(len(sites), -1, dtype=np.intp)
     for (block, component), reader in index.items():
         prefix = component.removesuffix("proj_out")
-        attn, proj_mlp = (index.get((block, prefix + name)) for name in ("attn", "proj_mlp"))
-        if component.endswith("proj_out") and attn is not None and proj_mlp is not None:
-            found[[attn, proj_mlp]] = reader
+        attn, proj_mlp, gated = (index.get((block, prefix + name)) for name in ("attn", "proj_mlp", "gated_proj_mlp"))
+        if component.endswith("proj_out") and attn is not None and (proj_mlp, gated) != (None, None):
+            found[[site for site in (attn, proj_mlp) if site is not None]] = reader
     return found
 
 

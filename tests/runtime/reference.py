@@ -82,10 +82,14 @@ class _Interpreter:
 
     def _matters(self, now: int, name: str, site: Site) -> bool:
         """An output that `proj_out` alone looks at matters when `proj_out` is computed; every other one does."""
-        block, component = site
-        for producer in ("attn", "proj_mlp"):
-            prefix = component.removesuffix(producer)
-            others = [(now, name, (block, prefix + other)) for other in ("attn", "proj_mlp", "proj_out")]
-            if component.endswith(producer) and all(call in self.returned for call in others):
-                return self.returned[others[-1]] == now
+        block = site[0]
+        calls = {
+            suffix: call
+            for suffix in ("attn", "proj_mlp", "gated_proj_mlp", "proj_out")
+            for prefix in ("", "single_")
+            if (call := (now, name, (block, prefix + suffix))) in self.returned
+        }
+        is_parallel = "proj_out" in calls and len(calls) == 3
+        if is_parallel and (now, name, site) in (calls["attn"], calls.get("proj_mlp")):
+            return self.returned[calls["proj_out"]] == now
         return True

@@ -8,16 +8,19 @@ import pytest
 import torch
 from reference import interpret
 from zoo import STEPS, ZOO, Specimen
+from zoo_discovered import DISCOVERED
 
 import ecad
 from ecad.runtime.discovery import discover, family_of
 from ecad.runtime.families import FAMILIES, running_order
 from ecad.schedules import CacheSchedule, heuristics
 
+SPECIMENS = ZOO | DISCOVERED
 
-@pytest.fixture(params=ZOO)
+
+@pytest.fixture(params=SPECIMENS)
 def specimen(request: pytest.FixtureRequest) -> Specimen:
-    return ZOO[request.param]()
+    return SPECIMENS[request.param]()
 
 
 def traces(specimen: Specimen) -> list[object]:
@@ -106,4 +109,5 @@ def test_what_the_table_calls_tested_is_tested() -> None:
         assert family is not None
         if type(specimen.pipe).__module__.startswith("diffusers."):
             tested[family.name].add(type(specimen.pipe).__name__)
+    assert all(family_of(build().pipe.transformer) is None for build in DISCOVERED.values())
     assert tested == {family.name: set(family.tested) for family in FAMILIES}

@@ -143,8 +143,13 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
 
 
 def transformer(name: str, seed: int = 0, **changes: Any) -> nn.Module:
-    """A tiny transformer, with weights large enough that every component leaves its mark on the latents."""
-    module = getattr(diffusers, name)(**TRANSFORMERS[name] | changes)
+    """A transformer of the list above, tiny and random."""
+    return build(name, seed, **TRANSFORMERS[name] | changes)
+
+
+def build(name: str, seed: int = 0, **config: Any) -> nn.Module:
+    """A transformer with weights large enough that every component leaves its mark on the latents."""
+    module = getattr(diffusers, name)(**config)
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3

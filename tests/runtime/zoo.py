@@ -27,7 +27,7 @@ class Specimen:
 
     Fields:
         pipe: a pipeline of diffusers'.
-        blocks: list path -> the components of its blocks, both in running order.
+        blocks: list path, or block path with {} for the index -> the components of its blocks, both in running order.
         call: what the pipeline is called with.
         passes: forwards in each row.
         rows: rows of the scheduler.
@@ -57,16 +57,19 @@ class Specimen:
     def components(self, denoiser: str = "transformer") -> dict[tuple[str, str], nn.Module]:
         """Site -> module, in gene order."""
         transformer = getattr(self.pipe, denoiser)
-        blocks = [(path, index) for path in self.blocks for index in range(len(getattr(transformer, path)))]
+        lists = {path: getattr(transformer, path.split(".")[0]) for path in self.blocks}
+        blocks = [(path, index) for path in self.blocks for index in range(len(lists[path]))]
         if self.interleaved:
             blocks.sort(key=lambda block: block[1])
         found = {}
         for path, index in blocks:
-            key, prefix = self.names.get(path, (path + ".{}", ""))
-            for name in self.blocks[path].split():
-                module = getattr(getattr(transformer, path)[index], name)
+            place = path if "{}" in path else path + ".{}"
+            key, prefix = self.names.get(path, (place, ""))
+            for entry in self.blocks[path].split():
+                name, _, called = entry.partition("=")
+                module = getattr(transformer.get_submodule(place.format(index)), name)
                 if module is not None:
-                    found[key.format(index), prefix + name] = module
+                    found[key.format(index), prefix + (called or name)] = module
         return found
 
     def schedules(self, seed: int | None) -> dict[str, CacheSchedule]:
@@ -163,25 +166,27 @@ def dit() -> Specimen:
     return Specimen(pipe, {"transformer_blocks": "attn1 ff"}, {"class_labels": [3], "output_type": "np"})
 
 
-class Vace:
-    """A hand-written loop: diffusers' own pipeline wants a video, encoded."""
+class Loop:
+    """A hand-written loop, for models whose own pipeline asks for more than a few tensors."""
 
-    def __init__(self) -> None:
-        self.transformer, self.scheduler = transformer("WanVACETransformer3DModel"), FLOW()
+    def __init__(self, model: nn.Module, latents: tuple[int, ...], time: str = "timestep", **inputs: Any) -> None:
+        self.transformer, self.scheduler, self.latents, self.time, self.inputs = model, FLOW(), latents, time, inputs
 
     @torch.no_grad()
     def __call__(self, num_inference_steps: int, generator: torch.Generator, **_: Any) -> tuple[torch.Tensor]:
-        latents = torch.randn(1, 4, 2, 8, 8, generator=generator)
+        latents = torch.randn(self.latents, generator=generator)
         self.scheduler.set_timesteps(num_inference_steps)
         for timestep in self.scheduler.timesteps:
-            control = {"control_hidden_states": noise(1, 8, 2, 8, 8)}
-            flow = self.transformer(latents, timestep[None], noise(1, 5, 12), **control, return_dict=False)[0]
+            inputs = {self.time: timestep[None], **self.inputs}
+            flow = self.transformer(latents, **inputs, return_dict=False)[0]
             latents = self.scheduler.step(flow, timestep, latents, return_dict=False)[0]
         return (latents,)
 
 
 def vace() -> Specimen:
-    return Specimen(Vace(), {"vace_blocks": "attn1 attn2 ffn", "blocks": "attn1 attn2 ffn"}, {})
+    inputs = {"encoder_hidden_states": noise(1, 5, 12), "control_hidden_states": noise(1, 8, 2, 8, 8)}
+    pipe = Loop(transformer("WanVACETransformer3DModel"), (1, 4, 2, 8, 8), **inputs)
+    return Specimen(pipe, {"vace_blocks": "attn1 attn2 ffn", "blocks": "attn1 attn2 ffn"}, {})
 
 
 def latte() -> Specimen:
