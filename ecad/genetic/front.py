@@ -42,3 +42,35 @@ def hypervolume(cost: np.ndarray, quality: np.ndarray, worst_cost: float, worst_
     front = pareto(cost, quality)
     heights = np.diff(quality[front], prepend=worst_quality)
     return float(heights @ (1 - cost[front] / worst_cost))
+
+
+def gains(
+    cost: np.ndarray,
+    quality: np.ndarray,
+    front_cost: np.ndarray,
+    front_quality: np.ndarray,
+    worst_cost: float,
+    worst_quality: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """How much each of some candidates alone would add to the area that others dominate.
+
+    Args:
+        cost, quality: (n,), of the candidates.
+        front_cost, front_quality: (m,), of the others, one of them at most as costly as any candidate.
+        worst_cost, worst_quality: the corner that the area is measured from; what is worse counts nothing.
+
+    Returns:
+        the gains, float64 (n,), in the units of `hypervolume`; and by how much each is better than the best that costs
+        no more, float64 (n,), which ranks those that gain nothing.
+
+    >>> front = np.array([2]), np.array([1.0])
+    >>> [found.tolist() for found in gains(np.array([5, 2, 6]), np.array([3.0, 2.0, 0.5]), *front, 10, 0.0)]
+    [[1.0, 0.8, 0.0], [2.0, 1.0, -0.5]]
+    """
+    front = pareto(front_cost, front_quality)
+    begins, levels = front_cost[front], front_quality[front]
+    ends = np.minimum(np.append(begins[1:], worst_cost), worst_cost)
+    widths = np.maximum(ends[None] - np.maximum(begins[None], cost[:, None]), 0)
+    heights = np.maximum(quality[:, None] - np.maximum(levels, worst_quality)[None], 0)
+    level = levels[np.maximum(np.searchsorted(begins, cost, side="right") - 1, 0)]
+    return (widths * heights).sum(axis=1) / worst_cost, quality - level
