@@ -49,16 +49,25 @@ def equal_mass(places: Places, steps: int, new_steps: int) -> Places:
 
 def density_of_gaps(places: Places, steps: int, new_steps: int) -> Places:
     """As the package's rule, but a recomputation's share is spread over the whole gap that follows it."""
-    count = max(1, round(len(places) * new_steps / steps))
-    ends = np.interp(np.arange(count) * len(places) / count, np.arange(len(places) + 1), [*places, steps])
-    return sorted({min(round(end * new_steps / steps), new_steps - 1) for end in ends})
+    count = max(1, half_up(len(places) * new_steps / steps))
+    index = np.arange(count) * len(places) / count
+    return landed(np.interp(index, np.arange(len(places) + 1), [*places, steps]) / steps, new_steps)
 
 
 def fixed_ends(places: Places, steps: int, new_steps: int) -> Places:
-    """As the package's rule, but the last recomputation stays the last, at its time."""
-    count = max(1, round(len(places) * new_steps / steps))
-    times = np.interp(np.linspace(0, len(places) - 1, count), np.arange(len(places)), places)
-    return sorted({min(round(time * new_steps / steps), new_steps - 1) for time in times})
+    """As the one before, but the last recomputation stays the last, at its time."""
+    count = max(1, half_up(len(places) * new_steps / steps))
+    index = np.linspace(0, len(places) - 1, count)
+    return landed(np.interp(index, np.arange(len(places)), places) / steps, new_steps)
+
+
+def landed(times: np.ndarray, new_steps: int) -> Places:
+    """The rows nearest to some relative times."""
+    return sorted({min(half_up(time * new_steps), new_steps - 1) for time in times})
+
+
+def half_up(value: float) -> int:
+    return int(np.floor(value + 0.5 + 1e-9))
 
 
 RULES: dict[str, Rule] = {
