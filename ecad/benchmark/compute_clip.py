@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ecad.benchmark.scoring import Each, FileModeOption, NamingModeOption, by_schedule, matched_items
+from ecad.benchmark.scoring import Each, FileModeOption, NamingModeOption, matched_items
 from ecad.commands import bar, finish, main
 from ecad.prompts import read_prompts
 
@@ -37,6 +37,7 @@ def clip(
     prompts = read_prompts(prompts_path, "mjhq" if mjhq else file_mode)  # type: ignore[arg-type]
     from ecad.quality import get_scorer
     from ecad.quality.folder_scores import score_folder
+    from ecad.quality.images import by_schedule
 
     mode = image_naming_mode or ("mjhq" if mjhq else "image_reward")
     folders = by_schedule(image_dir, each)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ecad.benchmark.scoring import Each, by_schedule, tell
+from ecad.benchmark.scoring import Each, tell
 from ecad.commands import bar, finish, main
 from ecad.errors import EcadError
 from ecad.files import write_atomic
@@ -46,7 +46,7 @@ def fid(
         raise EcadError("give either --ref-dir or --ref-stats")
     from ecad.quality import fid as distances
     from ecad.quality.features import default_cache, get_feature_extractor
-    from ecad.quality.images import image_files
+    from ecad.quality.images import by_schedule, image_files
 
     folders = by_schedule(gen_dir, each)
     ref_files = [] if ref_dir is None else image_files(ref_dir)

@@ -21,30 +21,9 @@ NamingModeOption = Annotated[
 FileModeOption = Annotated[
     str | None, typer.Option("--file-mode", "-m", help="json, text, txt, tsv or mjhq; by default the suffix tells.")
 ]
-Each = Annotated[bool, typer.Option("--each", help="Take each folder in it for itself, as of a schedule of its own.")]
+Each = Annotated[bool, typer.Option("--each", help="Take each schedule's folder in it for itself.")]
 
 _SHOWN = 5
-
-
-def by_schedule(folder: Path, each: bool) -> dict[Path, list[Path]]:
-    """The images of a folder under its name; with `each`, those of each folder in it under theirs.
-
-    Raises:
-        EcadError: there are none, or images of several schedules and not `each`.
-    """
-    from ecad.quality.images import check_one_schedule, image_files
-
-    files = image_files(folder)
-    if not each:
-        check_one_schedule(folder, files)
-        return {folder: files}
-    folders: dict[Path, list[Path]] = {}
-    for file in files:
-        first, *rest = file.relative_to(folder).parts
-        if not rest:
-            raise EcadError(f"{file}: expected --each to find folders of images only; leave --each out, or move this")
-        folders.setdefault(folder / first, []).append(file)
-    return folders
 
 
 def matched_items(

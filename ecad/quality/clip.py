@@ -88,4 +88,4 @@ class Clip:
 
     def preference(self, images: Images, prompts: Sequence[str]) -> np.ndarray:
         """The cosine times the model's own scale, as PickScore (Kirstain et al., arXiv 2305.01569) counts, float64."""
-        return float(self.model.logit_scale.exp()) * self.cosine(images, prompts)
+        return float(self.model.logit_scale.detach().exp()) * self.cosine(images, prompts)

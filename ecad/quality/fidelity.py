@@ -82,7 +82,7 @@ def load_lpips(device: str = "cpu") -> Callable[[np.ndarray, np.ndarray], np.nda
         from torchvision.models import AlexNet_Weights
     try:
         network = LearnedPerceptualImagePatchSimilarity(net_type="alex").to(device).net
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # torch.load raises whatever its parsers raise
         url = AlexNet_Weights.DEFAULT.url
         place = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
         raise EcadError(

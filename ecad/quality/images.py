@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
@@ -53,26 +53,40 @@ def read_images(files: Sequence[Path]) -> list[np.ndarray]:
         return list(pool.map(read_image, files))
 
 
-def check_one_schedule(folder: Path, files: Iterable[Path]) -> None:
-    """Raise EcadError if a folder holds the images of several schedules.
+def by_schedule(folder: str | os.PathLike[str], each: bool = False) -> dict[Path, list[Path]]:
+    """The images of one schedule under its folder; with `each`, those of several under theirs.
 
-    They are told by their manifests, or where there are none by names that come again in several sub-folders.
+    A schedule's folder is told by its manifest; where there is none, each folder right below the given one may be one,
+    and two are if images in them have the same names.
 
     Args:
         folder: where the images are.
-        files: the images.
+        each: take each schedule for itself.
+
+    Raises:
+        EcadError: there are no images, or those of several schedules and not `each`.
     """
-    names: dict[str, set[Path]] = {}
+    root = Path(folder)
+    files = image_files(root)
+    owners = {place: _schedule_folder(root, place) for place in {file.parent for file in files}}
+    found: dict[Path, list[Path]] = {}
     for file in files:
-        first, *rest = file.relative_to(folder).parts
-        if rest:
-            names.setdefault(first, set()).add(Path(*rest))
-    for one, other in combinations(names, 2):
-        if names[one] & names[other] or all((folder / name / MANIFEST).exists() for name in (one, other)):
+        found.setdefault(owners[file.parent], []).append(file)
+    if each:
+        return found
+    for one, other in combinations(found, 2):
+        same_names = {file.relative_to(one) for file in found[one]} & {file.relative_to(other) for file in found[other]}
+        if same_names or all((place / MANIFEST).exists() for place in (one, other)):
             raise EcadError(
-                f"{folder}: expected the images of one schedule, found those of {one!r} and of {other!r}; "
-                f"give one of its {len(names)} folders, or --each to take each for itself"
+                f"{root}: expected the images of one schedule, found those of {one.relative_to(root)} and of "
+                f"{other.relative_to(root)}; give one of its {len(found)} folders, or --each to take each for itself"
             )
+    return {root: files}
+
+
+def _schedule_folder(root: Path, place: Path) -> Path:
+    below = [place, *place.parents][: len(place.relative_to(root).parts) + 1]
+    return next((folder for folder in below if (folder / MANIFEST).exists()), below[-2] if len(below) > 1 else root)
 
 
 def _is_picture(name: str) -> bool:

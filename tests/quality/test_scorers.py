@@ -1,0 +1,61 @@
+"""The table of scorers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecad.builtin import JUDGE_FOLDER
+from ecad.errors import EcadError
+from ecad.quality import Judge, get_scorer, psnr
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+TEXTS = ["a crab", "an owl"]
+
+
+def test_judge_clip_and_pick_are_one_model_in_three_units() -> None:
+    judge = Judge()
+    scorers = {name: get_scorer(name, JUDGE_FOLDER, "cpu") for name in ("judge", "clip", "pick")}
+    expected = judge.score(IMAGES, TEXTS)
+    scale = float(judge.model.logit_scale.detach().exp())
+    for name, unit in (("judge", 1), ("clip", 1), ("pick", scale / 100)):
+        assert scorers[name].score(IMAGES, TEXTS, None) == pytest.approx(unit * expected, rel=1e-5)
+        assert not scorers[name].compares
+    assert len({scorer.version.split()[-1] for scorer in scorers.values()}) == 1
+
+
+def test_other_weights_are_another_version(tmp_path: Path) -> None:
+    judge = Judge()
+    with np.errstate(all="ignore"):
+        next(judge.model.parameters()).data.add_(1)
+    judge.model.save_pretrained(tmp_path)
+    judge.tokenizer.save_pretrained(tmp_path)
+    judge.processor.save_pretrained(tmp_path)
+    versions = {get_scorer("clip", folder, "cpu").version.split()[-1] for folder in (JUDGE_FOLDER, tmp_path)}
+    assert len(versions) == 2
+
+
+def test_fidelity_compares_pairs_of_any_size() -> None:
+    scorer = get_scorer("psnr")
+    other = np.clip(IMAGES.astype(int) + 3, 0, 255).astype(np.uint8)
+    small = np.zeros((8, 16, 3), np.uint8)
+    found = scorer.score([*IMAGES, small], [*TEXTS, "x"], [*other, small])
+    assert scorer.compares
+    assert found.tolist() == [*psnr(IMAGES, other), *psnr(small[None], small[None])]
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "told"),
+    [
+        ("beauty", None, "scorer 'beauty' is unknown: expected one of image_reward, clip, pick, judge, psnr"),
+        ("psnr", "x", "takes no weights"),
+        ("pick", None, "yuvalkirstain/PickScore_v1"),
+    ],
+)
+def test_a_mistake_is_named(name: str, weights: str | None, told: str) -> None:
+    with pytest.raises(EcadError, match=told):
+        get_scorer(name, weights, "cpu")
+    with pytest.raises(EcadError, match="device 'nose' cannot be used here"):
+        get_scorer("psnr", None, "nose")
