@@ -44,21 +44,23 @@ def finish(*arguments: object) -> float:
     return time.perf_counter() - begin
 
 
-def kill_repeatedly(command: list[object], folder: Path, kills: int, longest: float, rng: random.Random) -> list[int]:
-    """Start a command and kill it, again and again; gives how many files were there at each kill that hit it alive."""
+def kill_repeatedly(command: list[object], folder: Path, kills: int, span: float, rng: random.Random) -> list[int]:
+    """Start a command and kill it up to `span` seconds after it began to write; gives the files there at each kill."""
     left = []
     for _ in range(kills):
+        before = contents(folder)
         process = start(*command)
+        while process.poll() is None and contents(folder) == before:
+            time.sleep(0.01)
         try:
-            process.wait(rng.uniform(0, longest))
+            process.wait(rng.uniform(0, span))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            left.append(len(contents(folder)) if folder.exists() else 0)
-            print(
-                f"  killed {command[0]}: {left[-1]} files, {len(list(folder.rglob('.*')))} of them unfinished",
-                flush=True,
-            )
+            names = contents(folder)
+            left.append(len(names))
+            unfinished = sum(name.endswith(".tmp") for name in names)
+            print(f"  killed {command[0]}: {len(names)} files, {unfinished} of them half written", flush=True)
     return left
 
 
@@ -67,8 +69,7 @@ def prove(name: str, command: list[object], place: Path, kills: int, rng: random
     whole, broken = place / f"{name}-whole", place / f"{name}-broken"
     seconds = finish(*command, "-o", whole)
     idle = finish(*command, "-o", whole)  # nothing left to do: what the start of a process takes
-    # A killed run gets so far that the last of them is near the end.
-    left = kill_repeatedly([*command, "-o", broken], broken, kills, idle + 2 * (seconds - idle) / kills, rng)
+    left = kill_repeatedly([*command, "-o", broken], broken, kills, 2 * (seconds - idle) / kills, rng)
     finish(*command, "-o", broken)
     same = contents(whole) == contents(broken)
     return {
@@ -83,7 +84,7 @@ def prove(name: str, command: list[object], place: Path, kills: int, rng: random
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--prompts", type=int, default=12)
+    parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks/resume.json"))
     args = parser.parse_args()

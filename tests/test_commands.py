@@ -84,7 +84,7 @@ def test_optimize_leaves_a_front_and_goes_on(run) -> None:  # type: ignore[no-un
 
 MISTAKES = [
     (("infer", "EmojiImageGenerator", "--prmpt", "x"), "--prmpt"),
-    (("infer", "EmojiImageGenerator"), "--prompt or --prompt-file"),
+    (("infer", "EmojiImageGenerator"), "--prompt-file or --input-embeddings"),
     (("infer", "Nope", "--prompt", "x"), "'Nope' is unknown"),
     (("infer", "EmojiImageGenerator", "--prompt-file", "missing.txt"), "missing.txt"),
     (("infer", "EmojiImageGenerator", "--prompt-file", "empty.txt"), "expected at least one prompt, found none"),

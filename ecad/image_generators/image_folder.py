@@ -23,6 +23,8 @@ from ecad.files import make_folder, write_atomic
 MANIFEST = "manifest.jsonl"
 # Batches of images that may wait for the disk before the denoiser does.
 _WAITING = 2
+# Length, name and checksum of a PNG file's last chunk; Pillow does without.
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def begin_folder(
@@ -80,13 +82,14 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any
 def is_whole(path: Path, size: tuple[int, int]) -> bool:
     """Whether a PNG file is there to its last byte, undamaged, and of a size (width, height) in pixels."""
     try:
-        with Image.open(path) as image:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
             found: tuple[int, int] = image.size
             image.verify()
     # Pillow says "damaged" in as many ways as a file can be.
     except (OSError, SyntaxError, ValueError, EOFError, zlib.error):
         return False
-    return found == size
+    return found == size and content.endswith(_PNG_END)
 
 
 @contextmanager

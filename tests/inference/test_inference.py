@@ -1,0 +1,87 @@
+"""`ecad infer` as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+Run = Callable[..., tuple[int, str, str]]
+INFER = ("infer", "EmojiImageGenerator", "--num-images-per-prompt", 1, "--schedule", "every_2.json")
+
+
+@pytest.fixture(autouse=True)
+def two_step_schedule(run: Run) -> None:
+    assert run("schedule", "every-n", "--steps", 2, "-o", "every_2.json")[0] == 0
+
+
+def pixels(folder: str) -> dict[str, np.ndarray]:
+    return {path.name: np.asarray(Image.open(path)) for path in sorted(Path(folder, "images").glob("*.png"))}
+
+
+def test_a_prompt_leaves_embeddings_and_images_and_the_embeddings_give_the_images_again(run: Run) -> None:
+    Path("p.txt").write_text("a fox\na 3d hot pepper on an orange background\n")
+    code, out, _ = run(*INFER, "--prompt-file", "p.txt", "--batch-size-embedding", 2, "--output-dir", "a", "--json")
+    assert code == 0
+    assert json.loads(out)["images"] == [f"a/images/000{i}__prompt_seed-000__image_seed-000.png" for i in (0, 1)]
+    assert Path("a/embeddings/index.json").exists()
+    assert run(*INFER, "--input-embeddings", "a/embeddings", "--output-dir", "b")[0] == 0
+    assert not Path("b/embeddings").exists()
+    first, again = pixels("a"), pixels("b")
+    assert list(first) == list(again)
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+def test_settings_are_applied(run: Run) -> None:
+    command = (*INFER, "--prompt", "a fox")
+    for folder, options in {
+        "plain": (),
+        "sized": ("--height", 32, "--width", 96),
+        "strong": ("--guidance-scale", 9),
+        "seeds": ("--start-seed", 5, "--seed-step", 3, "--num-images-per-prompt", 2),
+    }.items():
+        assert run(*command, *options, "--output-dir", folder)[0] == 0
+    (plain,), (sized,), (strong,) = (pixels(name).values() for name in ("plain", "sized", "strong"))
+    assert plain.shape == (64, 64, 3)
+    assert sized.shape == (32, 96, 3)
+    assert not np.array_equal(plain, strong)
+    assert list(pixels("seeds")) == [f"0000__prompt_seed-000__image_seed-00{seed}.png" for seed in (5, 8)]
+
+
+def test_other_prompts_in_the_same_folder_make_room(run: Run) -> None:
+    Path("two.txt").write_text("a fox\nan owl\n")
+    assert run(*INFER, "--prompt-file", "two.txt")[0] == 0
+    owl = list(pixels("outputs").values())[1]
+    assert run(*INFER, "--prompt", "an owl")[0] == 0
+    assert len(pixels("outputs")) == 1
+    assert np.abs(pixels("outputs").popitem()[1].astype(int) - owl).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--prompt", "x", "--prompt-file", "p.txt"), "one of them"),
+        (("--prompt", " "), "--prompt: expected a text"),
+        (("--input-embeddings", "nowhere"), "nowhere: expected a folder of embeddings"),
+        (("--prompt", "x", "--height", 30), "image size 30x64 does not fit EmojiImageGenerator"),
+        (("--prompt", "x", "--batch-size-embedding", 0), "--batch-size-embedding"),
+    ],
+)
+def test_a_mistake_is_one_line(run: Run, arguments: tuple[object, ...], told: str) -> None:
+    code, out, err = run(*INFER, *arguments)
+    assert (code, out) == (2, "")
+    assert told in err.rstrip("\n").splitlines()[-1]
+    assert list(Path().rglob("*.png")) == []
+
+
+def test_the_script_runs_by_path() -> None:
+    script = Path(__file__).parents[2] / "ecad" / "inference" / "inference.py"
+    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True)
+    for option in ("--input-embeddings", "--batch-size-embedding", "--batch-size-generate", "--start-seed"):
+        assert option in done.stdout
