@@ -21,9 +21,9 @@ from torch import nn
 
 from ecad.errors import EcadError, ScheduleError
 from ecad.runtime.clock import StepClock
-from ecad.runtime.denoiser import CachedDenoiser, describe
+from ecad.runtime.denoiser import CachedDenoiser
 from ecad.runtime.discovery import denoisers, unwrapped
-from ecad.runtime.hooks import CacheStats
+from ecad.runtime.hooks import CacheStats, Storage
 from ecad.runtime.plan import Plan
 from ecad.schedules import CacheSchedule
 
@@ -31,14 +31,22 @@ from ecad.schedules import CacheSchedule
 _RUN = "_ecad_run"
 
 
-def enable_cache(pipe: Any, schedule: CacheSchedule | Mapping[str, CacheSchedule]) -> CacheRun:
+def enable_cache(
+    pipe: Any,
+    schedule: CacheSchedule | Mapping[str, CacheSchedule],
+    *,
+    keep_device: str | torch.device | None = None,
+    keep_dtype: torch.dtype | None = None,
+) -> CacheRun:
     """Run a pipeline's denoiser under a schedule from now on; replaces the schedule it had.
 
     Arguments:
         pipe: a diffusers pipeline, or a bare denoiser whose loop calls `CacheRun.step`.
         schedule: one schedule, or a dict of denoiser name -> schedule where the pipeline has several.
+        keep_device: keep outputs there, such as "cpu", instead of where they are computed: less memory, more time.
+        keep_dtype: keep outputs in this floating point type, such as torch.float8_e4m3fn: images differ a little.
 
-    Returns the handle: `.stats`, `.disable()`, `.step(i)`.
+    Returns the handle: `.stats`, `.memory()`, `.disable()`, `.step(i)`.
 
     Raises ScheduleError if the schedule's sites are not the denoiser's (and, when the pipeline runs, if its rows are
     not the run's steps); EcadError if the pipeline has no denoiser to cache.
@@ -54,7 +62,8 @@ def enable_cache(pipe: Any, schedule: CacheSchedule | Mapping[str, CacheSchedule
         raise EcadError(
             f"{type(pipe).__name__} has no denoiser {unknown[0]!r}: expected a schedule for any of {', '.join(modules)}"
         )
-    run = CacheRun(pipe, {name: modules[name] for name in schedules}, schedules)
+    storage = Storage(keep_device, keep_dtype) if keep_device is not None or keep_dtype is not None else None
+    run = CacheRun(pipe, {name: modules[name] for name in schedules}, schedules, storage)
     disable_cache(pipe)
     run._attach()
     return run
@@ -73,12 +82,18 @@ def disable_cache(pipe: Any) -> None:
 
 
 @contextmanager
-def cached(pipe: Any, schedule: CacheSchedule | Mapping[str, CacheSchedule]) -> Iterator[CacheRun]:
+def cached(
+    pipe: Any,
+    schedule: CacheSchedule | Mapping[str, CacheSchedule],
+    *,
+    keep_device: str | torch.device | None = None,
+    keep_dtype: torch.dtype | None = None,
+) -> Iterator[CacheRun]:
     """Run a pipeline under a schedule within a `with` block, and without any cache after it.
 
     Arguments and errors as for `enable_cache`.
     """
-    run = enable_cache(pipe, schedule)
+    run = enable_cache(pipe, schedule, keep_device=keep_device, keep_dtype=keep_dtype)
     try:
         yield run
     finally:
@@ -93,11 +108,19 @@ class CacheRun:
         schedules: denoiser name -> schedule.
     """
 
-    def __init__(self, pipe: Any, modules: Mapping[str, nn.Module], schedules: Mapping[str, CacheSchedule]) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        modules: Mapping[str, nn.Module],
+        schedules: Mapping[str, CacheSchedule],
+        storage: Storage | None,
+    ) -> None:
         self.stats = CacheStats()
         self.schedules = dict(schedules)
         self._pipe = pipe
-        self._denoisers = [CachedDenoiser(name, modules[name], schedules[name], self.stats) for name in schedules]
+        self._denoisers = [
+            CachedDenoiser(name, modules[name], schedules[name], self.stats, storage) for name in schedules
+        ]
         self._clock = StepClock(on_timesteps=self._timesteps_set, on_end=self._forget)
         self._watches: list[Any] = []
         self._last_step = -1
@@ -107,6 +130,19 @@ class CacheRun:
     def plans(self) -> dict[str, Plan]:
         """Denoiser name -> what a whole generation does at each step and site."""
         return {denoiser.name: denoiser.plan for denoiser in self._denoisers}
+
+    def memory(self) -> int:
+        """Predict the most bytes that kept outputs hold at any moment of a generation like the last one.
+
+        Nothing is computed: shapes come from a copy of the denoiser without weights. Exact for a denoiser that runs in
+        every row, as `stats.peak_cached_bytes` will tell; with several denoisers, never too little.
+
+        Raises EcadError if no row has run yet, so that sizes are not known.
+        """
+        peaks = [peak for denoiser in self._denoisers if (peak := denoiser.memory()) is not None]
+        if not peaks:
+            raise EcadError("memory is not known before the first row: expected a pipeline that has run, found none")
+        return sum(peaks)
 
     def __reduce__(self) -> Any:
         return type(None), ()  # a copy of an enabled pipeline is not enabled
@@ -177,7 +213,7 @@ class CacheRun:
         if clock.step is None or torch.is_grad_enabled():
             denoiser.bypass()
         else:
-            denoiser.prepare(clock.step, describe((*args, *kwargs.values())))
+            denoiser.prepare(clock.step, args, kwargs)
 
     def _after(self, denoiser: CachedDenoiser, *_: Any) -> None:
         denoiser.finish()

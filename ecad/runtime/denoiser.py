@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,29 +10,31 @@ from torch import nn
 
 from ecad.errors import ScheduleError
 from ecad.runtime.discovery import Site, named_sites
-from ecad.runtime.families import readers
-from ecad.runtime.hooks import CacheStats, ComponentHook, Kept, tensors_in
+from ecad.runtime.families import readers, running_order
+from ecad.runtime.hooks import CacheStats, ComponentHook, Kept, Storage, tensors_in
+from ecad.runtime.memory import as_meta, on_meta, output_sizes
 from ecad.runtime.plan import Action, Plan, make_plan
 from ecad.runtime.replay import Replay
+from ecad.runtime.tgate import average, gates_of
 from ecad.schedules import CacheSchedule
 
 _ACTIONS = tuple(Action)
 
 
-class _Program:
+class _Rows:
     """A plan from some step on, in the form in which it is replayed."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.rows = [[_ACTIONS[action] for action in row] for row in plan.actions.tolist()]
+        self.actions = [[_ACTIONS[action] for action in row] for row in plan.actions.tolist()]
         self.counts = plan.counts().tolist()
 
 
 class _Pass:
     """The state of one forward of every step (of two, if guidance takes two), from the step it first ran in."""
 
-    def __init__(self, program: _Program, step: int, inputs: object, kept: list[Kept]) -> None:
-        self.program, self.first, self.inputs, self.kept = program, step, inputs, kept
+    def __init__(self, rows: _Rows, step: int, inputs: object, kept: list[Kept]) -> None:
+        self.rows, self.first, self.inputs, self.kept = rows, step, inputs, kept
         self.next = step
 
 
@@ -44,17 +46,23 @@ class CachedDenoiser:
         module: the denoiser.
         schedule: must name exactly the denoiser's sites, in any order, or sites of its own by module path.
         stats: where its calls and bytes are counted.
+        storage: how outputs are kept, if not as they are.
 
     Raises ScheduleError if the schedule's sites are not the denoiser's.
     """
 
-    def __init__(self, name: str, module: nn.Module, schedule: CacheSchedule, stats: CacheStats) -> None:
-        self.name, self.module, self.schedule, self.stats = name, module, schedule, stats
-        _refuse_custom_compute(schedule)
+    def __init__(
+        self, name: str, module: nn.Module, schedule: CacheSchedule, stats: CacheStats, storage: Storage | None = None
+    ) -> None:
+        self.name, self.module, self.schedule, self.stats, self._storage = name, module, schedule, stats, storage
         sites = named_sites(module, schedule.sites)
+        index = {(site.block, site.component): position for position, site in enumerate(sites)}
+        self._gates = {step: {index[site] for site in gated} for step, gated in gates_of(schedule).items()}
+        # Passes that have run: their arguments on the meta device.
+        self._seen: dict[int, Any] = {}
         self._order = _match(schedule, sites, type(module).__name__)
         self._readers = readers([(site.block, site.component) for site in sites])
-        self._programs: dict[int, _Program] = {}
+        self._rows_from: dict[int, _Rows] = {}
         self._hooks: list[ComponentHook] = []
         self._forward: Replay | None = None
         self._passes: list[_Pass] = []
@@ -65,7 +73,17 @@ class CachedDenoiser:
     @property
     def plan(self) -> Plan:
         """What a whole generation does, sites in the denoiser's order."""
-        return self._program(0).plan
+        return self._rows(0).plan
+
+    def memory(self) -> int | None:
+        """Most bytes that this schedule keeps at any moment, in generations like the last one; None before any."""
+        if not self._seen:
+            return None
+        twin = on_meta(self.module)
+        sites = named_sites(twin, self.schedule.sites)
+        passes = [self._seen[index] for index in sorted(self._seen)]
+        sizes = np.stack([output_sizes(twin, sites, args, kwargs, self._storage) for args, kwargs in passes])
+        return self.plan.peak(sizes, running_order([(site.block, site.component) for site in sites]))
 
     def attach(self) -> None:
         """Put the hooks on top of whatever else wraps the components by now.
@@ -112,17 +130,22 @@ class CachedDenoiser:
         if self._forward is not None:
             self._forward.actions = None
 
-    def prepare(self, step: int, inputs: object) -> None:
+    def prepare(self, step: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Tell every hook what to do in the next forward.
 
         Arguments:
             step: the row that is running.
-            inputs: a description of the forward's inputs; a pass whose inputs change shape starts again.
+            args, kwargs: of the forward; a pass whose inputs change shape starts again.
         """
         self._index = self._index + 1 if step == self._step else 0
         self._step = step
-        state = self._running = self._pass(self._index, step, inputs)
-        actions = state.program.rows[step - state.first]
+        inputs = [*args, *kwargs.values()]
+        state = self._running = self._pass(self._index, step, _describe(inputs))
+        if step == state.first:
+            self._seen[self._index] = as_meta((args, kwargs))
+        if step in self._gates:
+            average((kept for site, kept in enumerate(state.kept) if site in self._gates[step]), inputs[0])
+        actions = state.rows.actions[step - state.first]
         for hook, action, kept in zip(self._hooks, actions, state.kept, strict=True):
             hook.action = action
             hook.kept = kept
@@ -138,7 +161,7 @@ class CachedDenoiser:
     def finish(self) -> None:
         """Count the calls of a forward that has run to its end."""
         if self._running is not None and self._step is not None:
-            computed, reused, skipped = self._running.program.counts[self._step - self._running.first]
+            computed, reused, skipped = self._running.rows.counts[self._step - self._running.first]
             self.stats.computed += computed
             self.stats.reused += reused
             self.stats.skipped += skipped
@@ -150,18 +173,18 @@ class CachedDenoiser:
             return state
         if state is not None:
             _free(state.kept)
-        state = _Pass(self._program(step), step, inputs, [Kept(self.stats) for _ in self._hooks])
+        state = _Pass(self._rows(step), step, inputs, [Kept(self.stats, self._storage) for _ in self._hooks])
         self._passes[index : index + 1] = [state]
         return state
 
-    def _program(self, first: int) -> _Program:
-        if first not in self._programs:
+    def _rows(self, first: int) -> _Rows:
+        if first not in self._rows_from:
             bits = self.schedule.recompute[first:, self._order]
-            self._programs[first] = _Program(make_plan(bits, self._readers))
-        return self._programs[first]
+            self._rows_from[first] = _Rows(make_plan(bits, self._readers))
+        return self._rows_from[first]
 
 
-def describe(inputs: Iterable[Any]) -> tuple[object, ...]:
+def _describe(inputs: Iterable[Any]) -> tuple[object, ...]:
     """The shape, dtype and device of every tensor among a forward's arguments."""
     return tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors_in(inputs))
 
@@ -169,19 +192,6 @@ def describe(inputs: Iterable[Any]) -> tuple[object, ...]:
 def _free(kept: list[Kept]) -> None:
     for one in kept:
         one.free()
-
-
-def _refuse_custom_compute(schedule: CacheSchedule) -> None:
-    for (step, block, key), custom in schedule.custom_compute.items():
-        if step < schedule.num_steps:
-            raise ScheduleError(
-                f"schedule {schedule.name!r} computes this in its own way, which the runtime cannot",
-                step=f"{step:03d}",
-                block=block,
-                component=key,
-                expected="true and false only",
-                found=str(custom.get("name")),
-            )
 
 
 def _match(schedule: CacheSchedule, sites: list[Site], model: str) -> np.ndarray:

@@ -93,18 +93,45 @@ class CacheStats:
     peak_cached_bytes: int = 0
 
 
+@dataclass(frozen=True)
+class Storage:
+    """Where outputs are kept, and as what.
+
+    Fields:
+        device: another device than the one they were computed on, such as "cpu"; None for that one.
+        dtype: another floating point type, such as torch.bfloat16; None for their own.
+    """
+
+    device: str | torch.device | None = None
+    dtype: torch.dtype | None = None
+
+    def put(self, output: Any) -> Any:
+        """An output as it is kept."""
+        return _map(lambda tensor: tensor.to(self.device or tensor.device, self.dtype or tensor.dtype), output)
+
+
 class Kept:
     """The kept output of one site in one pass, if there is one now."""
 
-    def __init__(self, stats: CacheStats) -> None:
+    def __init__(self, stats: CacheStats, storage: Storage | None = None) -> None:
         self.output: Any = None
         self.size = 0
-        self.stats = stats
+        self.stats, self.storage = stats, storage
+        self.example: torch.Tensor | None = None
+
+    def get(self) -> Any:
+        """The kept output, on the device and in the type in which it was computed."""
+        example, output = self.example, self.output
+        return output if example is None or output is None else _map(lambda tensor: tensor.to(example), output)
 
     def keep(self, output: Any) -> None:
-        self.output = output
+        if self.storage is None:
+            self.output = output
+        else:
+            self.output = self.storage.put(output)
+            self.example = next(tensors_in([output])).new_empty(0)
         if not torch.compiler.is_compiling():  # counting must not become part of a graph
-            self.size = size_of(output)
+            self.size = size_of(self.output)
             self.stats.cached_bytes += self.size
             self.stats.peak_cached_bytes = max(self.stats.peak_cached_bytes, self.stats.cached_bytes)
 
@@ -141,8 +168,8 @@ class ComponentHook(Override):
         if action is _SKIP:
             return empty_output(*args, **kwargs)
         kept = self.kept
-        output = kept.output
-        if output is None or action is _KEEP:  # None: the first visit of a block that this pass left out before
+        output = None if action is _KEEP else kept.get()
+        if output is None:  # at the first visit of a block that this pass left out before
             output = self.original(*args, **kwargs)
             if action is not _FREE:
                 kept.keep(output)
@@ -175,12 +202,16 @@ def tensors_in(values: Iterable[Any]) -> Iterator[torch.Tensor]:
 
 def size_of(output: Any) -> int:
     """Bytes of memory that a component's output, a tensor or a tuple of them, keeps alive."""
-    storages = {storage.data_ptr(): storage.nbytes() for storage in map(_storage, tensors_in([output]))}
+    storages = {storage._cdata: storage.nbytes() for storage in map(_storage, tensors_in([output]))}
     return sum(storages.values())
 
 
 def _storage(tensor: torch.Tensor) -> torch.UntypedStorage:
     return tensor.untyped_storage()
+
+
+def _map(change: Callable[[torch.Tensor], torch.Tensor], output: Any) -> Any:
+    return tuple(map(change, output)) if isinstance(output, (list, tuple)) else change(output)
 
 
 def _itself(original: Any) -> Any:

@@ -35,12 +35,12 @@ class Program:
     def __init__(self, graph: Graph, actions: Sequence[Action]) -> None:
         called = [instruction.site for instruction in graph.instructions if instruction.site is not None]
         self.reads = [site for site in called if actions[site] in _READS]
-        self._outputs, self._structure = graph.outputs, graph.structure
         constants = graph.constants.copy()
         code = _live([_acting(instruction, actions) for instruction in graph.instructions], graph.outputs)
-        code = _live(narrow(graph, code, constants), graph.outputs)
-        code = _live(split_linears(graph, code, constants), graph.outputs)
-        self._code = list(zip(code, _last_reads(code, graph.outputs), strict=True))
+        code, outputs = narrow(graph, code, constants)
+        code = _live(split_linears(graph, _live(code, outputs), constants), outputs)
+        self._code = list(zip(code, _last_reads(code, outputs), strict=True))
+        self._outputs, self._structure = outputs, graph.structure
         size = 1 + max([*constants, *(instruction.out for instruction in code)])
         self._environment = [constants.get(place) for place in range(size)]
 

@@ -16,8 +16,9 @@ from ecad.runtime.plan import Action
 from ecad.runtime.program import Program
 from ecad.runtime.record import record
 
-# A forward is recorded for each combination of shapes; a server that sees more of them forgets the oldest.
+# Forwards of so many shapes are known, and so many different rows of each; the oldest are forgotten.
 _MOST_GRAPHS = 16
+_MOST_PROGRAMS = 256
 _COMPUTES = {Action.COMPUTE, Action.KEEP}
 _LITERALS = (bool, int, float, str, torch.dtype, torch.device, type(None))
 
@@ -87,6 +88,8 @@ class _Known:
         row = bytes(actions)
         if row not in programs:
             programs[row] = Program(graph, actions)
+            if len(programs) > _MOST_PROGRAMS:
+                del programs[next(iter(programs))]
         return programs[row]
 
 

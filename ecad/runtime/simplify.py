@@ -27,20 +27,22 @@ class _Part(NamedTuple):
     end: int
 
 
-def narrow(graph: Graph, code: Sequence[Instruction], constants: dict[int, Any]) -> list[Instruction]:
+def narrow(graph: Graph, code: Sequence[Instruction], constants: dict[int, Any]) -> tuple[list[Instruction], list[int]]:
     """Where only a slice of a sum, product or concatenation is read, compute that slice of it.
 
     Arguments:
         graph: where the code comes from.
         code: live instructions, in order.
         constants: place -> value; those of new instructions are added.
+
+    Returns the new code, and the places of what the forward returns.
     """
     narrowing = _Narrowing(graph, code, constants)
     for instruction in reversed(code):
         narrowing.look(instruction)
     for instruction in code:
         narrowing.rewrite(instruction)
-    return narrowing.code
+    return narrowing.code, [narrowing.moved.get(place, place) for place in graph.outputs]
 
 
 class _Narrowing:

@@ -1,0 +1,59 @@
+"""Cached bytes are predicted from shapes alone, and outputs may be kept elsewhere or smaller."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import ecad
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("batch", [1, 3])
+def test_prediction_equals_the_peak(tiny, seed, batch):
+    with ecad.cached(tiny.pipe, tiny.random_schedule(seed)) as run:
+        tiny.run(batch=batch)
+        assert run.memory() == run.stats.peak_cached_bytes > 0
+
+
+def test_prediction_is_of_the_last_generation(tiny):
+    with ecad.cached(tiny.pipe, tiny.random_schedule(1)) as run:
+        tiny.run(batch=1)
+        small = run.memory()
+        tiny.run(batch=2)
+        assert run.memory() == 2 * small == run.stats.peak_cached_bytes
+
+
+def test_memory_before_the_first_row_is_refused(pixart):
+    with ecad.cached(pixart.pipe, pixart.random_schedule()) as run, pytest.raises(ecad.EcadError, match="has run"):
+        run.memory()
+
+
+def test_kept_in_half_precision_takes_half_the_memory_and_nearly_the_same_image(tiny):
+    schedule = tiny.random_schedule(1)
+    with ecad.cached(tiny.pipe, schedule) as run:
+        exact, full = tiny.run(), run.stats.peak_cached_bytes
+    with ecad.cached(tiny.pipe, schedule, keep_dtype=torch.bfloat16) as run:
+        rounded = tiny.run()
+        assert run.memory() == run.stats.peak_cached_bytes == full // 2
+    assert rounded.dtype == exact.dtype
+    assert not torch.equal(rounded, exact)
+    assert torch.linalg.norm(rounded - exact) < 0.02 * torch.linalg.norm(exact)
+
+
+def test_kept_on_another_device_leaves_the_image_as_it_is(tiny):
+    schedule = tiny.random_schedule(1)
+    with ecad.cached(tiny.pipe, schedule):
+        expected = tiny.run()
+    with ecad.cached(tiny.pipe, schedule, keep_device="cpu") as run:  # the same device here; the path is the same
+        assert torch.equal(tiny.run(), expected)
+        assert run.memory() == run.stats.peak_cached_bytes
+
+
+def test_outputs_lie_on_the_device_they_are_kept_on():
+    from ecad.runtime.hooks import CacheStats, Kept, Storage
+
+    kept = Kept(CacheStats(), Storage("meta", torch.float16))
+    kept.keep((torch.ones(2, 3), torch.ones(3)))
+    assert {(part.device.type, part.dtype) for part in kept.output} == {("meta", torch.float16)}
+    assert kept.size == 2 * 9

@@ -1,0 +1,87 @@
+"""Published TGATE schedules run: cross-attention becomes the mean of the guidance halves at the gate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import ecad
+from ecad.schedules import CacheSchedule, pixart_sites
+
+GATE = 2
+
+
+def gated(pixart, bits, gate=GATE, name="compute_attn_tgate", blocks=("0", "1", "2")):
+    entry = {"name": name, "kwargs": {"gate_step": gate}}
+    custom = {(step, block, "custom_compute_attn"): entry for step in range(len(bits)) for block in blocks}
+    return CacheSchedule(bits, pixart_sites(3), name="gated", custom_compute=custom)
+
+
+def tgate_bits(steps=4):
+    bits = np.ones((steps, 9), dtype=bool)
+    bits[GATE:, 1::3] = False
+    return bits
+
+
+def reference(pixart):
+    """TGATE as its paper has it, by hand: from the gate on cross-attention is the mean of what both halves saw last."""
+    forwards, last = [], {}
+    transformer = pixart.pipe.transformer
+    handle = transformer.register_forward_pre_hook(lambda *_: forwards.append(None))
+    modules = [module for (_, component), module in pixart.components.items() if component == "attn2"]
+
+    def gating(module, original):
+        def forward(*args, **kwargs):
+            if len(forwards) <= GATE:
+                last[module] = original(*args, **kwargs)
+                return last[module]
+            unconditional, conditional = last[module].chunk(2)
+            return torch.cat([(unconditional + conditional) / 2] * 2)
+
+        return forward
+
+    for module in modules:
+        module.forward = gating(module, module.forward)
+    try:
+        return pixart.run()
+    finally:
+        handle.remove()
+        for module in modules:
+            del module.forward
+
+
+def test_from_the_gate_on_cross_attention_is_the_mean_of_both_halves(pixart):
+    expected, ungated = reference(pixart), None
+    with ecad.cached(pixart.pipe, gated(pixart, tgate_bits())):
+        assert torch.equal(pixart.run(), expected)
+        assert torch.equal(pixart.run(), expected)
+    with ecad.cached(pixart.pipe, pixart.schedule(tgate_bits())):
+        ungated = pixart.run()
+    assert not torch.equal(ungated, expected)
+
+
+def test_a_batch_without_both_halves_is_refused(pixart):
+    with (
+        ecad.cached(pixart.pipe, gated(pixart, tgate_bits())),
+        pytest.raises(ecad.EcadError, match="guidance scale above 1"),
+    ):
+        pixart.run(guidance_scale=1.0)
+
+
+def test_other_computations_are_refused_by_name(pixart):
+    with pytest.raises(ecad.ScheduleError, match="compute_attn_other"):
+        ecad.enable_cache(pixart.pipe, gated(pixart, tgate_bits(), name="compute_attn_other"))
+    assert "forward" not in vars(pixart.pipe.transformer)
+
+
+def test_published_schedules_run(shared_data, make):
+    files = sorted((shared_data / "published-schedules" / "pixart_alpha_tgate").glob("*.json"))
+    assert len(files) == 6
+    pixart = make.pixart(blocks=28)
+    for file in files:
+        with ecad.cached(pixart.pipe, CacheSchedule.load(file)) as run:
+            latents = pixart.run(20, batch=1)
+        assert latents.isfinite().all()
+        assert run.stats.computed + run.stats.reused == 20 * 84
+        assert run.stats.reused == (~CacheSchedule.load(file).recompute[1:]).sum()
