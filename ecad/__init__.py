@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ecad.cost.macs import count_macs
     from ecad.errors import EcadError, ScheduleError
+    from ecad.genetic.search import search
     from ecad.image_generators.registry import get_image_generator
     from ecad.runtime.cache import cached, disable_cache, enable_cache
     from ecad.schedules import CacheSchedule
@@ -24,6 +25,7 @@ __all__ = [
     "disable_cache",
     "enable_cache",
     "get_image_generator",
+    "search",
 ]
 
 # Imported on first use: `import ecad` must not wait for torch and diffusers.
@@ -36,6 +38,7 @@ _HOMES = {
     "disable_cache": "ecad.runtime.cache",
     "enable_cache": "ecad.runtime.cache",
     "get_image_generator": "ecad.image_generators.registry",
+    "search": "ecad.genetic.search",
 }
 
 

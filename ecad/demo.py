@@ -65,7 +65,6 @@ def demo(
     make_folder(output_dir)
     from ecad.genetic.of_generator import evaluator_of, problem_of
     from ecad.genetic.search import search
-    from ecad.genetic.seeds import step_seeds
     from ecad.image_generators import get_image_generator
 
     generator = get_image_generator(GENERATOR, device="cpu")
@@ -88,7 +87,6 @@ def demo(
             max_seconds=60 * max_minutes,
             population_size=POPULATION,
             seed=seed,
-            initial=step_seeds(problem, evaluator, POPULATION),
             on_progress=on_progress,
         )
     costs = [int(problem.price(schedule.recompute[None])[0]) for schedule in hand_made.values()]

@@ -34,6 +34,7 @@ class Evaluator(Protocol):
         prompts: what images are made of.
         seeds: of the images of each prompt.
         batch_size: images made at once. Batches are cut from `all_items` in order: an interruption changes none.
+        decibels: whether a score is -10 log10 of a squared error, so that a search can read errors off it.
         settings: what else its scores depend on (generator, guidance scale, ...), as JSON values; a study refuses to
             go on with others.
     """
@@ -46,6 +47,8 @@ class Evaluator(Protocol):
     def seeds(self) -> Sequence[int]: ...
     @property
     def batch_size(self) -> int: ...
+    @property
+    def decibels(self) -> bool: ...
     @property
     def settings(self) -> Mapping[str, Any]: ...
 
@@ -65,6 +68,7 @@ class LocalEvaluator:
         prompts: what images are made of.
         seeds: of the images of each prompt.
         batch_size: images made at once.
+        decibels: whether a score is -10 log10 of a squared error.
         settings: what else the scores depend on (generator, guidance scale, ...), as JSON values.
 
     Raises:
@@ -85,6 +89,7 @@ class LocalEvaluator:
     prompts: Sequence[Prompt]
     seeds: Sequence[int]
     batch_size: int
+    decibels: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

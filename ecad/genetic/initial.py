@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ecad.genetic.problem import Problem
+from ecad.schedules import CacheSchedule
 from ecad.schedules.schedule import Bits
 
 # Exponents that gather the computed steps evenly, at the end, and at the beginning.
@@ -32,6 +33,13 @@ def heuristics(problem: Problem, count: int) -> Bits:
     for candidate, steps in zip(bits, chosen, strict=True):
         candidate[list(steps)] = True
     return bits
+
+
+def heuristic_schedules(problem: Problem, count: int | None = None) -> list[CacheSchedule]:
+    """`heuristics` as schedules, by default as many as the paper's generations have candidates."""
+    model = problem.template
+    bits = heuristics(problem, 72 if count is None else count)
+    return [CacheSchedule(one, model.sites, f"heuristic_{i:03d}", config=model.config) for i, one in enumerate(bits)]
 
 
 def _warped(num_steps: int, kept: int, warp: float) -> tuple[int, ...]:

@@ -83,6 +83,7 @@ def evaluator_of(
         prompts=prompts,
         seeds=seeds,
         batch_size=batch_size,
+        decibels=quality == "psnr",
         settings={
             "generator": generator.name,
             "weights": generator.fingerprint(),

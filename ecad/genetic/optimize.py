@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
-from ecad.commands import ImageGeneratorOption, Weights, console, finish, main, search_progress
+from ecad.commands import ImageGeneratorOption, Weights, bar, console, finish, main, search_progress
 from ecad.errors import EcadError
 from ecad.files import make_folder
 from ecad.prompts import Prompt, read_prompts
+
+if TYPE_CHECKING:
+    from ecad.genetic.held_out import HeldOut
+    from ecad.genetic.study import Candidate, Study
+
+# Away from the seeds of the search, which count from 0.
+HELD_OUT_SEED = 1_000_000
 
 
 def optimize(
@@ -24,10 +32,20 @@ def optimize(
         str, typer.Option(help="psnr: likeness to uncached images; judge: likeness to prompts.")
     ] = "psnr",
     mode: Annotated[str, typer.Option(help="fast, or paper: the search as published.")] = "fast",
-    population_size: Annotated[int, typer.Option(min=2, help="Candidates a generation.")] = 72,
+    population_size: Annotated[
+        int | None, typer.Option(min=2, help="Candidates a generation; 12, or 72 in mode paper.")
+    ] = None,
     generations: Annotated[int | None, typer.Option(min=1, help="Stop after so many, the first included.")] = None,
     max_minutes: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
+    target_speedup: Annotated[
+        float | None, typer.Option(min=1, help="Find only schedules with so many times fewer MACs, or more.")
+    ] = None,
+    min_quality: Annotated[float | None, typer.Option(help="Find only schedules of this quality or better.")] = None,
     initial_dir: Annotated[Path | None, typer.Option(help="Folder of schedules to start from.")] = None,
+    random_start: Annotated[bool, typer.Option(help="Mode paper: start at random, not from heuristics.")] = False,
+    held_out_file: Annotated[
+        Path | None, typer.Option(help="Prompts to score the front again with; the built-in ones if none.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images made together.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the search's random choices.")] = 0,
     weights: Weights = None,
@@ -37,20 +55,24 @@ def optimize(
     """Evolve cache schedules into a front of cost against quality."""
     if generations is None and max_minutes is None:
         raise EcadError("give --generations or --max-minutes: the search has no end of its own")
+    from ecad.genetic.evaluator import evaluate_each
+    from ecad.genetic.held_out import rescore
+    from ecad.genetic.initial import heuristic_schedules
     from ecad.genetic.of_generator import evaluator_of, problem_of
     from ecad.genetic.search import search
-    from ecad.genetic.seeds import step_seeds
+    from ecad.genetic.store import Store
     from ecad.image_generators import get_image_generator
     from ecad.schedules import CacheSchedule
 
     prompts = _prompts(image_generator, prompt_file)
+    held_out = _held_out(image_generator, held_out_file)
     initial = [CacheSchedule.load(path) for path in _schedule_files(initial_dir)]
     make_folder(output_dir)
     generator = get_image_generator(image_generator, weights, device=device)
-    problem, seeds = problem_of(generator), range(num_images_per_prompt)
-    evaluator = evaluator_of(generator, prompts, seeds, quality, batch_size)  # type: ignore[arg-type]
-    if mode == "fast" and not initial:
-        initial = step_seeds(problem, evaluator_of(generator, prompts, seeds, "psnr", batch_size), population_size)
+    problem = problem_of(generator)
+    evaluator = evaluator_of(generator, prompts, range(num_images_per_prompt), quality, batch_size)  # type: ignore[arg-type]
+    if mode == "paper" and not initial and not random_start:
+        initial = heuristic_schedules(problem, population_size)
     with search_progress(hidden=as_json) as on_progress:
         study = search(
             problem,
@@ -62,21 +84,55 @@ def optimize(
             population_size=population_size,
             seed=seed,
             initial=initial,
+            max_cost=None if target_speedup is None else problem.uncached_cost / target_speedup,
+            min_quality=min_quality,
             on_progress=on_progress,
         )
     front = study.front()
     for candidate in front:
         candidate.schedule.save(output_dir / "front" / f"{candidate.schedule.name}.json")
+    again = None
+    if held_out and front:
+        judge = evaluator_of(generator, held_out, [HELD_OUT_SEED], quality, batch_size)  # type: ignore[arg-type]
+        with Store.open(output_dir) as store:
+            scores = evaluate_each(judge, [candidate.schedule for candidate in front], store)
+            found = list(bar(scores, "held-out prompts", as_json, total=len(front)))
+        again = rescore(front, np.array(found), np.arange(len(held_out)))
+    rows = [_row(study, candidate, quality) for candidate in front]
+    for row, entry in zip(rows, again or [], strict=False):
+        row |= {"held_out": entry.quality, "low": entry.low, "high": entry.high, "beaten_by": entry.beaten_by}
     if not as_json:
-        for candidate in front:
-            fewer = study.uncached_cost / candidate.cost
-            console.print(f"{candidate.schedule.name}  {fewer:5.2f}x fewer MACs  {quality} {candidate.quality:.3f}")
-    rows = [{"name": c.schedule.name, "macs": c.cost, quality: c.quality} for c in front]
+        for row in rows:
+            console.print(_line(row, quality))
+        console.print(_verdict(again))
     finish(
         {"front": rows, "uncached_macs": study.uncached_cost},
         f"{len(front)} schedules in {output_dir / 'front'}",
         as_json,
     )
+
+
+def _row(study: Study, candidate: Candidate, quality: str) -> dict[str, Any]:
+    fewer = study.uncached_cost / candidate.cost
+    return {"name": candidate.schedule.name, "macs": candidate.cost, "fewer": fewer, quality: candidate.quality}
+
+
+def _line(row: dict[str, Any], quality: str) -> str:
+    line = f"{row['name']}  {row['fewer']:5.2f}x fewer MACs  {quality} {row[quality]:.2f}"
+    if "held_out" in row:
+        line += f"  held out {row['held_out']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    return line
+
+
+def _verdict(again: list[HeldOut] | None) -> str:
+    """Whether the prompts of the search and the held-out ones agree on what is worth having."""
+    if again is None:
+        return "not scored on held-out prompts: give a file of them with --held-out-file"
+    beaten = [entry for entry in again if entry.beaten_by is not None]
+    if not beaten:
+        return "held-out prompts agree: no schedule is worse there than a cheaper one, beyond doubt"
+    names = ", ".join(f"{entry.candidate.schedule.name} (by {entry.beaten_by})" for entry in beaten)
+    return f"held-out prompts disagree: {len(beaten)} of {len(again)} schedules are beaten by a cheaper one: {names}"
 
 
 def _prompts(image_generator: str, prompt_file: Path | None) -> list[Prompt]:
@@ -87,6 +143,16 @@ def _prompts(image_generator: str, prompt_file: Path | None) -> list[Prompt]:
     from ecad.builtin import prompts
 
     return [Prompt(f"{i:04d}", text) for i, text in enumerate(prompts("search")[:12])]
+
+
+def _held_out(image_generator: str, held_out_file: Path | None) -> list[Prompt]:
+    if held_out_file is not None:
+        return read_prompts(held_out_file)
+    if image_generator != "EmojiImageGenerator":
+        return []
+    from ecad.builtin import prompts
+
+    return [Prompt(f"held_out_{i:04d}", text) for i, text in enumerate(prompts("held_out")[:24])]
 
 
 def _schedule_files(folder: Path | None) -> list[Path]:

@@ -15,19 +15,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 import ecad
 from ecad.errors import EcadError
 from ecad.genetic.evaluator import Evaluator, evaluate_each
+from ecad.genetic.fast import Fast
 from ecad.genetic.front import hypervolume, pareto
-from ecad.genetic.nsga2 import Mode, Nsga2
+from ecad.genetic.nsga2 import Nsga2
 from ecad.genetic.problem import Problem
 from ecad.genetic.store import Store
 from ecad.genetic.study import Candidate, Study, name_of
 from ecad.schedules import CacheSchedule
+
+Mode = Literal["paper", "fast"]
+# Candidates a generation: the paper's, and few where every generation knows more than the one before.
+_POPULATION = {"paper": 72, "fast": 12}
 
 
 @dataclass(frozen=True)
@@ -61,9 +66,11 @@ def search(
     mode: Mode = "fast",
     generations: int | None = None,
     max_seconds: float | None = None,
-    population_size: int = 72,
+    population_size: int | None = None,
     seed: int = 0,
     initial: Sequence[CacheSchedule] = (),
+    max_cost: float | None = None,
+    min_quality: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Study:
     """Search for schedules that are cheap and good; go on where an earlier search of the study stopped.
@@ -76,9 +83,10 @@ def search(
         mode: "paper", the search as released (arXiv 2506.15682), or "fast".
         generations: of the whole study, the initial one included; None sets no limit.
         max_seconds: spent on the whole study; stops after the candidate in which they run out. None sets no limit.
-        population_size: candidates a generation, at least 2.
+        population_size: candidates a generation, at least 2; by default the paper's 72, or 12 in mode `fast`.
         seed: of all random choices.
-        initial: candidates of generation 0; if they are fewer than `population_size`, the mode adds its own.
+        initial: candidates of generation 0, to which the mode adds its own.
+        max_cost, min_quality: mode `fast` spends nothing on what costs more or is worse, and the front has none of it.
         on_progress: called after each new candidate.
 
     Returns:
@@ -99,17 +107,21 @@ def search(
     ...     scorer="share", prompts=[Prompt("0", "a fox")], seeds=[0, 1], batch_size=2)
     >>> study = search(problem, evaluator, generations=3, population_size=8)
     >>> [generation.images for generation in study.history]
-    [16, 32, 48]
+    [2, 8, 24]
     >>> study.front()[0].cost
     6
     """
-    _check(problem, mode, generations, max_seconds, population_size)
+    if population_size is None:
+        population_size = _POPULATION.get(mode, 0)
+    _check(problem, mode, generations, max_seconds, population_size, max_cost, min_quality)
     bits = [problem.bits(schedule) for schedule in initial]
     start = np.array(bits, dtype=bool).reshape(-1, *problem.shape)
     settings = {
         "mode": mode,
         "population_size": population_size,
         "seed": seed,
+        "max_cost": max_cost,
+        "min_quality": min_quality,
         "initial": hashlib.sha256(start.tobytes()).hexdigest()[:16] if bits else None,
         **problem.settings,
         "scorer": evaluator.scorer,
@@ -118,15 +130,20 @@ def search(
         "batch_size": evaluator.batch_size,
         "evaluator": dict(evaluator.settings),
     }
-    algorithm = Nsga2(problem, mode, population_size, seed, start)
+    algorithm: Nsga2 | Fast
+    if mode == "paper":
+        algorithm = Nsga2(problem, population_size, seed, start)
+    else:
+        floor = -np.inf if min_quality is None else min_quality
+        algorithm = Fast(problem, population_size, seed, start, evaluator.decibels, max_cost, floor)
     store = Store.open(folder)
     try:
         store.settle(settings, _versions())
-        most = None if generations is None else generations * population_size
         path = None if folder is None else Path(folder)
-        run = _Run(problem, evaluator, algorithm, store, path, most, max_seconds, on_progress)
+        run = _Run(problem, evaluator, algorithm, store, path, max_seconds, on_progress)
         for number in itertools.count() if generations is None else range(generations):
-            if not run.generation(number):
+            later = None if generations is None else (generations - number - 1) * population_size
+            if not run.generation(number, later):
                 break
     finally:
         if folder is not None:
@@ -140,10 +157,9 @@ class _Run:
 
     problem: Problem
     evaluator: Evaluator
-    algorithm: Nsga2
+    algorithm: Nsga2 | Fast
     store: Store
     folder: Path | None
-    most_candidates: int | None
     max_seconds: float | None
     on_progress: Callable[[Progress], None] | None
 
@@ -154,8 +170,11 @@ class _Run:
         self.before = sum(row.seconds for row in self.store.generations())
         self.began = self.mark = time.monotonic()
 
-    def generation(self, number: int) -> bool:
-        """Ask for a generation, evaluate what the study does not know of it, tell; False if the search is over."""
+    def generation(self, number: int, later: int | None) -> bool:
+        """Ask for a generation, evaluate what the study does not know of it, tell; False if the search is over.
+
+        `later` is how many candidates will follow it, if that is known.
+        """
         bits = self.algorithm.ask()
         if not len(bits):
             return False
@@ -167,14 +186,14 @@ class _Run:
         model = self.problem.template
         schedules = [CacheSchedule(bits[i], model.sites, name_of(number, i), config=model.config) for i in todo]
         results = evaluate_each(self.evaluator, schedules, self.store, number)
-        for i in todo:
+        for place, i in enumerate(todo, start=1):
             if self.max_seconds is not None and self._seconds() >= self.max_seconds:
                 return False
             quality[i] = next(results).mean()
             self._keep(Candidate(number, i, bits[i], int(cost[i]), float(quality[i]), model))
             self._count(number, cost[[i]], quality[[i]])
             self.new += 1
-            self._report(number)
+            self._report(number, None if later is None else len(todo) - place + later)
         self.algorithm.tell(cost, quality)
         return True
 
@@ -197,16 +216,15 @@ class _Run:
     def _seconds(self) -> float:
         return self.before + time.monotonic() - self.began
 
-    def _report(self, number: int) -> None:
+    def _report(self, number: int, candidates_left: int | None) -> None:
         if self.on_progress is None:
             return
         area = hypervolume(self.front_cost, self.front_quality, self.problem.uncached_cost, self.worst_quality)
         images = sum(row.images for row in self.store.generations())
         seconds = self._seconds()
         left = []
-        if self.most_candidates is not None:
-            pace = (time.monotonic() - self.began) / self.new
-            left.append(pace * max(self.most_candidates - self.evaluated, 0))
+        if candidates_left is not None:
+            left.append((time.monotonic() - self.began) / self.new * candidates_left)
         if self.max_seconds is not None:
             left.append(max(self.max_seconds - seconds, 0.0))
         self.on_progress(
@@ -215,7 +233,13 @@ class _Run:
 
 
 def _check(
-    problem: Problem, mode: str, generations: int | None, max_seconds: float | None, population_size: int
+    problem: Problem,
+    mode: str,
+    generations: int | None,
+    max_seconds: float | None,
+    population_size: int,
+    max_cost: float | None,
+    min_quality: float | None,
 ) -> None:
     if mode not in get_args(Mode):
         raise EcadError(f"mode {mode!r} is unknown: expected {' or '.join(get_args(Mode))}")
@@ -224,10 +248,13 @@ def _check(
         ("generations", generations, 1),
         ("population_size", population_size, 2),
         ("max_seconds", max_seconds, 0),
+        ("max_cost", max_cost, int(problem.price(np.zeros((1, *problem.shape), dtype=bool))[0])),
     )
     for name, found, minimum in least:
         if found is not None and not found >= minimum:
             raise EcadError(f"{name}: expected at least {minimum}, found {found}")
+    if mode == "paper" and (max_cost is not None or min_quality is not None):
+        raise EcadError("mode paper takes no limit on cost or quality: expected none, found one; use mode fast")
 
 
 def _versions() -> dict[str, str]:

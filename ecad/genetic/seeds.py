@@ -6,46 +6,47 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ecad.genetic.evaluator import Evaluator, evaluate
 from ecad.genetic.problem import Problem
-from ecad.schedules import CacheSchedule
+from ecad.schedules.schedule import Bits
 
 
-def step_seeds(problem: Problem, evaluator: Evaluator, count: int) -> list[CacheSchedule]:
-    """For each number of computed steps the whole-step schedule that should harm images least.
+def probes(problem: Problem) -> Bits:
+    """Schedules that reuse everything at one step and compute all others: how much does that step's change matter?
 
-    A probe reuses everything at one step and computes all others; its error says how much that step's change matters.
+    Returns:
+        bool (steps - 1, steps, sites), for steps 1, 2, ...
+    """
+    steps = problem.shape[0]
+    bits = np.ones((steps - 1, *problem.shape), dtype=bool)
+    bits[np.arange(steps - 1), np.arange(1, steps)] = False
+    return bits
+
+
+def whole_steps(problem: Problem, errors: np.ndarray) -> Bits:
+    """For each number of computed steps but all the schedule that should harm images least, as `best_steps` has it.
 
     Args:
         problem: whose schedules.
-        evaluator: scores images in decibels (`psnr`).
-        count: how many schedules at most.
+        errors: float (steps - 1,), of reusing at step 1, 2, ...
 
     Returns:
-        schedules from all steps but one computed down to one computed.
+        bool (steps - 1, steps, sites), the most expensive first.
     """
-    steps, model = problem.shape[0], problem.template
-    probes = []
-    for step in range(1, steps):
-        recompute = np.ones(problem.shape, dtype=bool)
-        recompute[step] = False
-        probes.append(CacheSchedule(recompute, model.sites, f"probe_{step:03d}", config=model.config))
-    decibels = evaluate(evaluator, probes).mean(axis=1)
-    seeds = []
-    for kept in np.unique(np.linspace(1, steps - 1, min(count, steps - 1)).round().astype(int))[::-1].tolist():
-        recompute = np.zeros(problem.shape, dtype=bool)
-        recompute[list(best_steps(10 ** (-decibels / 10), kept))] = True
-        seeds.append(CacheSchedule(recompute, model.sites, f"steps_{kept:03d}", config=model.config))
-    return seeds
+    steps = problem.shape[0]
+    bits = np.zeros((steps - 1, *problem.shape), dtype=bool)
+    for one, kept in zip(bits, range(steps - 1, 0, -1), strict=True):
+        one[list(best_steps(errors, kept))] = True
+    return bits
 
 
 def best_steps(errors: Sequence[float] | np.ndarray, kept: int) -> tuple[int, ...]:
-    """Which steps to compute so that the reused ones do least harm in sum.
+    """Which steps to compute so that the reused ones do least harm.
 
-    Features drift about evenly, so reusing them for n steps is taken to err n squared times as much as for one.
+    Features drift evenly: reused for n steps, they are off n times as far as for one. What is off in a run of reused
+    steps points the same way and adds up before it is squared; runs are independent.
 
     Args:
-        errors: of reusing at step 1, 2, ... what the step before computed.
+        errors: squared, of reusing at step 1, 2, ... what the step before computed.
         kept: how many steps compute, the first among them.
 
     Returns:
@@ -59,8 +60,8 @@ def best_steps(errors: Sequence[float] | np.ndarray, kept: int) -> tuple[int, ..
     harm = np.full((steps, steps + 1), np.inf)
     for start in range(steps):
         ages = np.arange(steps - start)
-        grown = np.concatenate([[0.0], np.asarray(errors, dtype=np.float64)])[start:] * ages**2
-        harm[start, start + 1 :] = np.cumsum(grown)
+        off = np.sqrt(np.concatenate([[0.0], np.asarray(errors, dtype=np.float64)])[start:]) * ages
+        harm[start, start + 1 :] = np.cumsum(off) ** 2
     least, before = harm[:, steps].copy(), []
     for _ in range(kept - 1):
         # least[a]: of all that follows when step a computes and as many more steps as there were rounds.

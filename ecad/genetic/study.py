@@ -122,10 +122,12 @@ class Study:
             raise
 
     def front(self) -> list[Candidate]:
-        """The candidates that no other one equals or beats in both cost and quality, cheapest first."""
+        """The candidates within the search's limits that no other one equals or beats in both, cheapest first."""
+        most, least = self.settings.get("max_cost"), self.settings.get("min_quality")
         cost = np.array([candidate.cost for candidate in self.candidates])
         quality = np.array([candidate.quality for candidate in self.candidates], dtype=np.float64)
-        return [self.candidates[i] for i in pareto(cost, quality)]
+        kept = [self.candidates[i] for i in pareto(cost, quality)]
+        return [c for c in kept if (most is None or c.cost <= most) and (least is None or c.quality >= least)]
 
     def scores(self, candidate: Candidate) -> np.ndarray:
         """The scores of a candidate's images, float64 (items,); NaN where there is none."""

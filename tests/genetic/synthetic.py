@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ecad.genetic import LocalEvaluator, Problem
+from ecad.genetic.front import pareto
 from ecad.prompts import Prompt
 from ecad.runtime.families import readers
 from ecad.runtime.plan import executed
@@ -59,6 +60,32 @@ def evaluator(
         "batch_size": batch_size,
     }
     return LocalEvaluator(**{**fields, **changes})
+
+
+def run(search, model: Problem, generations: int) -> list[np.ndarray]:
+    """Every generation's bits."""
+    asked = []
+    for _ in range(generations):
+        asked.append(search.ask())
+        if not len(asked[-1]):
+            break
+        search.tell(model.price(asked[-1]), quality(model.plans(asked[-1])))
+    return asked
+
+
+def every_plan(model: Problem) -> np.ndarray:
+    """All schedules that cache anything, bool (n, steps, sites)."""
+    steps, sites = model.shape
+    free = (steps - 1) * sites
+    bits = np.ones((2**free - 1, steps, sites), dtype=bool)  # the last one would be no caching
+    bits[:, 1:] = ((np.arange(2**free - 1)[:, None] >> np.arange(free)) & 1).reshape(-1, steps - 1, sites)
+    return bits
+
+
+def front(model: Problem, bits: np.ndarray) -> list[tuple[int, float]]:
+    """Every cost and quality that none of these beats."""
+    cost, worth = model.price(bits), quality(model.plans(bits))
+    return [(int(cost[i]), float(worth[i])) for i in pareto(cost, worth)]
 
 
 def _taste(item) -> float:

@@ -1,0 +1,154 @@
+"""Mode `fast`: probes and dynamic programming for a start, then candidates that a surrogate expects the most of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ecad.genetic.front import gains, pareto
+from ecad.genetic.moves import exchange, mutate
+from ecad.genetic.problem import Problem
+from ecad.genetic.seeds import best_steps, probes, whole_steps
+from ecad.genetic.surrogate import describe, fit
+from ecad.schedules.schedule import Bits
+
+# What the surrogate judges before a generation is evaluated: so many rounds of so many offspring.
+ROUNDS, BROOD = 15, 100
+# How much hope a candidate gets, in standard deviations of the surrogate.
+HOPE = 0.0
+
+
+class Fast:
+    """A search that is asked for candidates and told their cost and quality, in turns.
+
+    The first generation is what is given, the cheapest schedule and, where errors can be read off the quality, one
+    probe a step; the second the whole-step schedules that these promise the most of; all others are the surrogate's
+    choice. No plan is asked for twice, and no candidate has a bit without effect.
+
+    Args:
+        problem: what is searched.
+        population_size: candidates a generation, from the third on.
+        seed: of all its random choices.
+        initial: bool (n, steps, sites), what the first generation has besides.
+        decibels: whether quality is -10 log10 of a squared error.
+        max_cost: what costs more is worth nothing; by default the cost of an uncached image.
+        min_quality: what is worse is worth nothing.
+
+    >>> from ecad.schedules import heuristics, pixart_sites
+    >>> problem = Problem(heuristics.none(pixart_sites(2), 4), lambda bits: bits.sum(axis=(1, 2)))
+    >>> search = Fast(problem, population_size=6, seed=0, initial=np.zeros((0, 4, 6), dtype=bool), decibels=False)
+    >>> for generation in range(3):
+    ...     bits = search.ask()
+    ...     search.tell(cost=problem.price(bits), quality=bits[:, 1:].mean(axis=(1, 2)))
+    >>> bits.shape
+    (6, 4, 6)
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        population_size: int,
+        seed: int,
+        initial: Bits,
+        decibels: bool,
+        max_cost: float | None = None,
+        min_quality: float = -np.inf,
+    ) -> None:
+        self._problem, self._size, self._decibels = problem, population_size, decibels
+        self._max_cost = problem.uncached_cost if max_cost is None else max_cost
+        self._min_quality = min_quality
+        self._random = np.random.default_rng(seed)
+        self._initial = initial
+        self._asked = self._told = np.zeros((0, *problem.shape), dtype=bool)
+        self._cost, self._quality = np.zeros(0, dtype=np.int64), np.zeros(0)
+        self._errors: np.ndarray | None = None
+        # Nothing cached at all is no candidate.
+        self._seen = {np.ones(problem.shape, dtype=bool).tobytes()}
+
+    def ask(self) -> Bits:
+        """The next generation, bool (n, steps, sites); n is 0 when there is nothing new to try."""
+        if not len(self._told):
+            cheapest = np.zeros((1, *self._problem.shape), dtype=bool)
+            first = probes(self._problem) if self._decibels else cheapest[:0]
+            self._asked = self._unseen(np.concatenate([self._initial, cheapest, first]))
+        elif self._errors is None:
+            self._errors = self._step_errors()
+            seeds = self._unseen(whole_steps(self._problem, self._errors))
+            self._asked = seeds[self._problem.price(seeds) <= self._max_cost]
+        else:
+            self._asked = np.zeros((0, *self._problem.shape), dtype=bool)
+        if not len(self._asked):
+            self._asked = self._choose(*self._offspring())
+        self._seen.update(plan.tobytes() for plan in self._asked)
+        return self._asked
+
+    def tell(self, cost: np.ndarray, quality: np.ndarray) -> None:
+        """What the candidates just asked for are worth: cost (n,), smaller is better, and quality (n,), larger is."""
+        self._told = np.concatenate([self._told, self._asked])
+        self._cost, self._quality = np.append(self._cost, cost), np.append(self._quality, quality)
+
+    @property
+    def random_state(self) -> dict[str, Any]:
+        """The state of its random generator, as JSON values."""
+        state: dict[str, Any] = dict(self._random.bit_generator.state)
+        return state
+
+    def _step_errors(self) -> np.ndarray:
+        """The error of reusing at each step but the first, as the probes tell; all alike if there are none."""
+        steps = self._problem.shape[0]
+        if not self._decibels:
+            return np.ones(steps - 1)
+        quality = {plan.tobytes(): value for plan, value in zip(self._told, self._quality, strict=True)}
+        decibels = [quality[probe.tobytes()] for probe in probes(self._problem)]
+        return np.asarray(10 ** (-np.array(decibels) / 10))
+
+    def _offspring(self) -> tuple[Bits, np.ndarray, np.ndarray]:
+        """Unseen plans that descend from the front, their costs, and the qualities hoped for."""
+        model = fit(self._features(self._told), self._quality)
+        pool, cost, quality, hope = self._told, self._cost, self._quality, self._quality
+        for _ in range(ROUNDS):
+            parents = pool[pareto(cost, quality)]
+            children = self._unseen(np.array([self._child(parents) for _ in range(BROOD)]))
+            known = {plan.tobytes() for plan in pool[len(self._told) :]}
+            children = children[[plan.tobytes() not in known for plan in children]]
+            if len(children):
+                expected, deviation = model(self._features(children))
+                pool = np.concatenate([pool, children])
+                cost = np.append(cost, self._problem.price(children))
+                quality = np.append(quality, expected)
+                hope = np.append(hope, expected + HOPE * deviation)
+        new = slice(len(self._told), None)
+        return pool[new], cost[new], hope[new]
+
+    def _child(self, parents: Bits) -> Bits:
+        sites = self._problem.template.sites
+        child = parents[self._random.integers(len(parents))]
+        if self._random.random() < 0.5:
+            child, _ = exchange(child, parents[self._random.integers(len(parents))], sites, self._random)
+            if self._random.random() < 0.5:
+                return child
+        return mutate(child, sites, self._random)
+
+    def _choose(self, plans: Bits, cost: np.ndarray, quality: np.ndarray) -> Bits:
+        """Those that add most to the front, one after the other."""
+        front_cost, front_quality = self._cost, self._quality
+        left = np.arange(len(plans))
+        while len(plans) - len(left) < self._size and len(left):
+            gain, lead = gains(
+                cost[left], quality[left], front_cost, front_quality, self._max_cost, self._min_quality
+            )
+            best = left[np.lexsort((lead, gain))[-1]]
+            front_cost, front_quality = np.append(front_cost, cost[best]), np.append(front_quality, quality[best])
+            left = left[left != best]
+        return np.delete(plans, left, axis=0)
+
+    def _features(self, plans: Bits) -> np.ndarray:
+        assert self._errors is not None
+        return describe(plans, self._problem.template.sites, self._errors)
+
+    def _unseen(self, bits: Bits) -> Bits:
+        """The plans of those that were never asked for, each once."""
+        plans = self._problem.plans(bits)
+        fresh = {plan.tobytes(): i for i, plan in reversed(list(enumerate(plans))) if plan.tobytes() not in self._seen}
+        return plans[sorted(fresh.values())]

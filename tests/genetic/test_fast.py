@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from synthetic import every_plan, front, problem, quality, run
+
+from ecad.genetic.fast import Fast
+from ecad.genetic.seeds import probes, whole_steps
+from ecad.schedules import flux_sites, pixart_sites
+
+TWO_BY_TWO = tuple((f"blocks.{block}", component) for block in range(2) for component in ("attn1", "ff"))
+
+
+def start(model, size=10, seed=0, **changes):
+    settings = {"initial": np.zeros((0, *model.shape), dtype=bool), "decibels": False, **changes}
+    return Fast(model, size, seed, **settings)
+
+
+@pytest.mark.parametrize("sites", [flux_sites(1, 1), pixart_sites(2)])
+def test_each_plan_is_asked_for_once_and_no_caching_never(sites):
+    model = problem(steps=6, sites=sites)
+    asked = np.concatenate(run(start(model), model, 20))
+    assert len(asked) >= 180
+    assert len(np.unique(asked, axis=0)) == len(asked)
+    assert np.array_equal(model.plans(asked), asked)
+    assert not asked.all(axis=(1, 2)).any()
+
+
+def test_it_ends_when_everything_was_tried():
+    model = problem(steps=2)
+    asked = run(start(model, 32), model, 100)
+    assert len(asked[-1]) == 0
+    assert len(np.concatenate(asked)) == 2**6 - 1
+
+
+def test_it_begins_with_what_is_given_and_probes_and_goes_on_with_what_these_promise():
+    model = problem(steps=6)
+    given = model.plans(np.random.default_rng(1).random((3, *model.shape)) < 0.7)
+    search = start(model, initial=given, decibels=True)
+    first = search.ask()
+    assert np.array_equal(first, [*given, *model.plans(np.zeros((1, *model.shape), dtype=bool)), *probes(model)])
+    errors = np.array([1e-3, 1e-1, 1e-4, 1e-2, 1e-5])
+    search.tell(model.price(first), np.append(np.zeros(4), -10 * np.log10(errors)))
+    asked = search.ask()
+    promised = whole_steps(model, errors)
+    known = {one.tobytes() for one in first}
+    assert np.array_equal(asked, [one for one in promised if one.tobytes() not in known])
+    assert len(asked) == 3
+
+
+def test_without_decibels_no_images_go_into_probes():
+    model = problem(steps=6)
+    assert len(start(model).ask()) == 1
+
+
+def test_a_seed_decides_everything():
+    model = problem()
+    runs = [np.concatenate(run(start(model, seed=seed), model, 6)) for seed in (0, 0, 1)]
+    assert np.array_equal(runs[0], runs[1])
+    assert not np.array_equal(runs[0], runs[2])
+
+
+def test_limits_keep_candidates_where_they_count():
+    model = problem(steps=8)
+    half = model.uncached_cost / 2
+    free, limited = (np.concatenate(run(start(model, max_cost=most), model, 12)[2:]) for most in (None, half))
+    assert (model.price(limited) <= half).mean() > 0.9 > (model.price(free) <= half).mean()
+    floor = float(np.median(quality(free)))
+    good = np.concatenate(run(start(model, min_quality=floor), model, 12)[4:])
+    assert (quality(good) >= floor).mean() > 0.7 > (quality(free) >= floor).mean()
+
+
+@pytest.mark.parametrize(
+    ("steps", "sites", "generations"),
+    [
+        (5, pixart_sites(1)[:2], 6),  # 8 bits
+        (5, pixart_sites(1), 24),  # 12 bits
+        (3, flux_sites(1, 1), 14),  # 12 bits, some without effect
+        (5, TWO_BY_TWO, 40),  # 16 bits
+    ],
+)
+def test_the_front_of_a_tiny_problem_is_the_true_one(steps, sites, generations):
+    model = problem(steps, sites)
+    asked = np.concatenate(run(start(model, 24), model, generations))
+    assert len(asked) < len(every_plan(model)) / 2 or steps * len(sites) < 12
+    assert front(model, asked) == front(model, every_plan(model))
