@@ -42,7 +42,8 @@ def enable_cache(
 
     Arguments:
         pipe: a diffusers pipeline, or a bare denoiser whose loop calls `CacheRun.step`.
-        schedule: one schedule, or a dict of denoiser name -> schedule where the pipeline has several.
+        schedule: one schedule, or a dict of denoiser name -> schedule where the pipeline has several. Its sites are
+            those of `CacheSchedule.for_model`, or submodules of the denoiser, named by hand: ("layers.0", "mixer").
         keep_device: keep outputs there, such as "cpu", instead of where they are computed: less memory, more time.
         keep_dtype: keep outputs in this floating point type, such as torch.float8_e4m3fn: images differ a little.
 
@@ -50,6 +51,13 @@ def enable_cache(
 
     Raises ScheduleError if the schedule's sites are not the denoiser's (and, when the pipeline runs, if its rows are
     not the run's steps); EcadError if the pipeline has no denoiser to cache.
+
+    >>> from diffusers import DiTTransformer2DModel
+    >>> denoiser = DiTTransformer2DModel(num_attention_heads=2, attention_head_dim=8, num_layers=1, norm_num_groups=1)
+    >>> run = enable_cache(denoiser, CacheSchedule.for_model(denoiser, steps=20))
+    >>> run.stats.computed
+    0
+    >>> run.disable()
     """
     modules = denoisers(pipe)
     schedules = dict(schedule) if isinstance(schedule, Mapping) else dict.fromkeys(modules, schedule)
