@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ecad.genetic.front import gains, pareto
+from ecad.genetic.initial import heuristics
 from ecad.genetic.moves import exchange, mutate
 from ecad.genetic.problem import Problem
-from ecad.genetic.seeds import best_steps, probes, whole_steps
+from ecad.genetic.seeds import probes, whole_steps
 from ecad.genetic.surrogate import describe, fit
 from ecad.schedules.schedule import Bits
 
 # What the surrogate judges before a generation is evaluated: so many rounds of so many offspring.
 ROUNDS, BROOD = 15, 100
 # How much hope a candidate gets, in standard deviations of the surrogate.
-HOPE = 0.0
+HOPE = 0.5
+# The share of children whose parent is no member of the front.
+STRAY = 0.2
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What mode `fast` is made of, to be left out one by one in `benchmarks/search_cost.py`.
+
+    Args:
+        probes: one image a step and prompt tells which steps matter; without, all do alike.
+        programming: dynamic programming over whole steps gives the second generation; without, every n-th step does.
+        moves: children differ from their parents by steps, blocks and components; without, by single bits.
+        surrogate: what is guessed from images already made picks the candidates; without, chance does.
+    """
+
+    probes: bool = True
+    programming: bool = True
+    moves: bool = True
+    surrogate: bool = True
 
 
 class Fast:
@@ -34,6 +55,7 @@ class Fast:
         decibels: whether quality is -10 log10 of a squared error.
         max_cost: what costs more is worth nothing; by default the cost of an uncached image.
         min_quality: what is worse is worth nothing.
+        ingredients: what it is made of.
 
     >>> from ecad.schedules import heuristics, pixart_sites
     >>> problem = Problem(heuristics.none(pixart_sites(2), 4), lambda bits: bits.sum(axis=(1, 2)))
@@ -54,8 +76,10 @@ class Fast:
         decibels: bool,
         max_cost: float | None = None,
         min_quality: float = -np.inf,
+        ingredients: Ingredients = Ingredients(),
     ) -> None:
-        self._problem, self._size, self._decibels = problem, population_size, decibels
+        self._problem, self._size, self._with = problem, population_size, ingredients
+        self._probes = decibels and ingredients.probes
         self._max_cost = problem.uncached_cost if max_cost is None else max_cost
         self._min_quality = min_quality
         self._random = np.random.default_rng(seed)
@@ -70,11 +94,12 @@ class Fast:
         """The next generation, bool (n, steps, sites); n is 0 when there is nothing new to try."""
         if not len(self._told):
             cheapest = np.zeros((1, *self._problem.shape), dtype=bool)
-            first = probes(self._problem) if self._decibels else cheapest[:0]
+            first = probes(self._problem) if self._probes else cheapest[:0]
             self._asked = self._unseen(np.concatenate([self._initial, cheapest, first]))
         elif self._errors is None:
             self._errors = self._step_errors()
-            seeds = self._unseen(whole_steps(self._problem, self._errors))
+            best = whole_steps(self._problem, self._errors)
+            seeds = self._unseen(best if self._with.programming else heuristics(self._problem, len(best)))
             self._asked = seeds[self._problem.price(seeds) <= self._max_cost]
         else:
             self._asked = np.zeros((0, *self._problem.shape), dtype=bool)
@@ -97,7 +122,7 @@ class Fast:
     def _step_errors(self) -> np.ndarray:
         """The error of reusing at each step but the first, as the probes tell; all alike if there are none."""
         steps = self._problem.shape[0]
-        if not self._decibels:
+        if not self._probes:
             return np.ones(steps - 1)
         quality = {plan.tobytes(): value for plan, value in zip(self._told, self._quality, strict=True)}
         decibels = [quality[probe.tobytes()] for probe in probes(self._problem)]
@@ -105,6 +130,10 @@ class Fast:
 
     def _offspring(self) -> tuple[Bits, np.ndarray, np.ndarray]:
         """Unseen plans that descend from the front, their costs, and the qualities hoped for."""
+        if not self._with.surrogate:
+            parents = self._told[pareto(self._cost, self._quality)]
+            children = self._unseen(np.array([self._child(parents) for _ in range(BROOD)]))[: self._size]
+            return children, self._problem.price(children), np.zeros(len(children))
         model = fit(self._features(self._told), self._quality)
         pool, cost, quality, hope = self._told, self._cost, self._quality, self._quality
         for _ in range(ROUNDS):
@@ -122,22 +151,24 @@ class Fast:
         return pool[new], cost[new], hope[new]
 
     def _child(self, parents: Bits) -> Bits:
-        sites = self._problem.template.sites
-        child = parents[self._random.integers(len(parents))]
-        if self._random.random() < 0.5:
-            child, _ = exchange(child, parents[self._random.integers(len(parents))], sites, self._random)
-            if self._random.random() < 0.5:
+        sites, random = self._problem.template.sites, self._random
+        pool = self._told if random.random() < STRAY else parents
+        child, other = pool[random.integers(len(pool))], parents[random.integers(len(parents))]
+        if not self._with.moves:
+            flipped: Bits = child ^ (random.random(child.shape) < 1 / child.size)
+            return flipped
+        if random.random() < 0.5:
+            child, _ = exchange(child, other, sites, random)
+            if random.random() < 0.5:
                 return child
-        return mutate(child, sites, self._random)
+        return mutate(child, sites, random)
 
     def _choose(self, plans: Bits, cost: np.ndarray, quality: np.ndarray) -> Bits:
         """Those that add most to the front, one after the other."""
         front_cost, front_quality = self._cost, self._quality
         left = np.arange(len(plans))
         while len(plans) - len(left) < self._size and len(left):
-            gain, lead = gains(
-                cost[left], quality[left], front_cost, front_quality, self._max_cost, self._min_quality
-            )
+            gain, lead = gains(cost[left], quality[left], front_cost, front_quality, self._max_cost, self._min_quality)
             best = left[np.lexsort((lead, gain))[-1]]
             front_cost, front_quality = np.append(front_cost, cost[best]), np.append(front_quality, quality[best])
             left = left[left != best]

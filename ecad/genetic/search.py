@@ -13,7 +13,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -22,7 +22,7 @@ import numpy as np
 import ecad
 from ecad.errors import EcadError
 from ecad.genetic.evaluator import Evaluator, evaluate_each
-from ecad.genetic.fast import Fast
+from ecad.genetic.fast import Fast, Ingredients
 from ecad.genetic.front import hypervolume, pareto
 from ecad.genetic.nsga2 import Nsga2
 from ecad.genetic.problem import Problem
@@ -71,6 +71,7 @@ def search(
     initial: Sequence[CacheSchedule] = (),
     max_cost: float | None = None,
     min_quality: float | None = None,
+    ingredients: Ingredients | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Study:
     """Search for schedules that are cheap and good; go on where an earlier search of the study stopped.
@@ -87,6 +88,7 @@ def search(
         seed: of all random choices.
         initial: candidates of generation 0, to which the mode adds its own.
         max_cost, min_quality: mode `fast` spends nothing on what costs more or is worse, and the front has none of it.
+        ingredients: of mode `fast`, all by default.
         on_progress: called after each new candidate.
 
     Returns:
@@ -135,7 +137,9 @@ def search(
         algorithm = Nsga2(problem, population_size, seed, start)
     else:
         floor = -np.inf if min_quality is None else min_quality
-        algorithm = Fast(problem, population_size, seed, start, evaluator.decibels, max_cost, floor)
+        made_of = ingredients or Ingredients()
+        settings["ingredients"] = asdict(made_of)
+        algorithm = Fast(problem, population_size, seed, start, evaluator.decibels, max_cost, floor, made_of)
     store = Store.open(folder)
     try:
         store.settle(settings, _versions())

@@ -1,0 +1,205 @@
+"""What a search costs and what it finds: the built-in model, several searches, several seeds, held-out prompts.
+
+python benchmarks/search_cost.py [--arms paper,fast] [--seeds 0,1,2,3,4] [--output build/benchmarks/search_cost]
+
+Every search is a study of its own in the output folder, so that a run that was stopped goes on where it was, and a
+second process may work on other arms or seeds at the same time. At some generations the schedules that a search would
+hand out, the front by its own prompts, are made and scored for held-out prompts. Their hypervolume there is measured
+from an uncached image's cost and the held-out quality of computing nothing after the first step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+
+from ecad import builtin
+from ecad.commands import search_progress
+from ecad.errors import EcadError
+from ecad.files import write_atomic
+from ecad.genetic import Evaluator, Problem, Store, Study
+from ecad.genetic.evaluator import evaluate_each
+from ecad.genetic.fast import Ingredients
+from ecad.genetic.front import hypervolume, pareto
+from ecad.genetic.initial import heuristic_schedules
+from ecad.genetic.of_generator import evaluator_of, problem_of
+from ecad.genetic.search import search
+from ecad.image_generators import get_image_generator
+from ecad.prompts import Prompt
+from ecad.schedules import CacheSchedule
+
+PAPER = {"mode": "paper", "population_size": 24}
+FAST = {"mode": "fast"}
+# The issue's baseline counts 100 images a candidate.
+PAPER_IMAGES = 100
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to search.
+
+    Args:
+        settings: of `ecad.search`.
+        generations: in all.
+        prompts: images a candidate.
+        heuristics: whether it is given hand-made schedules to start from.
+    """
+
+    settings: Mapping[str, Any]
+    generations: int
+    prompts: int
+    heuristics: bool = False
+
+
+def without(**left_out: bool) -> Arm:
+    return Arm({**FAST, "ingredients": Ingredients(**left_out)}, generations=20, prompts=4)
+
+
+ARMS = {
+    "paper": Arm(PAPER, generations=50, prompts=8, heuristics=True),
+    "paper, random start": Arm(PAPER, generations=50, prompts=8),
+    "fast": Arm(FAST, generations=20, prompts=4),
+    "fast, 2 prompts": Arm(FAST, generations=20, prompts=2),
+    "fast, 8 prompts": Arm(FAST, generations=20, prompts=8),
+    "no probes": without(probes=False),
+    "no programming": without(programming=False),
+    "no moves": without(moves=False),
+    "no surrogate": without(surrogate=False),
+}
+CHECKPOINTS = (0, 1, 2, 3, 5, 8, 12, 19, 29, 39, 49)
+
+
+def run_arm(arm: Arm, seed: int, folder: Path, problem: Problem, make: Any, held_out: Evaluator) -> list[dict]:
+    """Search, or go on; then the held-out hypervolume at the checkpoints."""
+    prompts = [Prompt(f"{i:04d}", text) for i, text in enumerate(builtin.prompts("search")[: arm.prompts])]
+    initial = heuristic_schedules(problem, arm.settings["population_size"]) if arm.heuristics else []
+    with search_progress() as on_progress:
+        study = search(
+            problem,
+            make(prompts=prompts, seeds=[seed]),
+            folder,
+            generations=arm.generations,
+            seed=seed,
+            initial=initial,
+            on_progress=on_progress,
+            **arm.settings,
+        )
+    study.close()
+    with Store.open(folder) as store:
+        return [
+            checkpoint(study, number, problem, held_out, store) for number in CHECKPOINTS if number < arm.generations
+        ]
+
+
+def checkpoint(study: Study, number: int, problem: Problem, held_out: Evaluator, store: Store) -> dict:
+    """Where a study stood after a generation, in the eyes of held-out prompts."""
+    known = [candidate for candidate in study.candidates if candidate.generation <= number]
+    cost, quality = np.array([c.cost for c in known]), np.array([c.quality for c in known])
+    front = [known[i] for i in pareto(cost, quality)]
+    model = problem.template
+    nothing = CacheSchedule(np.zeros(problem.shape, dtype=bool), model.sites, config=model.config)
+    scores = list(evaluate_each(held_out, [nothing, *(c.schedule for c in front)], store))
+    worst, *found = [float(score.mean()) for score in scores]
+    front_cost = np.array([c.cost for c in front])
+    area = hypervolume(front_cost, np.array(found), problem.uncached_cost, worst)
+    return {
+        "generation": number,
+        "images": study.history[number].images,
+        "seconds": study.history[number].seconds,
+        "hypervolume": area,
+        "front": [[c.cost / problem.uncached_cost, c.quality, q] for c, q in zip(front, found, strict=True)],
+    }
+
+
+def images_to_reach(rows: list[dict], goal: float) -> int | None:
+    return next((row["images"] for row in rows if row["hypervolume"] >= goal), None)
+
+
+def summarise(folder: Path) -> dict:
+    """One table of all that was run so far, by this process or another."""
+    runs: dict[str, dict[int, list[dict]]] = {}
+    for file in sorted(folder.glob("*/result.json")):
+        run = json.loads(file.read_text())
+        runs.setdefault(run["arm"], {})[run["seed"]] = run["checkpoints"]
+    goals = [rows[-1]["hypervolume"] for rows in runs.get("paper", {}).values()]
+    goal = mean(goals) if goals else None
+    baseline = ARMS["paper"]
+    paper_images = baseline.generations * baseline.settings["population_size"] * PAPER_IMAGES
+    print(f"{'':22}{'seeds':>6}{'images':>8}{'held-out hypervolume':>24}{'images to reach paper':>24}")
+    table = []
+    for name in (name for name in ARMS if name in runs):
+        last = [rows[-1] for rows in runs[name].values()]
+        areas = [row["hypervolume"] for row in last]
+        reached = [None if goal is None else images_to_reach(rows, goal) for rows in runs[name].values()]
+        spread = stdev(areas) if len(areas) > 1 else float("nan")
+        worst = None if None in reached else max(reached)
+        row = {"arm": name, "seeds": len(areas), "images": mean(r["images"] for r in last), "hypervolume": mean(areas)}
+        table.append({**row, "spread": spread, "reached": reached})
+        shown = f"{mean(areas):.2f} ± {spread:.2f}"
+        said = "not by all seeds" if worst is None else f"{worst} ({paper_images / worst:.0f}x fewer)"
+        print(f"{name:22}{len(areas):6}{row['images']:8.0f}{shown:>24}{said:>24}")
+    print(
+        f"fewer: than {paper_images}, the baseline at {PAPER_IMAGES} images a candidate; run here with {baseline.prompts}"
+    )
+    return {"goal": goal, "paper_images": paper_images, "table": table, "runs": runs}
+
+
+def plot(result: dict, file: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5))
+    for name, seeds in result["runs"].items():
+        curves = list(seeds.values())
+        length = min(map(len, curves))
+        x = np.mean([[row["images"] for row in rows[:length]] for rows in curves], axis=0)
+        y = np.array([[row["hypervolume"] for row in rows[:length]] for rows in curves])
+        axes.plot(x, y.mean(axis=0), marker=".", label=name, linestyle="--" if name.startswith("paper") else "-")
+        axes.fill_between(x, y.min(axis=0), y.max(axis=0), alpha=0.12)
+    axes.set(xscale="log", xlabel="images generated", ylabel="hypervolume on held-out prompts, dB")
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(file, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arms", default="|".join(ARMS), help="separated by |")
+    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--held-out", type=int, default=16, help="prompts to judge the fronts with")
+    parser.add_argument("--output", type=Path, default=Path("build/benchmarks/search_cost"))
+    args = parser.parse_args()
+    arms, seeds = args.arms.split("|"), [int(seed) for seed in args.seeds.split(",")]
+    if unknown := [name for name in arms if name not in ARMS]:
+        raise EcadError(f"arm {unknown[0]!r} is unknown: expected any of {' | '.join(ARMS)}")
+
+    generator = get_image_generator("EmojiImageGenerator")
+    problem, make = problem_of(generator), partial(evaluator_of, generator, quality="psnr", batch_size=8)
+    texts = builtin.prompts("held_out")[: args.held_out]
+    held_out = make(prompts=[Prompt(f"held_out_{i:04d}", text) for i, text in enumerate(texts)], seeds=[1_000_000])
+    for seed in seeds:
+        for name in arms:
+            folder = args.output / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+            print(f"{name}, seed {seed}", flush=True)
+            rows = run_arm(ARMS[name], seed, folder, problem, make, held_out)
+            write_atomic(folder / "result.json", json.dumps({"arm": name, "seed": seed, "checkpoints": rows}) + "\n")
+    result = summarise(args.output)
+    result["weights"] = generator.fingerprint()
+    write_atomic(args.output / "search_cost.json", json.dumps(result, indent=1) + "\n")
+    plot(result, args.output / "search_cost.png")
+    print(f"written to {args.output}")
+
+
+if __name__ == "__main__":
+    main()
