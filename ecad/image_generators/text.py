@@ -12,6 +12,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ecad.errors import EcadError
 
+# Masked tokens weigh exactly nothing, but a product of few or oddly many rounds otherwise: with this many a batch gives
+# the very image that it gives when padded to the model's full length, for a fifth of the text's work.
+_MULTIPLE = 32
+
 
 @dataclass(frozen=True)
 class PromptEmbeds:
@@ -59,16 +63,19 @@ def encode_pixart(pipe: Any, prompts: Sequence[str], max_tokens: int) -> PromptE
 
 
 def pixart_inputs(embeds: PromptEmbeds) -> dict[str, Tensor | None]:
-    """The arguments of a PixArt pipeline for a batch, padded to its longest prompt."""
+    """The arguments of a PixArt pipeline for a batch, padded to its longest prompt and on to a multiple of 32 tokens.
+
+    Raises:
+        EcadError: there is no negative prompt.
+    """
     if embeds.negative is None:
         raise EcadError(
             "these embeddings hold no negative prompt, which PixArt is guided by; make them with `ecad embed`"
         )
-    positive, positive_mask = _padded(embeds.prompt_embeds)
-    negative, negative_mask = _padded([embeds.negative] * len(embeds), positive.shape[1])
-    width = max(positive.shape[1], negative.shape[1])
-    if width > positive.shape[1]:
-        positive, positive_mask = _padded(embeds.prompt_embeds, width)
+    longest = max(len(row) for row in (*embeds.prompt_embeds, embeds.negative))
+    length = -(-longest // _MULTIPLE) * _MULTIPLE
+    positive, positive_mask = _padded(embeds.prompt_embeds, length)
+    negative, negative_mask = _padded([embeds.negative] * len(embeds), length)
     return {
         "prompt_embeds": positive,
         "prompt_attention_mask": positive_mask,
@@ -91,8 +98,7 @@ def flux_inputs(embeds: PromptEmbeds) -> dict[str, Tensor | None]:
     return {"prompt_embeds": torch.stack(embeds.prompt_embeds), "pooled_prompt_embeds": torch.stack(embeds.pooled)}
 
 
-def _padded(rows: Sequence[Tensor], length: int = 0) -> tuple[Tensor, Tensor]:
-    longest = max(length, *(len(row) for row in rows))
-    mask = torch.stack([torch.arange(longest, device=row.device) < len(row) for row in rows])
-    padded = pad_sequence([*rows, rows[0].new_zeros(longest, rows[0].shape[1])], batch_first=True)[:-1]
+def _padded(rows: Sequence[Tensor], length: int) -> tuple[Tensor, Tensor]:
+    mask = torch.stack([torch.arange(length, device=row.device) < len(row) for row in rows])
+    padded = pad_sequence([*rows, rows[0].new_zeros(length, rows[0].shape[1])], batch_first=True)[:-1]
     return padded, mask.to(torch.int64)

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ecad.errors import EcadError
 from ecad.image_generators import ImageGenerator, get_image_generator
-from ecad.image_generators.text import PromptEmbeds, pixart_inputs
+from ecad.image_generators.text import PromptEmbeds, flux_inputs, pixart_inputs
 
 PROMPTS = ["a fox", "a 3d hot pepper on an orange background", ""]
 
@@ -22,34 +23,54 @@ def test_embeddings_keep_a_prompts_own_tokens_only(generator: ImageGenerator) ->
     assert torch.equal(embeds.negative, embeds.prompt_embeds[2])
 
 
-def test_trimmed_embeddings_give_the_image_of_padded_ones(generator: ImageGenerator) -> None:
-    embeds = generator.encode(PROMPTS[:2])
-    trimmed = generator.generate(embeds, [0, 1])
-    padded = generator.pipe(
-        PROMPTS[:2],
-        num_inference_steps=20,
-        guidance_scale=generator.guidance_scale,
-        generator=[torch.Generator().manual_seed(seed) for seed in (0, 1)],
-        use_resolution_binning=False,
-        clean_caption=False,
-        output_type="np",
-    ).images
-    # Masked tokens weigh exactly nothing, but a product of another length may round otherwise.
-    assert abs(trimmed / 255 - padded).max() <= 1.5 / 255
+@pytest.mark.parametrize("chosen", [[0], [1, 2], [0, 1, 2]])
+def test_trimmed_embeddings_give_the_image_of_padded_ones_bit_for_bit(
+    generator: ImageGenerator, chosen: list[int]
+) -> None:
+    texts = [[*PROMPTS[:2], "a " * 40][i] for i in chosen]
+    embeds, mask, negative, negative_mask = generator.pipe.encode_prompt(texts, max_sequence_length=120)
+    assert embeds.shape[1] == 120
+    rows = tuple(row[: int(keep.sum())] for row, keep in zip(embeds, mask, strict=True))
+    trimmed = pixart_inputs(PromptEmbeds(rows, negative=negative[0, : int(negative_mask[0].sum())]))
+    padded = {
+        "prompt_embeds": embeds,
+        "prompt_attention_mask": mask,
+        "negative_prompt_embeds": negative,
+        "negative_prompt_attention_mask": negative_mask,
+        "negative_prompt": None,
+    }
+    assert trimmed["prompt_embeds"].shape[1] < 120  # type: ignore[union-attr]
+    images = [
+        generator.pipe(
+            **inputs,
+            num_inference_steps=3,
+            generator=[torch.Generator().manual_seed(seed) for seed in chosen],
+            use_resolution_binning=False,
+            output_type="np",
+        ).images
+        for inputs in (trimmed, padded)
+    ]
+    assert (images[0] == images[1]).all()
 
 
-def test_a_batch_is_padded_to_its_longest_prompt_and_masked() -> None:
+def test_a_batch_is_padded_to_32_tokens_and_masked() -> None:
     rows = (torch.ones(2, 3), torch.full((4, 3), 2.0))
     inputs = pixart_inputs(PromptEmbeds(rows, negative=torch.full((1, 3), 3.0)))
-    assert inputs["prompt_embeds"].shape == inputs["negative_prompt_embeds"].shape == (2, 4, 3)  # type: ignore[union-attr]
-    assert inputs["prompt_attention_mask"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]  # type: ignore[union-attr]
-    assert inputs["negative_prompt_attention_mask"].tolist() == [[1, 0, 0, 0]] * 2  # type: ignore[union-attr]
+    assert inputs["prompt_embeds"].shape == inputs["negative_prompt_embeds"].shape == (2, 32, 3)  # type: ignore[union-attr]
+    assert inputs["prompt_attention_mask"].tolist() == [[1, 1] + [0] * 30, [1] * 4 + [0] * 28]  # type: ignore[union-attr]
+    assert inputs["negative_prompt_attention_mask"].tolist() == [[1] + [0] * 31] * 2  # type: ignore[union-attr]
 
 
 def test_a_long_negative_prompt_sets_the_length() -> None:
-    inputs = pixart_inputs(PromptEmbeds((torch.ones(2, 3),), negative=torch.ones(5, 3)))
-    assert inputs["prompt_embeds"].shape == inputs["negative_prompt_embeds"].shape == (1, 5, 3)  # type: ignore[union-attr]
-    assert inputs["prompt_attention_mask"].tolist() == [[1, 1, 0, 0, 0]]  # type: ignore[union-attr]
+    inputs = pixart_inputs(PromptEmbeds((torch.ones(2, 3),), negative=torch.ones(33, 3)))
+    assert inputs["prompt_embeds"].shape == inputs["negative_prompt_embeds"].shape == (1, 64, 3)  # type: ignore[union-attr]
+    assert inputs["prompt_attention_mask"].tolist() == [[1, 1] + [0] * 62]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("inputs", "told"), [(pixart_inputs, "no negative prompt"), (flux_inputs, "no pooled ones")])
+def test_embeddings_of_the_other_family_are_refused(inputs: object, told: str) -> None:
+    with pytest.raises(EcadError, match=told):
+        inputs(PromptEmbeds((torch.ones(2, 3),)))  # type: ignore[operator]
 
 
 def test_prompts_are_chosen_by_place() -> None:
