@@ -31,6 +31,7 @@ def main(command: Callable[..., None] | typer.Typer) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     app = command if isinstance(command, typer.Typer) else _single(command)
     try:

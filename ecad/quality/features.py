@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,10 @@ def _inception(weights: Path | None, device: str) -> FeatureExtractor:
         if weights is None and not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(inception_url, str(file), progress=False)
-        network: Any = InceptionV3W(str(file.parent), download=False).to(device).eval()
+        with warnings.catch_warnings():
+            # The published file is TorchScript, whose loader warns of its own age.
+            warnings.simplefilter("ignore", FutureWarning)
+            network: Any = InceptionV3W(str(file.parent), download=False).to(device).eval()
     except (OSError, RuntimeError, ValueError) as error:
         raise EcadError(
             f"inception_v3: expected its weights at {file} or {inception_url}, but: {str(error).splitlines()[0]}; "

@@ -116,8 +116,8 @@ def load_statistics(source: str, model_name: str = "inception_v3") -> Statistics
             mean, covariance = get_reference_statistics(name, resolution, "clean", network, split=split)
     except Exception as error:  # urllib, zipfile and numpy each have their own
         raise EcadError(
-            f"reference statistics {source!r}: expected clean-fid to have or download them, but: {error}; "
-            "give a file .npz, or the images themselves with --ref-dir"
+            f"reference statistics {source!r}: expected clean-fid to have or download them, but: {error}; give a "
+            "file .npz, or the images themselves with --ref-dir (a torn download is in clean-fid's own folder `stats`)"
         ) from error
     return _checked(source, mean, covariance, None)
 

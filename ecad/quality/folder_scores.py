@@ -68,7 +68,7 @@ def score_folder(
     digests = {item: _digest(item) for item in items}
     known = ({} if again else _read_output(output, scorer)) | _read_journal(journal, scorer)
     todo = [item for item in items if _known_score(known, folder, item, digests[item]) is None]
-    for start in progress(range(0, len(todo), batch_size)):
+    for start in progress(range(0, len(todo), batch_size)) if todo else ():
         batch = todo[start : start + batch_size]
         rows = {
             _name(folder, item): {"digest": digests[item], "prompt_id": item.prompt.id, "score": score}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy import linalg
 
@@ -186,6 +187,39 @@ def test_malformed_statistics_are_named(tmp_path: Path, name: str, arrays: dict 
         np.savez(tmp_path / name, **arrays)
     with pytest.raises(EcadError, match=told):
         load_statistics(str(tmp_path / name) if arrays is not None else name)
+
+
+class StandIn(torch.nn.Module):
+    """A network in the form of the published Inception file, far smaller: 2,048 numbers of an image of 299 x 299."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.Sequential(torch.nn.Conv2d(3, 2048, 13, stride=143), torch.nn.AdaptiveAvgPool2d(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def test_inception_sees_images_at_its_own_size_and_range(tmp_path: Path, images: np.ndarray) -> None:
+    network = StandIn()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(network).save(tmp_path / "inception-2015-12-05.pt")
+        extractor = get_feature_extractor("inception_v3", tmp_path, "cpu")
+    wide = images[1, :40]
+    found = extractor.extract([images[0], wide])
+    assert (found.shape, found.dtype) == ((2, 2048), np.float32)
+    for row, image in zip(found, (images[0], wide), strict=True):
+        # Each channel resized as floating point numbers (clean-fid's point), then -1 to 1.
+        channels = [
+            Image.fromarray(image[..., c].astype(np.float32)).resize((299, 299), Image.Resampling.BICUBIC)
+            for c in range(3)
+        ]
+        pixels = np.stack(channels).clip(0, 255)
+        with torch.no_grad():
+            expected = network(torch.from_numpy(pixels / 128 - 1)[None].float()).flatten()
+        assert row == pytest.approx(expected.numpy(), abs=1e-5)
 
 
 def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
