@@ -137,6 +137,9 @@ def state_dict() -> dict[str, Tensor]:
     add_linear("blip.text_proj", TEXT, 256)
     random = torch.Generator().manual_seed(0)
     state = {name: 0.15 * torch.randn(shape, generator=random) for name, shape in shapes.items()}
+    # So small that the norms' epsilon counts.
+    for name in ("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"):
+        state[f"blip.visual_encoder.{name}"] *= 0.001
     return state | {"blip.text_encoder.embeddings.position_ids": torch.arange(40)[None]}
 
 
@@ -158,7 +161,7 @@ def test_a_score_is_what_the_definition_says(folder: Path, images: np.ndarray) -
     ids = [[2, 5, 6, 7, 3], [2, 8, 9, 3], [2, 5, 7, 12, 5, 8, 10, 11, 3], [2, *[1] * 33, 3]]
     scores = ImageReward(folder).score(images, PROMPTS)
     expected = [slow_score(state_dict(), image, row) for image, row in zip(images, ids, strict=True)]
-    assert np.ptp(expected) > 0.1
+    assert np.ptp(expected) > 0.01
     assert scores == pytest.approx(expected, abs=1e-4)
 
 
