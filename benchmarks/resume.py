@@ -31,6 +31,10 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
+def finished(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file() and path.suffix != ".tmp"}
+
+
 def start(*arguments: object) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "ecad", *map(str, arguments), "--json"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -48,9 +52,9 @@ def kill_repeatedly(command: list[object], folder: Path, kills: int, span: float
     """Start a command and kill it up to `span` seconds after it began to write; gives the files there at each kill."""
     left = []
     for _ in range(kills):
-        before = contents(folder)
+        before = finished(folder)
         process = start(*command)
-        while process.poll() is None and contents(folder) == before:
+        while process.poll() is None and finished(folder) == before:
             time.sleep(0.01)
         try:
             process.wait(rng.uniform(0, span))
@@ -83,7 +87,7 @@ def prove(name: str, command: list[object], place: Path, kills: int, rng: random
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--kills", type=int, default=10, help="of each command")
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks/resume.json"))

@@ -120,6 +120,8 @@ def get_image_generator(
     left_out = {None: (), "text": _IMAGE_PARTS, "images": row.text.parts}[only]
     pipe = _load(name, row, None if weights is None else os.fspath(weights), chosen_dtype, left_out)
     pipe.set_progress_bar_config(disable=True)
+    if pipe.vae is not None:
+        pipe.vae.to(memory_format=torch.channels_last)  # decodes in three quarters of the time
     architecture = _architecture(name, pipe)
     return ImageGenerator(
         name=name,
