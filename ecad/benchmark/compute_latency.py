@@ -44,14 +44,17 @@ def latency(
     from ecad.image_generators.timing import measure_latency
     from ecad.prompts.store import find_stored
     from ecad.schedules import CacheSchedule
-    from ecad.schedules.folder import schedule_files
+    from ecad.schedules.folder import in_file, schedule_files
 
     files = listed if schedule_dir is None else schedule_files(schedule_dir)
     schedules = {file: CacheSchedule.load(file) for file in files}
     sizes = batch_size or [100]
     prompts = cut_batches(find_stored(embedding_dir), [0], max(sizes))[0]
     generator = get_image_generator(image_generator, weights, device=device, only="images")
-    jobs = {file: job_of(generator, schedule, file.parent) for file, schedule in schedules.items()}
+    jobs = {}
+    for file, schedule in schedules.items():
+        with in_file(file):
+            jobs[file] = job_of(generator, schedule, file.parent)
     embeds = stored_embeds(generator, prompts)
     rows = []
     for file, schedule in schedules.items():

@@ -35,15 +35,15 @@ def macs(
     from ecad.cost import count_macs_by_component, find_architecture, uncached_macs
     from ecad.cost.metrics import macs_metrics, update_metrics
     from ecad.schedules import CacheSchedule
-    from ecad.schedules.folder import schedule_files
+    from ecad.schedules.folder import in_file, schedule_files
 
     find_architecture(image_generator)
     schedules = {file: CacheSchedule.load(file) for file in schedule_files(input_dir)}
     # All are counted before the first file is written: a folder is done, or untouched.
-    counts = {
-        file: count_macs_by_component(schedule, image_generator, accounting, height, width)  # type: ignore[arg-type]
-        for file, schedule in schedules.items()
-    }
+    counts = {}
+    for file, schedule in schedules.items():
+        with in_file(file):
+            counts[file] = count_macs_by_component(schedule, image_generator, accounting, height, width)  # type: ignore[arg-type]
     rows = []
     for file, schedule in schedules.items():
         by_step = np.asarray(sum(counts[file].values()))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from ecad.errors import EcadError
+from ecad.errors import EcadError, ScheduleError
 from ecad.schedules.schedule import CacheSchedule
 
 
@@ -36,3 +38,19 @@ def schedule_files(path: str | os.PathLike[str]) -> list[Path]:
     if not files:
         raise EcadError(f"{place}: expected a schedule file or a folder with some (*.json), found none")
     return files
+
+
+@contextmanager
+def in_file(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file in every ScheduleError raised within.
+
+    >>> with in_file("a.json"):
+    ...     raise ScheduleError("no steps")
+    Traceback (most recent call last):
+    ecad.errors.ScheduleError: a.json: no steps
+    """
+    try:
+        yield
+    except ScheduleError as error:
+        error.file = error.file or os.fspath(path)
+        raise

@@ -126,7 +126,7 @@ def test_mistakes(fails, folder: Path) -> None:
         (("--image-generator", ALPHA, "-i", folder), "broken.json"),
         (("--image-generator", ALPHA, "-i", "missing"), "missing"),
         (("--image-generator", ALPHA, "-i", folder / "every-1.json", "--accounting", "half"), "'half' is unknown"),
-        (("--image-generator", "FluxImageGenerator", "-i", folder / "every-1.json"), "does not fit FluxImageGenerator"),
+        (("--image-generator", "FluxImageGenerator", "-i", folder / "every-1.json"), "every-1.json: block 0"),
         (("--image-generator", ALPHA, "-i", folder / "every-1.json", "--height", 100), "100"),
         (("--image-generator", ALPHA), "--input-dir"),
     ):
