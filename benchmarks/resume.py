@@ -88,7 +88,7 @@ def prove(name: str, command: list[object], place: Path, kills: int, rng: random
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10, help="of each command")
-    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--prompts", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks/resume.json"))
     args = parser.parse_args()
@@ -102,7 +102,7 @@ def main() -> None:
         embed = ["embed", *GENERATOR, "-f", place / "prompts.txt", "-b", 1]
         rows = [prove("embed", embed, place, args.kills, rng)]
         source = place / "embed-whole"
-        generate = ["generate", *GENERATOR, "-i", source, "-d", place / "schedules", "-n", 2, "-b", 5]
+        generate = ["generate", *GENERATOR, "-i", source, "-d", place / "schedules", "-n", 2, "-b", 2]
         rows.append(prove("generate", generate, place, args.kills, rng))
     for row in rows:
         verdict = "identical" if row["identical"] else "DIFFERENT"
