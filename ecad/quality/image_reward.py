@@ -62,7 +62,7 @@ class ImageReward:
 
         file, vocabulary = _locate(weights)
         try:
-            state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            state = torch.load(file, map_location="cpu", weights_only=True)
             self.vision, self.text, self.head = build(state)
         except EcadError as error:
             raise EcadError(f"{file}: {error}") from error

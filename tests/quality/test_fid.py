@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -220,6 +222,23 @@ def test_inception_sees_images_at_its_own_size_and_range(tmp_path: Path, images:
         with torch.no_grad():
             expected = network(torch.from_numpy(pixels / 128 - 1)[None].float()).flatten()
         assert row == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+_OFFLINE = """
+import socket
+
+def refuse(*arguments, **options):
+    raise SystemExit(f"the network was asked for {arguments}")
+
+socket.socket.connect = socket.getaddrinfo = refuse
+import cleanfid.features, cleanfid.fid, torchmetrics.functional.image
+import ecad.quality.features, ecad.quality.fid, ecad.quality.image_reward
+"""
+
+
+def test_importing_asks_nobody_for_anything() -> None:
+    done = subprocess.run([sys.executable, "-c", _OFFLINE], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
