@@ -23,7 +23,7 @@ from ecad.errors import EcadError, ScheduleError
 from ecad.runtime.clock import StepClock
 from ecad.runtime.denoiser import CachedDenoiser
 from ecad.runtime.discovery import denoisers, unwrapped
-from ecad.runtime.hooks import CacheStats, Storage
+from ecad.runtime.hooks import Around, CacheStats, Storage
 from ecad.runtime.plan import Plan
 from ecad.schedules import CacheSchedule
 
@@ -157,9 +157,7 @@ class CacheRun:
 
     def disable(self) -> None:
         """Put pipeline, denoiser and scheduler back as they were; `stats` stays readable."""
-        for watch in self._watches:
-            watch.remove()
-        self._watches = []
+        self._unwatch()
         self._clock.follow(None)
         for denoiser in self._denoisers:
             denoiser.detach()
@@ -199,13 +197,28 @@ class CacheRun:
         self._clock.stop()
         for denoiser in self._denoisers:
             denoiser.attach()
-            before, after = _Watch(partial(self._before, denoiser)), _Watch(partial(self._after, denoiser))
-            self._watches += [
-                denoiser.module.register_forward_pre_hook(before, with_kwargs=True),
-                denoiser.module.register_forward_hook(after),
-            ]
+        self._watch()
         for holder in self._holders():
             setattr(holder, _RUN, self)
+
+    def _watch(self) -> None:
+        """Follow the denoisers' forwards from outside of what is compiled, whenever it was compiled."""
+        self._unwatch()
+        for denoiser in self._denoisers:
+            before, after = partial(self._before, denoiser), partial(self._after, denoiser)
+            called = self._pipe if isinstance(self._pipe, nn.Module) else getattr(self._pipe, denoiser.name)
+            if called._compiled_call_impl is not None:
+                self._watches.append(Around(called, "_compiled_call_impl", before, after))
+            else:
+                self._watches += [
+                    called.register_forward_pre_hook(_Watch(before), with_kwargs=True),
+                    called.register_forward_hook(_Watch(after)),
+                ]
+
+    def _unwatch(self) -> None:
+        for watch in self._watches:
+            watch.remove()
+        self._watches = []
 
     def _holders(self) -> list[Any]:
         return [self._pipe, *(denoiser.module for denoiser in self._denoisers)]
@@ -238,6 +251,7 @@ class CacheRun:
 
     def _timesteps_set(self) -> None:
         self._refuse_replaced_denoiser()
+        self._watch()
         # On a shared scheduler this may be another pipeline's generation; ours is checked when the denoiser runs.
         if not self._clock.is_shared:
             self._refuse_other_rows()

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ecad.runtime.hooks import After, Override
+from ecad.runtime.hooks import After, Override, override_of
 
 
 class StepClock:
@@ -44,7 +44,7 @@ class StepClock:
     def is_shared(self) -> bool:
         """Whether another clock follows the same scheduler, so that its generations are not all of this one's."""
         methods = vars(self.scheduler) if self.scheduler is not None else {}
-        return any(methods.get(o.name) is not o or isinstance(o.original, Override) for o in self._overrides)
+        return any(methods.get(o.name) is not o.method or override_of(o.original) for o in self._overrides)
 
     def follow(self, scheduler: Any) -> None:
         """Leave the scheduler followed so far for another one, perhaps in the middle of a generation; None for none."""

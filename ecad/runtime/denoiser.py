@@ -11,7 +11,7 @@ from torch import nn
 from ecad.errors import ScheduleError
 from ecad.runtime.discovery import Site, named_sites
 from ecad.runtime.families import readers, running_order
-from ecad.runtime.hooks import CacheStats, ComponentHook, Kept, Storage, tensors_in
+from ecad.runtime.hooks import CacheStats, ComponentHook, Kept, Storage, override_of, tensors_in
 from ecad.runtime.memory import as_meta, on_meta, output_sizes
 from ecad.runtime.plan import Action, Plan, make_plan
 from ecad.runtime.replay import Replay
@@ -93,12 +93,15 @@ class CachedDenoiser:
         sites = named_sites(self.module, self.schedule.sites)
         self._order = _match(self.schedule, sites, type(self.module).__name__)
         mine = set(self._hooks)
-        tops = [top if (top := vars(site.module).get("forward")) in mine else None for site in sites]
+        tops = [override_of(vars(site.module).get("forward")) for site in sites]
         for hook in mine.difference(tops):
             hook.remove()
         kept = Kept(self.stats)
-        self._hooks = [top or ComponentHook(site.module, kept) for top, site in zip(tops, sites, strict=True)]
-        if self._forward is None or vars(self.module).get("forward") is not self._forward:
+        self._hooks = [
+            top if isinstance(top, ComponentHook) and top in mine else ComponentHook(site.module, kept)
+            for top, site in zip(tops, sites, strict=True)
+        ]
+        if self._forward is None or vars(self.module).get("forward") is not self._forward.method:
             self._release_forward()
             if "forward" not in vars(self.module):  # somebody else's forward may do more than the module's own
                 self._forward = Replay(self.module)
@@ -147,8 +150,7 @@ class CachedDenoiser:
             average((kept for site, kept in enumerate(state.kept) if site in self._gates[step]), inputs[0])
         actions = state.rows.actions[step - state.first]
         for hook, action, kept in zip(self._hooks, actions, state.kept, strict=True):
-            hook.action = action
-            hook.kept = kept
+            hook.act(action, kept)
         if self._forward is not None:
             self._forward.actions = actions
         state.next = step + 1
@@ -161,6 +163,8 @@ class CachedDenoiser:
     def finish(self) -> None:
         """Count the calls of a forward that has run to its end."""
         if self._running is not None and self._step is not None:
+            for hook in self._hooks:
+                hook.settle()
             computed, reused, skipped = self._running.rows.counts[self._step - self._running.first]
             self.stats.computed += computed
             self.stats.reused += reused

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from ecad.runtime.plan import Action
 
 # Globals are looked up faster than members of an enum.
 _COMPUTE, _KEEP, _FREE, _SKIP = Action.COMPUTE, Action.KEEP, Action.FREE, Action.SKIP
+_REUSES, _FREES = frozenset((Action.REUSE, Action.FREE)), frozenset((Action.COMPUTE, Action.FREE))
 
 
 class Override:
@@ -28,6 +31,11 @@ class Override:
     Arguments:
         owner: any object with its own `__dict__`.
         name: one of its methods.
+
+    Attributes:
+        original: the method as it was.
+        method: what stands in for it: a partial that finds this object in its owner. Met in any other way,
+            torch.compile would make a block anew for each override, and not only for each thing that one can do.
     """
 
     removed: bool
@@ -36,26 +44,49 @@ class Override:
         self.owner, self.name, self.removed = owner, name, False
         self.previous = vars(owner).get(name)
         self.original: Callable[..., Any] = getattr(owner, name)
-        self.__wrapped__ = self.original  # pipelines inspect the signatures of scheduler methods
-        setattr(owner, name, self)
+        self._key = next(key for n in count() if (key := f"_ecad_{name}_{n}") not in vars(owner))
+        vars(owner)[self._key] = self
+        self.method = partial(_call, owner, self._key)
+        self.method.__wrapped__ = self.original  # type: ignore[attr-defined]  # pipelines inspect signatures
+        setattr(owner, name, self.method)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """What the method does."""
         return self.original(*args, **kwargs)
 
     def __reduce__(self) -> Any:
-        return _itself, (self.original,)
+        return _Copy, (self.original,)
 
     def remove(self) -> None:
         """Put back what was there before, or pass every call through if something else was put on top since."""
         self.removed = True
-        if vars(self.owner).get(self.name) is not self:
+        if vars(self.owner).get(self.name) is not self.method:
             return
+        del vars(self.owner)[self._key]
         if self.previous is None:
             delattr(self.owner, self.name)
         else:
             setattr(self.owner, self.name, self.previous)
-        if isinstance(self.previous, Override) and self.previous.removed:
-            self.previous.remove()
+        below = override_of(self.previous)
+        if below is not None and below.removed:
+            below.remove()
+
+
+def override_of(method: Any) -> Override | None:
+    """The override that a method of an object comes from, if it does."""
+    found = getattr(*method.args) if isinstance(method, partial) and method.func is _call else None
+    return found if isinstance(found, Override) else None
+
+
+def _call(owner: Any, key: str, *args: Any, **kwargs: Any) -> Any:
+    return getattr(owner, key).run(*args, **kwargs)
+
+
+class _Copy:
+    """What becomes of an override when its owner is copied."""
+
+    def __init__(self, original: Callable[..., Any]) -> None:
+        self.run = original
 
 
 class After(Override):
@@ -65,10 +96,26 @@ class After(Override):
         super().__init__(owner, name)
         self.then = then
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def run(self, *args: Any, **kwargs: Any) -> Any:
         result = self.original(*args, **kwargs)
         if not self.removed:
             self.then()
+        return result
+
+
+class Around(Override):
+    """Calls `before(args, kwargs)` and `after()` around the method."""
+
+    def __init__(self, owner: Any, name: str, before: Callable[[Any, Any], None], after: Callable[[], None]) -> None:
+        super().__init__(owner, name)
+        self.before, self.after = before, after
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        if self.removed:
+            return self.original(*args, **kwargs)
+        self.before(args, kwargs)
+        result = self.original(*args, **kwargs)
+        self.after()
         return result
 
 
@@ -125,28 +172,30 @@ class Kept:
         return output if example is None or output is None else _map(lambda tensor: tensor.to(example), output)
 
     def keep(self, output: Any) -> None:
-        if self.storage is None:
-            self.output = output
-        else:
-            self.output = self.storage.put(output)
-            self.example = next(tensors_in([output])).new_empty(0)
-        if not torch.compiler.is_compiling():  # counting must not become part of a graph
-            self.size = size_of(self.output)
-            self.stats.cached_bytes += self.size
-            self.stats.peak_cached_bytes = max(self.stats.peak_cached_bytes, self.stats.cached_bytes)
+        self.output = output
+        self.settle()
+
+    def settle(self) -> None:
+        """Store and count an output that has just been put here; nothing happens the second time."""
+        if self.output is None or self.size:
+            return
+        if self.storage is not None:
+            self.example = next(tensors_in([self.output])).new_empty(0)
+            self.output = self.storage.put(self.output)
+        self.size = size_of(self.output)
+        self.stats.cached_bytes += self.size
+        self.stats.peak_cached_bytes = max(self.stats.peak_cached_bytes, self.stats.cached_bytes)
 
     def free(self) -> None:
-        self.output = None
-        if not torch.compiler.is_compiling():
-            self.stats.cached_bytes -= self.size
-            self.size = 0
+        self.output = self.example = None
+        self.stats.cached_bytes -= self.size
+        self.size = 0
 
 
 class ComponentHook(Override):
     """The forward of one component: computes, or returns what it returned before.
 
-    It decides nothing. `action` and `kept` are set from outside before each forward of the denoiser, so that a
-    compiled block is specialised on what it does and not on the step.
+    It decides nothing. What to do is set from outside before each forward of the denoiser.
     """
 
     def __init__(self, module: nn.Module, kept: Kept) -> None:
@@ -155,13 +204,33 @@ class ComponentHook(Override):
 
     def rest(self, kept: Kept) -> None:
         """Compute every call, until told otherwise."""
-        self.action, self.kept = _COMPUTE, kept
+        self.act(_COMPUTE, kept)
+
+    def act(self, action: Action, kept: Kept) -> None:
+        """Do this at the next call.
+
+        Arguments:
+            action: of the plan.
+            kept: where the output is kept, or is to be.
+        """
+        self.action, self.kept = action, kept
+        # A compiled block is made once for each combination of what it sees change, so it is shown two bools.
+        self.skips, self.reuses = action is _SKIP, action in _REUSES
+
+    def settle(self) -> None:
+        """After a forward: a compiled one has left every output here, needed or not."""
+        if self.action is _KEEP:
+            self.kept.settle()
+        elif self.action in _FREES:
+            self.kept.free()
 
     def remove(self) -> None:
-        self.action = _COMPUTE
+        self.action, self.skips, self.reuses = _COMPUTE, False, False
         super().remove()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return self._compiled(*args, **kwargs)
         action = self.action
         if action is _COMPUTE:
             return self.original(*args, **kwargs)
@@ -172,9 +241,19 @@ class ComponentHook(Override):
         if output is None:  # at the first visit of a block that this pass left out before
             output = self.original(*args, **kwargs)
             if action is not _FREE:
+                kept.free()
                 kept.keep(output)
         elif action is _FREE:
             kept.free()
+        return output
+
+    def _compiled(self, *args: Any, **kwargs: Any) -> Any:
+        if self.skips:
+            return empty_output(*args, **kwargs)
+        if self.reuses and (output := self.kept.get()) is not None:
+            return output
+        output = self.original(*args, **kwargs)
+        self.kept.output = output
         return output
 
 
@@ -212,7 +291,3 @@ def _storage(tensor: torch.Tensor) -> torch.UntypedStorage:
 
 def _map(change: Callable[[torch.Tensor], torch.Tensor], output: Any) -> Any:
     return tuple(map(change, output)) if isinstance(output, (list, tuple)) else change(output)
-
-
-def _itself(original: Any) -> Any:
-    return original

@@ -163,7 +163,7 @@ class _Recorded(Override):
         super().__init__(module, "forward")
         self._site, self._recorder = site, recorder
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def run(self, *args: Any, **kwargs: Any) -> Any:
         recorder = self._recorder
         leaves, structure = pytree.tree_flatten((args, kwargs))
         recorder.paused = True

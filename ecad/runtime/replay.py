@@ -43,9 +43,11 @@ class Replay(Override):
         self._hooks = hooks
         self._known = _known_of(self.owner, [hook.owner for hook in hooks])
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return self.original(*args, **kwargs)
         actions = self.actions
-        if actions is None or self._known is None or torch.compiler.is_compiling():
+        if actions is None or self._known is None:
             return self.original(*args, **kwargs)
         leaves, structure = pytree.tree_flatten((args, kwargs))
         key = _key(leaves, structure)

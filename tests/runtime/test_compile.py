@@ -1,0 +1,69 @@
+"""Compiled denoisers: the same bits as without compilation, and a bounded number of graphs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+import ecad
+from ecad.schedules import heuristics
+
+# Of a FLUX double block: any of three components reused. Of a single block: its output reused, or any of the other two.
+# Twice, because some blocks see tensors that are slices of larger ones.
+MOST_FLUX_GRAPHS = 2 * (8 + 5)
+
+
+@pytest.fixture
+def counter():
+    """Counts the graphs that are made of what it compiles, and runs them as they are."""
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(recompile_limit=MOST_FLUX_GRAPHS):
+        yield CompileCounterWithBackend("eager")
+    torch._dynamo.reset()
+
+
+def test_compiled_blocks_give_the_same_bits_from_few_graphs(make, counter):
+    flux = make.flux(blocks=(3, 3))
+    flux.pipe.transformer.compile_repeated_blocks(fullgraph=True, backend=counter)
+    for seed in range(3):
+        schedule = flux.random_schedule(seed)
+        with ecad.cached(flux.pipe, schedule) as run:
+            compiled = flux.run()
+        assert torch.equal(compiled, make.flux(blocks=(3, 3)).reference(schedule))
+        assert run.stats.computed == flux.expected_calls(schedule)
+        assert run.stats.cached_bytes == 0
+    assert counter.frame_count <= MOST_FLUX_GRAPHS
+
+
+def test_blocks_that_do_the_same_share_their_graphs(make, counter):
+    counts = []
+    for blocks in (2, 5):
+        torch._dynamo.reset()
+        counter.frame_count = 0
+        flux = make.flux(blocks=(blocks, 1))
+        flux.pipe.transformer.compile_repeated_blocks(fullgraph=True, backend=counter)
+        every_2 = flux.schedule(heuristics.every_n(tuple(flux.components), 4, 2).recompute)
+        for schedule in (every_2, every_2.replace(name="again")):
+            with ecad.cached(flux.pipe, schedule):
+                flux.run()
+        counts.append(counter.frame_count)
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("how", ["wrapped", "in place", "after enabling"])
+def test_a_whole_compiled_denoiser_gives_the_same_bits(tiny, counter, how):
+    pipe, schedule = tiny.pipe, tiny.random_schedule(1, steps=3)
+    expected = tiny.reference(schedule)
+    if how == "wrapped":
+        pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, backend=counter)
+    elif how == "in place":
+        pipe.transformer.compile(fullgraph=True, backend=counter)
+    with ecad.cached(pipe, schedule) as run:
+        if how == "after enabling":
+            pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, backend=counter)
+        assert torch.equal(tiny.run(3), expected)
+        graphs = counter.frame_count
+        assert torch.equal(tiny.run(3), expected)
+    assert counter.frame_count == graphs <= 3 * tiny.passes
+    assert run.stats.computed == 2 * tiny.expected_calls(schedule)
