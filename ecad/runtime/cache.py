@@ -271,7 +271,7 @@ class CacheRun:
             name = next(iter(self.schedules.values())).name
             raise ScheduleError(
                 f"schedule {name!r} does not fit this run; call the pipeline with that many steps (a scheduler of "
-                "second order runs 2n-1) or take a schedule made for this run",
+                f"second order runs 2n-1) or with schedule.resample(steps={rows})",
                 expected=f"{self._num_steps()} steps, the schedule's rows",
                 found=f"{rows}",
             )
