@@ -43,9 +43,9 @@ class Ingredients:
 class Fast:
     """A search that is asked for candidates and told their cost and quality, in turns.
 
-    The first generation is what is given, the cheapest schedule and, where errors can be read off the quality, one
-    probe a step; the second the whole-step schedules that these promise the most of; all others are the surrogate's
-    choice. No plan is asked for twice, and no candidate has a bit without effect.
+    Where errors can be read off the quality, the first generation probes every step. The next is the whole-step
+    schedules that promise most, and all others are the surrogate's choice. No plan is asked for twice, and no candidate
+    has a bit without effect.
 
     Args:
         problem: what is searched.
@@ -92,17 +92,13 @@ class Fast:
 
     def ask(self) -> Bits:
         """The next generation, bool (n, steps, sites); n is 0 when there is nothing new to try."""
-        if not len(self._told):
-            cheapest = np.zeros((1, *self._problem.shape), dtype=bool)
-            first = probes(self._problem) if self._probes else cheapest[:0]
-            self._asked = self._unseen(np.concatenate([self._initial, cheapest, first]))
+        first: list[Bits] = [self._initial[:0]]
+        if self._probes and not len(self._told):
+            first = [self._initial, np.zeros((1, *self._problem.shape), dtype=bool), probes(self._problem)]
         elif self._errors is None:
             self._errors = self._step_errors()
-            best = whole_steps(self._problem, self._errors)
-            seeds = self._unseen(best if self._with.programming else heuristics(self._problem, len(best)))
-            self._asked = seeds[self._problem.price(seeds) <= self._max_cost]
-        else:
-            self._asked = np.zeros((0, *self._problem.shape), dtype=bool)
+            first = [self._initial, self._seeds(self._errors)]
+        self._asked = self._unseen(np.concatenate(first))
         if not len(self._asked):
             self._asked = self._choose(*self._offspring())
         self._seen.update(plan.tobytes() for plan in self._asked)
@@ -118,6 +114,14 @@ class Fast:
         """The state of its random generator, as JSON values."""
         state: dict[str, Any] = dict(self._random.bit_generator.state)
         return state
+
+    def _seeds(self, errors: np.ndarray) -> Bits:
+        """Whole-step schedules to begin with, the cheapest of all among them."""
+        seeds = whole_steps(self._problem, errors)
+        if not self._with.programming:
+            seeds = np.concatenate([heuristics(self._problem, len(seeds) - 1), seeds[-1:]])
+        affordable: Bits = seeds[self._problem.price(seeds) <= self._max_cost]
+        return affordable
 
     def _step_errors(self) -> np.ndarray:
         """The error of reusing at each step but the first, as the probes tell; all alike if there are none."""

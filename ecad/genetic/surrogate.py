@@ -16,6 +16,8 @@ from ecad.schedules.schedule import Bits
 
 # In units of the features' spread, and of the variance that the error model leaves.
 _LENGTHS, _NOISES = (0.5, 1.0, 2.0, 4.0), (0.003, 0.03, 0.3)
+# As many of the newest points as decide on the two: that takes the third power of their number, a dozen times.
+_DECIDING = 300
 
 
 def harm(plans: Bits, step_errors: np.ndarray) -> np.ndarray:
@@ -84,27 +86,26 @@ def fit(features: np.ndarray, quality: np.ndarray) -> Callable[[np.ndarray], tup
     variance = max(float(rest.var()), 1e-12)
     points = (features - center) / scale
     apart = _distances(points, points)
-    chosen = min((_evidence(apart, rest, variance, length, noise) for length, noise in product(_LENGTHS, _NOISES)))
-    _, length, noise = chosen
-    factor = np.linalg.cholesky(_matern(apart, length) + noise * np.eye(len(rest)))
-    weights = np.linalg.solve(factor.T, np.linalg.solve(factor, rest))
+    newest = slice(-_DECIDING, None)
+    choices = product(_LENGTHS, _NOISES)
+    _, length, noise = min(_surprise(apart[newest, newest], rest[newest] / np.sqrt(variance), *two) for two in choices)
+    inverse = np.linalg.inv(np.linalg.cholesky(_matern(apart, length) + noise * np.eye(len(rest))))
+    weights = inverse.T @ (inverse @ rest)
 
     def predict(others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         near = _matern(_distances((others - center) / scale, points), length)
         mean = np.polyval(line, others[:, 0]) + near @ weights
-        known = np.linalg.solve(factor, near.T)
-        return mean, np.sqrt(variance * np.maximum(1 - (known**2).sum(axis=0), 0))
+        known = (near @ inverse.T) ** 2
+        return mean, np.sqrt(variance * np.maximum(1 - known.sum(axis=1), 0))
 
     return predict
 
 
-def _evidence(
-    apart: np.ndarray, rest: np.ndarray, variance: float, length: float, noise: float
-) -> tuple[float, float, float]:
-    """Minus the log likelihood of what is left to explain, and the two numbers it is of."""
+def _surprise(apart: np.ndarray, rest: np.ndarray, length: float, noise: float) -> tuple[float, float, float]:
+    """Minus the log likelihood of what is left to explain, and the two numbers it is under."""
     factor = np.linalg.cholesky(_matern(apart, length) + noise * np.eye(len(rest)))
     white = np.linalg.solve(factor, rest)
-    return float(white @ white / (2 * variance) + np.log(np.diag(factor)).sum()), length, noise
+    return float(white @ white / 2 + np.log(np.diag(factor)).sum()), length, noise
 
 
 def _matern(apart: np.ndarray, length: float) -> np.ndarray:

@@ -15,10 +15,12 @@ from synthetic import content, evaluator, problem
 from ecad.errors import EcadError, ScheduleError
 from ecad.genetic import Study
 from ecad.genetic.evaluator import all_items
+from ecad.genetic.fast import Ingredients
 from ecad.genetic.search import Progress, search
 from ecad.schedules import CacheSchedule, heuristics, pixart_sites
 
 SMALL = {"generations": 5, "population_size": 6}
+SIZES = [4, 6, 6, 6, 6]  # mode fast begins with whole-step schedules, of which five steps have four
 
 
 class Stop(BaseException):
@@ -110,7 +112,7 @@ def test_two_processes_do_not_search_one_study(tmp_path):
         other.kill()
         finished(other)
     search(problem(), evaluator(), tmp_path, **SMALL)  # what is killed lets go
-    assert len(Study.open(tmp_path).candidates) == 30
+    assert len(Study.open(tmp_path).candidates) == sum(SIZES)
 
 
 def test_more_generations_go_on_where_fewer_ended(tmp_path):
@@ -135,7 +137,7 @@ def test_time_ends_a_search_and_more_time_goes_on(tmp_path, monkeypatch):
     timed = evaluator(generate=generate)
     study = search(problem(), timed, tmp_path / "timed", max_seconds=17, population_size=6)
     assert len(study.candidates) == 9  # of two seconds each; the ninth began in time
-    assert [generation.seconds for generation in study.history] == [12.0]
+    assert [generation.seconds for generation in study.history] == [8.0]
     search(problem(), timed, tmp_path / "timed", max_seconds=17, population_size=6)
     assert len(made) == 18
     search(problem(), timed, tmp_path / "timed", max_seconds=1000, **SMALL)
@@ -154,22 +156,22 @@ def test_progress_counts_and_estimates(tmp_path, monkeypatch):
     timed = evaluator(generate=generate)
     limits = {"generations": 3, "population_size": 6}
     search(problem(), timed, tmp_path, on_progress=seen.append, max_seconds=50, **limits)
-    assert [step.generation for step in seen] == [0] * 6 + [1] * 6 + [2] * 6
+    assert [step.generation for step in seen] == [0] * 4 + [1] * 6 + [2] * 6
     assert [step.evaluated for step in seen] == list(range(1, 19))
-    assert [step.images for step in seen] == list(range(6, 109, 6))
-    assert [step.seconds for step in seen] == list(range(2, 37, 2))
-    assert [step.seconds_left for step in seen] == list(range(34, -1, -2))
+    assert [step.images for step in seen] == list(range(6, 97, 6))
+    assert [step.seconds for step in seen] == list(range(2, 33, 2))
+    assert [step.seconds_left for step in seen] == list(range(30, -1, -2))
     study = Study.open(tmp_path)
     assert (seen[-1].front_size, seen[-1].hypervolume) == (len(study.front()), study.history[-1].hypervolume)
-    assert [seen[i].hypervolume for i in (5, 11, 17)] == [generation.hypervolume for generation in study.history]
+    assert [seen[i].hypervolume for i in (3, 9, 15)] == [generation.hypervolume for generation in study.history]
     search(problem(), timed, tmp_path, on_progress=seen.append, **limits)
-    assert len(seen) == 18  # nothing new
+    assert len(seen) == 16  # nothing new
 
 
 def test_candidates_are_written_in_the_papers_layout(tmp_path):
     study = search(problem(), evaluator(), tmp_path, **SMALL)
     names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json"))
-    assert names == [f"gen_{g:03d}/candidates/cand_{c:03d}.json" for g in range(5) for c in range(6)]
+    assert names == [f"gen_{g:03d}/candidates/cand_{c:03d}.json" for g in range(5) for c in range(SIZES[g])]
     for candidate in study.candidates:
         schedule = CacheSchedule.load(tmp_path / candidate.path)
         assert schedule == candidate.schedule
@@ -187,10 +189,22 @@ def test_given_schedules_are_the_first_candidates(mode):
     assert [np.array_equal(a.recompute, b.recompute) for a, b in zip(study.candidates, given, strict=False)] == [
         True
     ] * 2
-    assert len(study.candidates) == 6
+    assert len(study.candidates) == (6 if mode == "paper" else 4)  # every 2nd and every 3rd are among the four
+
+
+def test_a_limit_is_a_limit():
+    free = search(problem(), evaluator(), **SMALL).front()
+    most, least = free[len(free) // 2].cost, free[len(free) // 4].quality
+    limited = search(problem(), evaluator(), max_cost=most, min_quality=least, **SMALL).front()
+    assert limited
+    assert all(c.cost <= most and c.quality >= least for c in limited)
+    assert not all(c.cost <= most and c.quality >= least for c in free)
 
 
 CHANGES = {
+    "max_cost": {"max_cost": problem().uncached_cost / 2},
+    "min_quality": {"min_quality": -3.0},
+    "ingredients.probes": {"ingredients": Ingredients(probes=False)},
     "mode": {"mode": "paper"},
     "population_size": {"population_size": 8},
     "seed": {"seed": 1},
@@ -226,6 +240,8 @@ def test_a_study_is_not_resumed_with_other_settings(tmp_path, name):
         ({"population_size": 1}, "population_size: expected at least 2, found 1"),
         ({"max_seconds": -1.0}, "max_seconds: expected at least 0, found -1.0"),
         ({"max_seconds": float("nan")}, "max_seconds: expected at least 0, found nan"),
+        ({"max_cost": 10}, "max_cost: expected at least .*, found 10"),
+        ({"mode": "paper", "min_quality": 1.0}, "mode paper takes no limit on cost or quality"),
         ({"problem": problem(steps=1)}, "steps: expected at least 2, found 1"),
         ({"initial": [heuristics.none(pixart_sites(2), 20)]}, "schedule 'none' does not fit this search"),
     ],
@@ -248,4 +264,4 @@ def test_scores_that_are_no_numbers_stop_the_search_and_lose_nothing(tmp_path):
     assert len(Study.open(tmp_path).candidates) == 4
     assert Study.open(tmp_path).items == all_items(plain.prompts, plain.seeds)
     search(problem(), plain, tmp_path, **SMALL)
-    assert len(Study.open(tmp_path).candidates) == 30
+    assert len(Study.open(tmp_path).candidates) == sum(SIZES)

@@ -18,7 +18,7 @@ SETTINGS = {"mode": "fast", "seeds": [0, 1], "prompts": [["a", "an ant"]], "eval
 
 @pytest.fixture
 def asked():
-    search = Nsga2(problem(), "fast", 4, 0)
+    search = Nsga2(problem(), 4, 0, np.zeros((0, 5, 6), dtype=bool))
     return search.ask(), np.arange(4), search.random_state
 
 
