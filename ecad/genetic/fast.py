@@ -17,6 +17,8 @@ from ecad.schedules.schedule import Bits
 
 # What the surrogate judges before a generation is evaluated: so many rounds of so many offspring.
 ROUNDS, BROOD = 15, 100
+# The surrogate learns from so many of the newest candidates: its time grows with the third power.
+NEWEST = 400
 # How much hope a candidate gets, in standard deviations of the surrogate.
 HOPE = 0.5
 # The share of children whose parent is no member of the front.
@@ -138,7 +140,7 @@ class Fast:
             parents = self._told[pareto(self._cost, self._quality)]
             children = self._unseen(np.array([self._child(parents) for _ in range(BROOD)]))[: self._size]
             return children, self._problem.price(children), np.zeros(len(children))
-        model = fit(self._features(self._told), self._quality)
+        model = fit(self._features(self._told[-NEWEST:]), self._quality[-NEWEST:])
         pool, cost, quality, hope = self._told, self._cost, self._quality, self._quality
         for _ in range(ROUNDS):
             parents = pool[pareto(cost, quality)]

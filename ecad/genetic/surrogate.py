@@ -16,8 +16,6 @@ from ecad.schedules.schedule import Bits
 
 # In units of the features' spread, and of the variance that the error model leaves.
 _LENGTHS, _NOISES = (0.5, 1.0, 2.0, 4.0), (0.003, 0.03, 0.3)
-# As many of the newest points as decide on the two: that takes the third power of their number, a dozen times.
-_DECIDING = 300
 
 
 def harm(plans: Bits, step_errors: np.ndarray) -> np.ndarray:
@@ -86,9 +84,8 @@ def fit(features: np.ndarray, quality: np.ndarray) -> Callable[[np.ndarray], tup
     variance = max(float(rest.var()), 1e-12)
     points = (features - center) / scale
     apart = _distances(points, points)
-    newest = slice(-_DECIDING, None)
     choices = product(_LENGTHS, _NOISES)
-    _, length, noise = min(_surprise(apart[newest, newest], rest[newest] / np.sqrt(variance), *two) for two in choices)
+    _, length, noise = min(_surprise(apart, rest / np.sqrt(variance), *two) for two in choices)
     inverse = np.linalg.inv(np.linalg.cholesky(_matern(apart, length) + noise * np.eye(len(rest))))
     weights = inverse.T @ (inverse @ rest)
 
