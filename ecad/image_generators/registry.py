@@ -49,7 +49,7 @@ class _Row:
 _ANY_SIZE = {"use_resolution_binning": False}
 _GENERATORS = {
     "EmojiImageGenerator": _Row(
-        "PixArtAlphaPipeline", str(PIPELINE_FOLDER), None, 3.0, torch.float32, _PIXART, _ANY_SIZE, max_tokens=120
+        "PixArtAlphaPipeline", str(PIPELINE_FOLDER), None, 2.0, torch.float32, _PIXART, _ANY_SIZE, max_tokens=120
     ),
     "PixArtAlphaImageGenerator": _Row(
         "PixArtAlphaPipeline",
