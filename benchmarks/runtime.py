@@ -183,7 +183,7 @@ def main() -> None:
     architecture, dtype = describe(args.model), getattr(torch, args.dtype)
     schedules = schedules_of(architecture, args.schedules)
     if args.steps != architecture.steps:
-        schedules = [schedule.resample(steps=args.steps) for schedule in schedules]
+        schedules = [schedule.resample(steps=args.steps).replace(name=schedule.name) for schedule in schedules]
     pipe, call = make_pipeline(architecture, dtype), call_of(architecture, dtype) | {"num_inference_steps": args.steps}
     peaks: dict[str, int] = {}
     uncached = schedules[0]

@@ -12,12 +12,16 @@ from torch.utils import _pytree as pytree
 
 
 class Instruction(NamedTuple):
-    """`out = op(*args)`, all of them places; `site` if it is the call of a component."""
+    """`out = op(*args)`, all of them places.
+
+    `site` is that of the component it calls, if it does; `always` says that it runs even if nobody reads its result.
+    """
 
     op: Callable[..., Any]
     args: tuple[int, ...]
     out: int
     site: int | None = None
+    always: bool = False
 
 
 @dataclass(eq=False)
@@ -31,6 +35,7 @@ class Graph:
         outputs: places of what the forward returns, flattened.
         structure: of what it returns.
         size: number of places; the tensors that go in take the first ones.
+        is_pure: whether no operator changes a tensor in place.
         exact: whether a part of a linear layer gives the same bits as the whole layer, where that was tried.
     """
 
@@ -40,6 +45,7 @@ class Graph:
     outputs: list[int]
     structure: pytree.TreeSpec
     size: int
+    is_pure: bool
     exact: dict[object, bool] = field(default_factory=dict)
 
     def new_place(self) -> int:

@@ -37,9 +37,12 @@ class Program:
         self.reads = [site for site in called if actions[site] in _READS]
         constants = graph.constants.copy()
         code = _live([_acting(instruction, actions) for instruction in graph.instructions], graph.outputs)
-        code, outputs = narrow(graph, code, constants)
+        outputs = graph.outputs
+        if graph.is_pure:  # a part taken early would not see what changes later
+            code, outputs = narrow(graph, code, constants)
         code = _live(split_linears(graph, _live(code, outputs), constants), outputs)
-        self._code = list(zip(code, _last_reads(code, outputs), strict=True))
+        dead = _last_reads(code, outputs)
+        self._code = [(i.op, i.args, i.out, places) for i, places in zip(code, dead, strict=True)]
         self._outputs, self._structure = outputs, graph.structure
         size = 1 + max([*constants, *(instruction.out for instruction in code)])
         self._environment = [constants.get(place) for place in range(size)]
@@ -52,7 +55,7 @@ class Program:
         """
         environment = self._environment.copy()
         environment[: len(tensors)] = tensors
-        for (op, args, out, _), dead in self._code:
+        for op, args, out, dead in self._code:
             environment[out] = op(*[environment[place] for place in args])
             for place in dead:
                 environment[place] = None
@@ -61,17 +64,19 @@ class Program:
 
 def _acting(instruction: Instruction, actions: Sequence[Action]) -> Instruction:
     """A component that computes is called, even if nobody reads it; another one gives what is kept, if anybody does."""
-    op, _, out, site = instruction
-    if site is None or actions[site] in _COMPUTES:
+    op, _, out, site, _ = instruction
+    if site is None:
         return instruction
+    if actions[site] in _COMPUTES:
+        return instruction._replace(always=True)
     assert isinstance(op, Call)
-    return Instruction(op.kept, (), out, site if actions[site] is Action.FREE else None)
+    return Instruction(op.kept, (), out, site, always=actions[site] is Action.FREE)
 
 
 def _live(instructions: Sequence[Instruction], outputs: Sequence[int]) -> list[Instruction]:
     read, live = set(outputs), []
     for instruction in reversed(instructions):
-        if instruction.site is not None or instruction.out in read:
+        if instruction.always or instruction.out in read:
             live.append(instruction)
             read.update(instruction.args)
     return live[::-1]

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ecad.runtime.graph import Call, Graph, Instruction, as_list
-from ecad.runtime.hooks import Override
+from ecad.runtime.hooks import Override, tensors_in
 from ecad.runtime.simplify import batch_tables
 
 # Numbers leave a tensor unseen here; whatever depends on them cannot be replayed.
@@ -33,7 +33,7 @@ def record(
         leaves, structure: the forward's (args, kwargs), flattened.
 
     Returns what the forward returned, and its graph; None where a replay could differ from running it: it looks at
-    values of tensors, draws random numbers, changes tensors in place, or calls a component twice.
+    values of tensors, draws random numbers, changes what it did not make itself, or calls a component twice.
     """
     args, kwargs = pytree.tree_unflatten(list(leaves), structure)
     recorder = _Recorder([leaf for leaf in leaves if isinstance(leaf, torch.Tensor)])
@@ -64,6 +64,10 @@ class _Recorder(TorchDispatchMode):
         self._literals: dict[Any, int] = {}
         self._known: dict[Any, int] = {}
         self._fixed: set[int] = set()
+        # Memory by place, memory that was changed in place, and memory that stands for results made twice.
+        self._memory: dict[int, set[int]] = {}
+        self._changed: set[int] = set()
+        self._shared: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -85,41 +89,67 @@ class _Recorder(TorchDispatchMode):
         if not self.faithful:
             return None
         places = [self._place(output) for output in outputs]
-        graph = Graph(self._instructions, self._constants, self._shapes, places, structure, self._size)
-        batch_tables(graph)
+        code = self._folded()
+        graph = Graph(code, self._constants, self._shapes, places, structure, self._size, not self._changed)
+        if graph.is_pure:
+            batch_tables(graph)
         return graph
 
     def _note(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
         takes_tensors_by_name = any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(kwargs))
-        random = torch.Tag.nondeterministic_seeded in func.tags
-        if func._schema.is_mutable or random or takes_tensors_by_name:
+        if torch.Tag.nondeterministic_seeded in func.tags or takes_tensors_by_name:
             self.faithful = False
             return
-        places = tuple(self._place(arg) for arg in args)
-        key = (func, repr(kwargs), places)
-        if key not in self._known:
-            op = partial(func, **kwargs) if kwargs else func
-            never_changes = self._fixed.issuperset(places) or (
-                _is_view(func) and all(place in self._constants for place in places)
-            )
-            fixed = self._fixed.issuperset(places)
-            self._known[key] = self._constant(result, fixed) if never_changes else self._add(op, places)
+        places = [self._place(arg) for arg in args]
+        op = partial(func, **kwargs) if kwargs else func
+        if func._schema.is_mutable:
+            self._change([arg for arg, a in zip(args, func._schema.arguments, strict=False) if _is_written(a)])
+            place = self._add(op, places, always=True)
+        else:
+            key = (func, repr(kwargs), *places)
+            if key in self._known and not _is_view(op):
+                self._shared |= _memory_of(result) | self._memory[self._known[key]]
+            place = self._known.setdefault(key, self._size)
+            if place == self._size:
+                self._add(op, places)
+        self._memory[place] = _memory_of(result)
         if isinstance(result, torch.Tensor):
-            self._track(result, self._known[key])
+            self._track(result, place)
         elif isinstance(result, (list, tuple)):
-            self._unpack(self._known[key], result)
+            self._unpack(place, result)
         else:
             self.faithful = False
+
+    def _change(self, tensors: Sequence[Any]) -> None:
+        """Note a change in place. What was computed so far is not the same as what will be."""
+        memory = _memory_of(tensors)
+        constant = _memory_of([value for value in self._constants.values() if isinstance(value, torch.Tensor)])
+        if memory & (constant | self._shared):
+            self.faithful = False
+        self._changed |= memory
+        self._known.clear()
+
+    def _folded(self) -> list[Instruction]:
+        """Compute at once what is made of literals alone, and views of parameters, unless that is changed in place."""
+        code = []
+        for instruction in self._instructions:
+            op, args, out, site, always = instruction
+            literal = self._fixed.issuperset(args)
+            constant = literal or (_is_view(op) and self._constants.keys() >= set(args))
+            if constant and site is None and not always and not self._memory.get(out, set()) & self._changed:
+                self._constants[out] = op(*[self._constants[place] for place in args])
+                self._fixed |= {out} if literal else set()
+            else:
+                code.append(instruction)
+        return code
 
     def _unpack(self, place: int, results: Sequence[Any]) -> None:
         for index, part in enumerate(results):
             if isinstance(part, torch.Tensor):
                 key = (operator.getitem, place, index)
                 if key not in self._known:
-                    if place in self._constants:
-                        self._known[key] = self._constant(part, place in self._fixed)
-                    else:
-                        self._known[key] = self._add(operator.getitem, [place, self._place(index)])
+                    self._known[key] = self._add(operator.getitem, [place, self._place(index)])
+                    self._memory[self._known[key]] = _memory_of(part)
                 self._track(part, self._known[key])
             elif part is not None:
                 self.faithful = False
@@ -127,9 +157,9 @@ class _Recorder(TorchDispatchMode):
     def _track(self, tensor: torch.Tensor, place: int) -> None:
         self._tensors[tensor], self._shapes[place] = place, tensor.shape
 
-    def _add(self, op: Callable[..., Any], args: Sequence[int], site: int | None = None) -> int:
+    def _add(self, op: Callable[..., Any], args: Sequence[int], site: int | None = None, always: bool = False) -> int:
         out = self._new_place()
-        self._instructions.append(Instruction(op, tuple(args), out, site))
+        self._instructions.append(Instruction(op, tuple(args), out, site, always))
         return out
 
     def _new_place(self) -> int:
@@ -189,5 +219,16 @@ class _LeakWatch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _is_view(func: Any) -> bool:
-    return any(returned.alias_info is not None for returned in func._schema.returns)
+def _is_view(op: Any) -> bool:
+    if op is operator.getitem:
+        return True
+    schema = getattr(op.func if isinstance(op, partial) else op, "_schema", None)
+    return schema is not None and any(returned.alias_info is not None for returned in schema.returns)
+
+
+def _is_written(argument: Any) -> bool:
+    return argument.alias_info is not None and argument.alias_info.is_write
+
+
+def _memory_of(values: Any) -> set[int]:
+    return {tensor.untyped_storage()._cdata for tensor in tensors_in([values])}

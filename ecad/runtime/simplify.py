@@ -50,7 +50,7 @@ class _Narrowing:
 
     def __init__(self, graph: Graph, code: Sequence[Instruction], constants: dict[int, Any]) -> None:
         self.shapes, self.constants = graph.shapes, constants
-        self.lists = {instruction.out: instruction.args for instruction in code}
+        self.made = {instruction.out: instruction for instruction in code}
         self.next_place = graph.size
         # None: all of it.
         self.read: dict[int, _Part | None] = dict.fromkeys(graph.outputs)
@@ -58,14 +58,14 @@ class _Narrowing:
         self.code: list[Instruction] = []
 
     def look(self, instruction: Instruction) -> None:
-        if instruction.site is None and instruction.out not in self.read:
+        if not instruction.always and instruction.out not in self.read:
             return  # only the rest of some result was made of it
         for place, part in self._reads(instruction):
             self.read[place] = part if self.read.get(place, part) == part else None
 
     def rewrite(self, instruction: Instruction) -> None:
-        op, args, out, _ = instruction
-        if instruction.site is None and out not in self.read:
+        op, args, out = instruction[:3]
+        if not instruction.always and out not in self.read:
             return
         part, reads = self.read.get(out), self._reads(instruction)
         if self._slice(instruction) is not None or (op is _aten.cat.default and reads[0][0] != args[0]):
@@ -83,14 +83,16 @@ class _Narrowing:
 
     def _reads(self, instruction: Instruction) -> list[tuple[int, _Part | None]]:
         """The places that an instruction reads, given what is read of its result, and what of each."""
-        op, args, out, _ = instruction
+        op, args, out = instruction[:3]
         part = self.read.get(out)
         if part is None:
             own = self._slice(instruction)
-            return [(args[0], own)] if own is not None else [(place, None) for place in args]
+            if own is None:
+                return [(place, None) for place in args]
+            return [self._inside(self.made.get(args[0]), own) or (args[0], own)]
         if op in _ELEMENTWISE:
             return [(place, part if self._spans(place, out, part) else None) for place in args]
-        if op is _aten.cat.default and (inside := self._inside(instruction, part)) is not None:
+        if (inside := self._inside(instruction, part)) is not None:
             return [inside]
         return [(place, None) for place in args]
 
@@ -118,14 +120,16 @@ class _Narrowing:
         dim = part.dim - len(whole) + len(shape)
         return dim == part.dim and shape[dim] == whole[dim] > 1
 
-    def _inside(self, instruction: Instruction, part: _Part) -> tuple[int, _Part | None] | None:
-        """Which of the concatenated tensors holds the part, and where in it."""
+    def _inside(self, instruction: Instruction | None, part: _Part) -> tuple[int, _Part | None] | None:
+        """Which of concatenated tensors holds the part, and where in it; None if no one of them, or nothing was."""
+        if instruction is None or instruction.op is not _aten.cat.default:
+            return None
         parts, *dims = instruction.args
         dim = self.constants[dims[0]] if dims else 0
         if dim % len(self.shapes[instruction.out]) != part.dim:
             return None
         start = 0
-        for place in self.lists[parts]:
+        for place in self.made[parts].args:
             length = self.shapes[place][part.dim]
             if start <= part.start and part.end <= start + length:
                 inner = _Part(part.dim, part.start - start, part.end - start)
