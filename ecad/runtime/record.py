@@ -96,17 +96,21 @@ class _Recorder(TorchDispatchMode):
         return graph
 
     def _note(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
-        takes_tensors_by_name = any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(kwargs))
-        if torch.Tag.nondeterministic_seeded in func.tags or takes_tensors_by_name:
+        if _is_random(func, args, kwargs):
             self.faithful = False
             return
-        places = [self._place(arg) for arg in args]
+        named = {name: value for name, value in kwargs.items() if isinstance(value, torch.Tensor)}
+        places = [self._place(arg) for arg in (*args, *named.values())]
         op = partial(func, **kwargs) if kwargs else func
+        if named:
+            literals = {name: value for name, value in kwargs.items() if name not in named}
+            op = partial(_with_names, partial(func, **literals), tuple(named))
+            kwargs = literals
         if func._schema.is_mutable:
             self._change([arg for arg, a in zip(args, func._schema.arguments, strict=False) if _is_written(a)])
             place = self._add(op, places, always=True)
         else:
-            key = (func, repr(kwargs), *places)
+            key = (func, repr(kwargs), *named, *places)
             if key in self._known and not _is_view(op):
                 self._shared |= _memory_of(result) | self._memory[self._known[key]]
             place = self._known.setdefault(key, self._size)
@@ -217,6 +221,19 @@ class _LeakWatch(TorchFunctionMode):
         if func in _LEAKS and not self._recorder.paused:
             self._recorder.faithful = False
         return func(*args, **(kwargs or {}))
+
+
+def _is_random(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    if torch.Tag.nondeterministic_seeded not in func.tags:
+        return False
+    names = [argument.name for argument in func._schema.arguments]
+    given = dict(zip(names, args, strict=False)) | dict(kwargs)
+    return "dropout_p" not in names or given.get("dropout_p", 0.0) != 0.0  # attention draws for its dropout only
+
+
+def _with_names(func: Callable[..., Any], names: tuple[str, ...], *values: Any) -> Any:
+    by_place = len(values) - len(names)
+    return func(*values[:by_place], **dict(zip(names, values[by_place:], strict=True)))
 
 
 def _is_view(op: Any) -> bool:

@@ -43,6 +43,13 @@ class Block(nn.Module):
         return self.after(x, self.ff(self.before(x)))
 
 
+def attention(x, dropout=0.0):
+    """Attention in which no token looks at the first."""
+    mask = (torch.arange(3) > 0).expand(2, 1, 3, 3)
+    queries = x[:, None]
+    return nn.functional.scaled_dot_product_attention(queries, queries, queries, mask, dropout)[:, 0]
+
+
 def _change_slices(x):
     grid = torch.arange(4.0).repeat(2, 3, 1)
     grid[:, :1] = grid[:, :1] * 2 + x[:, :1]
@@ -132,6 +139,7 @@ def test_equal_operators_run_once_and_what_never_changes_not_at_all():
         pytest.param(lambda x: x * torch.from_numpy(x.detach().numpy()), id="an array read from a tensor"),
         pytest.param(lambda x: x if x.sum() > 0 else -x, id="a branch on a tensor"),
         pytest.param(lambda x: x + torch.randn(4), id="random numbers"),
+        pytest.param(lambda x: attention(x, dropout=0.5), id="dropout in attention"),
         pytest.param(lambda x: x * SCALE.mul_(1), id="a change of what is not its own"),
     ],
 )
@@ -165,8 +173,13 @@ def test_changes_in_place_are_replayed_or_refused(before):
             assert graph is None or torch.equal(Program(graph, [Action.COMPUTE]).run([x]), block(x))
 
 
-def test_changed_slices_have_a_graph():
-    assert recorded(before=_change_slices)[1] is not None
+@pytest.mark.parametrize("before", [_change_slices, attention])
+def test_what_can_be_replayed_has_a_graph(before):
+    block, graph, hook = recorded(before=before)
+    hook.action = Action.COMPUTE
+    x = torch.randn(2, 3, 4)
+    with torch.no_grad():
+        assert torch.equal(Program(graph, [Action.COMPUTE]).run([x]), block(x))
 
 
 def test_a_component_that_is_called_twice_has_no_graph():
