@@ -69,7 +69,8 @@ def test_schedules_are_written_and_shown(run) -> None:  # type: ignore[no-untype
 
 def test_optimize_leaves_a_front_and_goes_on(run) -> None:  # type: ignore[no-untyped-def]
     Path("two.txt").write_text(f"{PROMPT}\na twitter owl on a red background\n")
-    command = ("optimize", "-o", "study", "--population-size", 4, "--prompt-file", "two.txt", "--json", "--generations")
+    settings = ("--mode", "paper", "--population-size", 4, "--prompt-file", "two.txt")
+    command = ("optimize", "-o", "study", *settings, "--json", "--generations")
     code, out, _ = run(*command, 1)
     assert code == 0
     for row in json.loads(out)["front"]:

@@ -189,8 +189,8 @@ class CachedDenoiser:
 
 
 def _describe(inputs: Iterable[Any]) -> tuple[object, ...]:
-    """The shape, dtype and device of every tensor among a forward's arguments."""
-    return tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors_in(inputs))
+    """The shape and device of every tensor among a forward's arguments; autocast changes dtypes on the way."""
+    return tuple((tensor.shape, tensor.device) for tensor in tensors_in(inputs))
 
 
 def _free(kept: list[Kept]) -> None:

@@ -139,9 +139,11 @@ def _key(leaves: Sequence[Any], structure: pytree.TreeSpec) -> object | None:
     described: list[object] = []
     for leaf in leaves:
         if isinstance(leaf, torch.Tensor):
+            if torch.is_autocast_enabled(leaf.device.type):
+                return None  # operators are recorded below it, and would pass it a second time
             described.append((leaf.shape, leaf.stride(), leaf.dtype, leaf.device))
         elif isinstance(leaf, _LITERALS):
             described.append((type(leaf), leaf))
         else:
             return None
-    return structure, tuple(described), torch.is_autocast_enabled(), torch.is_inference_mode_enabled()
+    return structure, tuple(described), torch.is_inference_mode_enabled()

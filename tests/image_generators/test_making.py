@@ -202,7 +202,7 @@ def test_images_of_another_kind_are_refused_or_replaced(
     with pytest.raises(EcadError, match="holds images made with plan"):
         run(generator, tmp_path, {"x": heuristics.none(every_2.sites, STEPS)}, batches)
     strange = job_of(generator, every_2, tmp_path / "x", guidance_scale=7.0)
-    with pytest.raises(EcadError, match=r"holds images made with guidance_scale 3\.0, now it is 7\.0"):
+    with pytest.raises(EcadError, match=r"holds images made with guidance_scale 2\.0, now it is 7\.0"):
         list(make_images(generator, [strange], batches, tmp_path))
     assert contents(tmp_path) == before
     run(generator, tmp_path, {"x": None}, cut_batches(find_stored(stores / "b"), [0], 4), replace=True)

@@ -306,6 +306,16 @@ def test_rows_of_many_schedules_do_not_pile_up(tiny):
     assert all(len(programs) <= replay._MOST_PROGRAMS for _, programs in filter(None, graphs))
 
 
+@pytest.mark.parametrize("mode", [torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_modes_of_torch_are_respected(tiny, mode):
+    schedule = tiny.random_schedule(1)
+    with mode():
+        expected = tiny.reference(schedule)
+        with ecad.cached(tiny.pipe, schedule):
+            assert torch.equal(tiny.run(), expected)
+            assert torch.equal(tiny.run(), expected)
+
+
 def test_blocks_that_others_hook_into_run_as_they_are(tiny):
     seen = []
     handle = tiny.pipe.transformer.transformer_blocks[0].register_forward_hook(lambda *_: seen.append(None))
