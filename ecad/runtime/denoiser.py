@@ -162,9 +162,9 @@ class CachedDenoiser:
 
     def finish(self) -> None:
         """Count the calls of a forward that has run to its end."""
+        for hook in self._hooks:
+            hook.settle()
         if self._running is not None and self._step is not None:
-            for hook in self._hooks:
-                hook.settle()
             computed, reused, skipped = self._running.rows.counts[self._step - self._running.first]
             self.stats.computed += computed
             self.stats.reused += reused

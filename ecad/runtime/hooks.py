@@ -219,10 +219,10 @@ class ComponentHook(Override):
 
     def settle(self) -> None:
         """After a forward: a compiled one has left every output here, needed or not."""
-        if self.action is _KEEP:
-            self.kept.settle()
-        elif self.action in _FREES:
+        if self.action in _FREES:
             self.kept.free()
+        else:
+            self.kept.settle()
 
     def remove(self) -> None:
         self.action, self.skips, self.reuses = _COMPUTE, False, False

@@ -7,6 +7,8 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import ecad
+from ecad.runtime.hooks import CacheStats, ComponentHook, Kept, override_of
+from ecad.runtime.plan import Action
 from ecad.schedules import heuristics
 
 # Of a FLUX double block: any of three components reused. Of a single block: its output reused, or any of the other two.
@@ -67,3 +69,30 @@ def test_a_whole_compiled_denoiser_gives_the_same_bits(tiny, counter, how):
         assert torch.equal(tiny.run(3), expected)
     assert counter.frame_count == graphs <= 3 * tiny.passes
     assert run.stats.computed == 2 * tiny.expected_calls(schedule)
+
+
+def test_a_compiled_forward_outside_of_a_generation_leaves_nothing_behind(make, counter):
+    flux = make.flux(blocks=(1, 1))
+    transformer, calls = flux.pipe.transformer, []
+    transformer.compile_repeated_blocks(fullgraph=True, backend=counter)
+    handle = transformer.register_forward_pre_hook(lambda _, args, kwargs: calls.append(kwargs), with_kwargs=True)
+    with ecad.cached(flux.pipe, flux.random_schedule()) as run, torch.no_grad():
+        flux.run()
+        handle.remove()
+        transformer(**calls[0])
+        kept = [override_of(vars(module)["forward"]).kept for module in flux.components.values()]
+        assert [one.output for one in kept] == [None] * len(kept)
+        assert run.stats.cached_bytes == 0
+
+
+def test_a_compiled_component_that_has_nothing_to_reuse_computes_and_keeps(counter):
+    module, stats, inputs = torch.nn.Linear(3, 5), CacheStats(), torch.ones(2, 3)
+    hook = ComponentHook(module, kept := Kept(stats))
+    compiled = torch.compile(module, fullgraph=True, backend=counter)
+    with torch.no_grad():
+        for _ in range(2):
+            hook.act(Action.REUSE, kept)
+            output = compiled(inputs)
+            hook.settle()
+            assert kept.output is output
+            assert stats.cached_bytes == output.nbytes
