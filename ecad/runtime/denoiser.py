@@ -15,7 +15,7 @@ from ecad.runtime.hooks import CacheStats, ComponentHook, Kept, Storage, overrid
 from ecad.runtime.memory import as_meta, on_meta, output_sizes
 from ecad.runtime.plan import Action, Plan, make_plan
 from ecad.runtime.replay import Replay
-from ecad.runtime.tgate import average, gates_of
+from ecad.runtime.tgate import average, gates_of, one_half_from
 from ecad.schedules import CacheSchedule
 
 _ACTIONS = tuple(Action)
@@ -57,7 +57,9 @@ class CachedDenoiser:
         self.name, self.module, self.schedule, self.stats, self._storage = name, module, schedule, stats, storage
         sites = named_sites(module, schedule.sites)
         index = {(site.block, site.component): position for position, site in enumerate(sites)}
-        self._gates = {step: {index[site] for site in gated} for step, gated in gates_of(schedule).items()}
+        gates = gates_of(schedule)
+        self._gates = {step: {index[site] for site in gated} for step, gated in gates.items()}
+        self._one_half_from = one_half_from(schedule, gates)
         # Passes that have run: their arguments on the meta device.
         self._seen: dict[int, Any] = {}
         self._order = _match(schedule, sites, type(module).__name__)
@@ -131,7 +133,7 @@ class CachedDenoiser:
         for hook in self._hooks:
             hook.rest(kept)
         if self._forward is not None:
-            self._forward.actions = None
+            self._forward.rest()
 
     def prepare(self, step: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Tell every hook what to do in the next forward.
@@ -146,13 +148,15 @@ class CachedDenoiser:
         state = self._running = self._pass(self._index, step, _describe(inputs))
         if step == state.first:
             self._seen[self._index] = as_meta((args, kwargs))
+        gate = self._one_half_from
+        one_half = self._forward is not None and gate is not None and state.first < gate <= step
         if step in self._gates:
-            average((kept for site, kept in enumerate(state.kept) if site in self._gates[step]), inputs[0])
+            average((kept for site, kept in enumerate(state.kept) if site in self._gates[step]), inputs[0], one_half)
         actions = state.rows.actions[step - state.first]
         for hook, action, kept in zip(self._hooks, actions, state.kept, strict=True):
             hook.act(action, kept)
         if self._forward is not None:
-            self._forward.actions = actions
+            self._forward.actions, self._forward.one_half = actions, one_half
         state.next = step + 1
 
     def _release_forward(self) -> None:

@@ -15,6 +15,7 @@ from ecad.runtime.hooks import ComponentHook, Override
 from ecad.runtime.plan import Action
 from ecad.runtime.program import Program
 from ecad.runtime.record import record
+from ecad.runtime.tgate import second_half, twice
 
 # Forwards of so many shapes are known, and so many different rows of each; the oldest are forgotten.
 _MOST_GRAPHS = 16
@@ -26,7 +27,8 @@ _LITERALS = (bool, int, float, str, torch.dtype, torch.device, type(None))
 class Replay(Override):
     """Stands in for a denoiser's forward.
 
-    `actions`, those of the row that is running, are set from outside before each forward; None runs it as it is.
+    Set from outside before each forward: `actions`, those of the row that is running (None runs it as it is), and
+    `one_half`, whether both halves of the batch are known to be the same.
 
     Arguments:
         module: the denoiser.
@@ -34,9 +36,14 @@ class Replay(Override):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__(module, "forward")
-        self.actions: Sequence[Action] | None = None
+        self.rest()
         self._hooks: Sequence[ComponentHook] = ()
         self._known: _Known | None = None
+
+    def rest(self) -> None:
+        """Run every forward as it is, until told otherwise."""
+        self.actions: Sequence[Action] | None = None
+        self.one_half = False
 
     def follow(self, hooks: Sequence[ComponentHook]) -> None:
         """Before each generation: the hooks of the components, by site; adapters may have changed the denoiser."""
@@ -44,6 +51,12 @@ class Replay(Override):
         self._known = _known_of(self.owner, [hook.owner for hook in hooks])
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.one_half:
+            return self._run(*args, **kwargs)
+        args, kwargs = second_half((args, kwargs))
+        return twice(self._run(*args, **kwargs))
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             return self.original(*args, **kwargs)
         actions = self.actions

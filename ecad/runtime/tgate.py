@@ -1,16 +1,18 @@
 """TGATE's one addition to a schedule: at its gate step the two guidance halves of cross-attention become their mean.
 
 Liu et al., arXiv 2404.02747. Published schedules say so in `custom_compute_attn` entries. From the gate on both halves
-of the batch read the same text; with self-attention and feed-forward computed they then predict the same noise, so
-guidance has no effect, as in the published runs, which drop half the batch there.
+of the batch read the same text; with all else computed at the gate they then predict the same noise, so guidance has no
+effect, and one half is enough.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from torch.utils import _pytree as pytree
 
 from ecad.errors import EcadError, ScheduleError
 from ecad.runtime.hooks import Kept
@@ -43,12 +45,43 @@ def gates_of(schedule: CacheSchedule) -> dict[int, set[tuple[str, str]]]:
     return gates
 
 
-def average(kept: Iterable[Kept], latents: Any) -> None:
+def one_half_from(schedule: CacheSchedule, gates: Mapping[int, Collection[tuple[str, str]]]) -> int | None:
+    """The row from which on both halves of the batch are the same in all that the denoiser computes; None if there is
+    none: every cross-attention is reused from the one gate on, and all else is computed at the gate.
+    """
+    if len(gates) != 1:
+        return None
+    [(gate, gated)] = gates.items()
+    is_gated = np.array([site in gated for site in schedule.sites])
+    every = all(site in gated for site in schedule.sites if site[1] == _CROSS_ATTENTION)
+    later = schedule.recompute[gate:]
+    return gate if len(later) and every and not later[:, is_gated].any() and later[0, ~is_gated].all() else None
+
+
+def second_half(inputs: Any) -> Any:
+    """The arguments of a forward for the second half of its batch.
+
+    >>> second_half({"hidden_states": torch.arange(4), "guidance": torch.tensor(5.0), "return_dict": False})
+    {'hidden_states': tensor([2, 3]), 'guidance': tensor(5.), 'return_dict': False}
+    """
+    batch = next(len(leaf) for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor))
+    return pytree.tree_map_only(
+        torch.Tensor, lambda tensor: tensor[batch // 2 :] if tensor.ndim and len(tensor) == batch else tensor, inputs
+    )
+
+
+def twice(output: Any) -> Any:
+    """A forward's output for half a batch, for both halves."""
+    return pytree.tree_map_only(torch.Tensor, lambda tensor: torch.cat([tensor, tensor]), output)
+
+
+def average(kept: Iterable[Kept], latents: Any, one_half: bool) -> None:
     """Put the mean of both halves in place of kept outputs.
 
     Arguments:
         kept: of cross-attentions; what is not kept at this step is left out.
         latents: what the denoiser denoises, the same in both halves if these are the guidance pair.
+        one_half: keep it for one half of the batch instead of both.
 
     Raises EcadError if they are not.
     """
@@ -59,6 +92,9 @@ def average(kept: Iterable[Kept], latents: Any) -> None:
             f"of {len(latents)} without them; set a guidance scale above 1"
         )
     for one in kept:
-        if one.output is not None:
-            first, second = one.output.chunk(2)
-            one.output = ((first + second) / 2).repeat(2, *[1] * (first.ndim - 1))
+        output = one.get()
+        if output is not None:
+            first, second = output.chunk(2)
+            mean = (first + second) / 2
+            one.free()
+            one.keep(mean if one_half else twice(mean))

@@ -24,11 +24,31 @@ def tgate_bits(steps=4):
     return bits
 
 
-def reference(pixart):
-    """TGATE as its paper has it, by hand: from the gate on cross-attention is the mean of what both halves saw last."""
+def halved(forward):
+    """A forward of half the batch, its prediction for both halves."""
+
+    def half(hidden_states, **kwargs):
+        size = len(hidden_states) // 2
+        halves = {k: v[size:] if isinstance(v, torch.Tensor) and len(v) > size else v for k, v in kwargs.items()}
+        return tuple(torch.cat([part, part]) for part in forward(hidden_states[size:], **halves))
+
+    return half
+
+
+def reference(pixart, halve=True):
+    """TGATE as its paper has it, by hand: from the gate on cross-attention is the mean of what both halves saw last,
+    and half of the batch runs.
+    """
     forwards, last = [], {}
     transformer = pixart.pipe.transformer
-    handle = transformer.register_forward_pre_hook(lambda *_: forwards.append(None))
+    whole = transformer.forward
+
+    def denoise(*args, **kwargs):
+        forwards.append(None)
+        forward = halved(whole) if halve and len(forwards) > GATE else whole
+        return forward(*args, **kwargs)
+
+    transformer.forward = denoise
     modules = [module for (_, component), module in pixart.components.items() if component == "attn2"]
 
     def gating(module, original):
@@ -36,8 +56,8 @@ def reference(pixart):
             if len(forwards) <= GATE:
                 last[module] = original(*args, **kwargs)
                 return last[module]
-            unconditional, conditional = last[module].chunk(2)
-            return torch.cat([(unconditional + conditional) / 2] * 2)
+            mean = sum(last[module].chunk(2)) / 2
+            return mean.repeat(len(args[0]) // len(mean), 1, 1)
 
         return forward
 
@@ -46,8 +66,7 @@ def reference(pixart):
     try:
         return pixart.run()
     finally:
-        handle.remove()
-        for module in modules:
+        for module in (transformer, *modules):
             del module.forward
 
 
@@ -59,6 +78,42 @@ def test_from_the_gate_on_cross_attention_is_the_mean_of_both_halves(pixart):
     with ecad.cached(pixart.pipe, pixart.schedule(tgate_bits())):
         ungated = pixart.run()
     assert not torch.equal(ungated, expected)
+
+
+@pytest.fixture
+def batches(pixart):
+    """The batch of every forward of the denoiser's first feed-forward."""
+    found = []
+    pixart.components["0", "ff"].register_forward_pre_hook(lambda _, args: found.append(len(args[0])))
+    return found
+
+
+def test_half_of_the_batch_runs_from_the_gate_on(pixart, batches):
+    with ecad.cached(pixart.pipe, gated(pixart, tgate_bits())) as run:
+        pixart.run()
+        assert run.memory() == run.stats.peak_cached_bytes
+    assert batches == [4, 4, 2, 2]
+
+
+def test_all_of_the_batch_runs_while_its_halves_differ(pixart, batches):
+    bits = tgate_bits()
+    bits[GATE, 0] = False
+    with ecad.cached(pixart.pipe, gated(pixart, bits)):
+        pixart.run()
+    assert batches == [4] * 4
+
+
+def test_all_of_the_batch_runs_in_a_generation_that_begins_after_the_gate(pixart, batches):
+    calls, transformer = [], pixart.pipe.transformer
+    handle = transformer.register_forward_pre_hook(
+        lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True
+    )
+    pixart.run()
+    handle.remove()
+    batches.clear()
+    with ecad.cached(transformer, gated(pixart, tgate_bits())) as run, torch.no_grad(), run.step(GATE + 1):
+        transformer(*calls[-1][0], **calls[-1][1])
+    assert batches == [4]
 
 
 def test_a_batch_without_both_halves_is_refused(pixart):
