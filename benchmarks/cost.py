@@ -19,7 +19,7 @@ from statistics import median
 
 import numpy as np
 
-from ecad.cost import MacsTable, find_architecture, macs_table
+from ecad.cost import CostTable, find_architecture, macs_table
 from ecad.files import write_atomic
 
 STEPS = 20
@@ -36,7 +36,7 @@ def milliseconds(job: Callable[[], object], repeats: int) -> float:
     return 1e3 * median(times)
 
 
-def multiply_out(table: MacsTable, recompute: np.ndarray) -> np.ndarray:
+def multiply_out(table: CostTable, recompute: np.ndarray) -> np.ndarray:
     """The plain way: every bit as a float64, times its site's MACs."""
     bits = recompute.astype(np.float64)
     bits[:, 0] = 1

@@ -2,17 +2,17 @@
 
 from ecad.cost.architectures import Architecture, find_architecture, known_architectures
 from ecad.cost.macs import (
-    MacsTable,
     count_macs,
     count_macs_by_component,
     count_macs_by_step,
     macs_table,
     uncached_macs,
 )
+from ecad.cost.table import CostTable
 
 __all__ = [
     "Architecture",
-    "MacsTable",
+    "CostTable",
     "count_macs",
     "count_macs_by_component",
     "count_macs_by_step",

@@ -29,10 +29,10 @@ def measure_interleaved(
     times: dict[str, list[float]] = {name: [] for name in runs}
     for sample in progress(range(-warmup, samples)):
         for name, run in runs.items():
-            _finish_device_work()
+            finish_device_work()
             begun = time.perf_counter()
             run()
-            _finish_device_work()
+            finish_device_work()
             if sample >= 0:
                 times[name].append(time.perf_counter() - begun)
     return times
@@ -51,7 +51,8 @@ def speedups(times: Mapping[str, list[float]], reference: str) -> dict[str, floa
     }
 
 
-def _finish_device_work() -> None:
+def finish_device_work() -> None:
+    """Wait until the GPU has done what it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     elif torch.backends.mps.is_available():

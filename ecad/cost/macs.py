@@ -13,79 +13,24 @@ The first visit of a site computes whatever its bit says.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
 
 from ecad.cost.architectures import Architecture, find_architecture
+from ecad.cost.table import CostTable
 from ecad.errors import EcadError, ScheduleError
 from ecad.runtime.families import readers
-from ecad.runtime.plan import executed
 from ecad.schedules import CacheSchedule, Sites
 
 Accounting = Literal["full", "linear"]
-OUTSIDE = "outside the blocks"
-
-
-@dataclass(frozen=True, eq=False)
-class MacsTable:
-    """MACs of one image: `fixed_per_step` in every step, and `per_site[i]` whenever site i computes.
-
-    Args:
-        sites: (block, component) of each site, in gene order.
-        fixed_per_step: what is outside the sites.
-        per_site: int64 (sites,).
-        readers: int (sites,), as `families.readers` gives them, if dead work is not done; None if it is, and counts.
-    """
-
-    sites: Sites
-    fixed_per_step: int
-    per_site: np.ndarray = field(repr=False)
-    readers: np.ndarray | None = field(default=None, repr=False)
-
-    def price(self, recompute: np.ndarray) -> np.ndarray:
-        """MACs of one image under each of many schedules, exact.
-
-        Args:
-            recompute: bool (..., steps, sites), at least one step.
-
-        Returns:
-            int64 (...).
-
-        Raises:
-            ScheduleError: the last axis is not as long as there are sites.
-
-        >>> table = MacsTable((("0", "attn1"), ("0", "ff")), 1, np.array([10, 100]))
-        >>> table.price(np.array([[[1, 1], [0, 1]], [[0, 0], [0, 0]]], dtype=bool)).tolist()
-        [212, 112]
-        """
-        runs = self._runs(recompute)
-        steps = runs.shape[-2]
-        # Adding up the steps as bytes first leaves a small product, in integers: exact to 2**63 (float64: 2**53).
-        times = np.add.reduce(runs.view(np.uint8), axis=-2, dtype=np.uint8 if steps < 256 else np.int64)
-        return np.asarray(times.astype(np.int64) @ self.per_site + steps * self.fixed_per_step)
-
-    def price_components(self, recompute: np.ndarray) -> dict[str, np.ndarray]:
-        """MACs of each step, int64 (..., steps), by component and `OUTSIDE`, of schedules given as for `price`."""
-        macs = self._runs(recompute) * self.per_site
-        names = np.array([component for _, component in self.sites])
-        found = {name: macs[..., names == name].sum(axis=-1) for name in dict.fromkeys(names.tolist())}
-        return found | {OUTSIDE: np.full(macs.shape[:-1], self.fixed_per_step, dtype=np.int64)}
-
-    def _runs(self, recompute: np.ndarray) -> np.ndarray:
-        if recompute.ndim < 2 or recompute.shape[-1] != len(self.sites) or not recompute.shape[-2]:
-            raise ScheduleError(
-                "bits of another model", expected=f"shape (..., steps, {len(self.sites)})", found=str(recompute.shape)
-            )
-        return executed(recompute, self.readers)
 
 
 @lru_cache(maxsize=64)
 def macs_table(
     architecture: Architecture, accounting: Accounting = "full", height: int | None = None, width: int | None = None
-) -> MacsTable:
+) -> CostTable:
     """The table of one architecture, from one forward on the meta device; remembered.
 
     Args:
@@ -110,7 +55,7 @@ def macs_table(
     macs = measured.layers if published else measured.layers + measured.attention
     per_site = macs[:-1].copy()
     per_site.flags.writeable = False
-    return MacsTable(measured.sites, int(macs[-1]), per_site, None if published else readers(measured.sites))
+    return CostTable(measured.sites, int(macs[-1]), per_site, None if published else readers(measured.sites))
 
 
 def count_macs(

@@ -13,8 +13,9 @@ from hypothesis.extra.numpy import arrays
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ecad.cost import MacsTable, count_macs, count_macs_by_step, find_architecture, macs_table
-from ecad.cost.macs import OUTSIDE, _columns
+from ecad.cost import CostTable, count_macs, count_macs_by_step, find_architecture, macs_table
+from ecad.cost.macs import _columns
+from ecad.cost.table import OUTSIDE
 from ecad.errors import EcadError, ScheduleError
 from ecad.runtime.cache import cached
 from ecad.runtime.families import readers
@@ -104,7 +105,7 @@ def flops_by_step(transformer, inputs, schedule):
     return np.array(flops)
 
 
-def slow_price(bits: np.ndarray, table: MacsTable) -> int:
+def slow_price(bits: np.ndarray, table: CostTable) -> int:
     """One bit after the other, in Python's integers; an output is dead if no step reads it before it is renewed."""
     steps = len(bits)
     computes = [[step == 0 or bool(bit) for bit in row] for step, row in enumerate(bits)]
@@ -126,7 +127,7 @@ def test_a_population_costs_what_its_bits_cost_one_by_one(data):
     sites = data.draw(st.sampled_from([pixart_sites(2), flux_sites(1, 2)]))
     numbers = st.integers(0, 2**50 + 1)
     per_site = np.array(data.draw(st.lists(numbers, min_size=len(sites), max_size=len(sites))))
-    table = MacsTable(sites, data.draw(numbers), per_site, data.draw(st.sampled_from([None, readers(sites)])))
+    table = CostTable(sites, data.draw(numbers), per_site, data.draw(st.sampled_from([None, readers(sites)])))
     shape = data.draw(st.tuples(st.integers(0, 3), st.integers(1, 3), st.integers(1, 6)))
     population = data.draw(arrays(bool, (*shape, len(sites))))
     prices = table.price(population)
@@ -141,7 +142,7 @@ def test_a_population_costs_what_its_bits_cost_one_by_one(data):
 
 @pytest.mark.parametrize("steps", [255, 256, 1000])
 def test_many_steps_are_counted_without_overflow(steps):
-    table = MacsTable((("0", "ff"),), 1, np.array([2**53 - 1]))
+    table = CostTable((("0", "ff"),), 1, np.array([2**53 - 1]))
     assert table.price(np.ones((steps, 1), dtype=bool)) == steps * 2**53
 
 
