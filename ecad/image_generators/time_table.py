@@ -1,4 +1,4 @@
-"""What each component of a denoiser takes on this device: an additive table of nanoseconds, a sum for every schedule."""
+"""What each component of a denoiser takes on this device: an additive table of nanoseconds."""
 
 from __future__ import annotations
 
