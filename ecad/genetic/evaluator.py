@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ecad.errors import EcadError
+from ecad.execution import Failure
 from ecad.genetic.store import Store
 from ecad.prompts import Prompt
 from ecad.runtime.families import readers
@@ -24,6 +25,8 @@ class Item(NamedTuple):
 
 
 Batch = tuple[Item, ...]
+# One batch of images under a schedule.
+Job = tuple[CacheSchedule, Batch]
 
 
 class Evaluator(Protocol):
@@ -52,8 +55,15 @@ class Evaluator(Protocol):
     @property
     def settings(self) -> Mapping[str, Any]: ...
 
-    def run(self, jobs: Iterable[tuple[CacheSchedule, Batch]]) -> Iterator[np.ndarray]:
-        """The scores of each job in order, as soon as they are there: float64 (items,), larger is better."""
+    def run(self, jobs: Iterable[Job | None]) -> Iterator[tuple[int, np.ndarray | Failure]]:
+        """Make and score batches.
+
+        Args:
+            jobs: taken when there is room for one; None says that there may be more when the next scores are known.
+
+        Yields:
+            (place of the job, its scores), in any order: float64 (items,), larger is better; or that it was given up.
+        """
         ...
 
 
@@ -101,9 +111,9 @@ class LocalEvaluator:
             if found < 1:
                 raise EcadError(f"{name}: expected at least one, found {found}")
 
-    def run(self, jobs: Iterable[tuple[CacheSchedule, Batch]]) -> Iterator[np.ndarray]:
-        for schedule, items in jobs:
-            yield self.score(self.generate(schedule, items), items)
+    def run(self, jobs: Iterable[Job | None]) -> Iterator[tuple[int, np.ndarray | Failure]]:
+        for place, (schedule, items) in enumerate(filter(None, jobs)):
+            yield place, self.score(self.generate(schedule, items), items)
 
 
 def all_items(prompts: Sequence[Prompt], seeds: Sequence[int]) -> Batch:
@@ -123,36 +133,86 @@ def evaluate(evaluator: Evaluator, schedules: Sequence[CacheSchedule], store: St
         float64 (schedules, prompts * seeds), the scores of one prompt side by side.
 
     Raises:
-        EcadError: a scorer's answer is not one finite number an item.
+        EcadError: a scorer's answer is not one finite number an item, or images could not be made.
     """
     if store is None:
         with Store.open(None) as memory:
             return evaluate(evaluator, schedules, memory)
-    return np.array(list(evaluate_each(evaluator, schedules, store)))
+    found = np.array(list(evaluate_each(evaluator, schedules, store)))
+    for schedule, scores in zip(schedules, found, strict=True):
+        if np.isnan(scores).any():
+            reason = why_given_up(evaluator, schedule, store)
+            raise EcadError(f"{evaluator.scorer} of schedule {schedule.name!r}: given up: {reason}")
+    return found
 
 
 def evaluate_each(
     evaluator: Evaluator, schedules: Sequence[CacheSchedule], store: Store, generation: int | None = None
 ) -> Iterator[np.ndarray]:
-    """`evaluate`, schedule by schedule as they are ready; `generation` is where the study counts new images."""
-    items, size = all_items(evaluator.prompts, evaluator.seeds), evaluator.batch_size
-    starts = range(0, len(items), size)
-    plans = [plan_key(schedule) for schedule in schedules]
-    known = {plan: store.scores(plan, items, evaluator.scorer) for plan in plans}
-    missing = {
-        (plan, start): (schedule, items[start : start + size])
-        for schedule, plan in zip(schedules, plans, strict=True)
-        for start in starts
-        if np.isnan(known[plan][start : start + size]).any()
-    }
-    results = evaluator.run(list(missing.values()))
-    for plan in plans:
-        for start in starts:
-            if job := missing.pop((plan, start), None):
-                scores = _checked(next(results, None), *job, evaluator.scorer)
-                store.add_scores(plan, job[1], evaluator.scorer, scores, generation)
-                known[plan][start : start + size] = scores
-        yield known[plan]
+    """`evaluate`, schedule by schedule as they are ready; `generation` is where the study counts new images.
+
+    The scores of images that were given up are NaN.
+    """
+    cards = [Card.of(evaluator, schedule, store) for schedule in schedules]
+    by_plan: dict[bytes, Card] = {}
+    for card in cards:
+        by_plan.setdefault(card.plan, card)
+    places = [(card, start) for card in by_plan.values() for start in card.missing]
+    outcomes = evaluator.run([card.missing[start] for card, start in places])
+    for card in cards:
+        shared = by_plan[card.plan]
+        while shared.missing:
+            place, found = next(outcomes)
+            owner, start = places[place]
+            owner.keep(start, found, evaluator, store, generation)
+        yield shared.scores
+
+
+@dataclass(eq=False)
+class Card:
+    """What is known of a schedule's images, and what is not.
+
+    Args:
+        plan: what they depend on.
+        scores: float64 (items,), NaN where there is none.
+        missing: place of a batch's first image -> the batch, which is to be made.
+    """
+
+    plan: bytes
+    scores: np.ndarray
+    missing: dict[int, Job]
+
+    @classmethod
+    def of(cls, evaluator: Evaluator, schedule: CacheSchedule, store: Store) -> Card:
+        """Look a schedule up in a study."""
+        items, size = all_items(evaluator.prompts, evaluator.seeds), evaluator.batch_size
+        plan = plan_key(schedule)
+        scores = store.scores(plan, items, evaluator.scorer)
+        given_up = np.array([reason is not None for reason in store.failures(plan, items, evaluator.scorer)])
+        missing = {
+            start: (schedule, items[start : start + size])
+            for start in range(0, len(items), size)
+            if np.isnan(scores[start : start + size]).any() and not given_up[start : start + size].any()
+        }
+        return cls(plan, scores, missing)
+
+    def keep(
+        self, start: int, found: np.ndarray | Failure, evaluator: Evaluator, store: Store, generation: int | None
+    ) -> None:
+        """Enter what came of a batch, here and in the study."""
+        schedule, items = self.missing.pop(start)
+        if isinstance(found, Failure):
+            store.add_failures(self.plan, items, evaluator.scorer, found)
+        else:
+            scores = checked(found, schedule, items, evaluator.scorer)
+            store.add_scores(self.plan, items, evaluator.scorer, scores, generation)
+            self.scores[start : start + len(items)] = scores
+
+
+def why_given_up(evaluator: Evaluator, schedule: CacheSchedule, store: Store) -> str | None:
+    """Why images of a schedule were given up; None if none were."""
+    items = all_items(evaluator.prompts, evaluator.seeds)
+    return next(filter(None, store.failures(plan_key(schedule), items, evaluator.scorer)), None)
 
 
 def plan_key(schedule: CacheSchedule) -> bytes:
@@ -161,7 +221,8 @@ def plan_key(schedule: CacheSchedule) -> bytes:
     return schedule.num_steps.to_bytes(4, "big") + np.packbits(plan).tobytes()
 
 
-def _checked(scores: object, schedule: CacheSchedule, items: Batch, scorer: str) -> np.ndarray:
+def checked(scores: object, schedule: CacheSchedule, items: Batch, scorer: str) -> np.ndarray:
+    """The scores of a batch; raises EcadError if they are not one finite number an item."""
     found = np.asarray(scores, dtype=np.float64)
     if found.shape != (len(items),):
         expected = f"one score for each of {len(items)} images"

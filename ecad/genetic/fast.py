@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,6 +41,14 @@ class Ingredients:
     programming: bool = True
     moves: bool = True
     surrogate: bool = True
+
+
+class _Hopes(NamedTuple):
+    """Plans, bool (n, steps, sites), with their costs and the qualities known or hoped for, (n,) each."""
+
+    plans: Bits
+    cost: np.ndarray
+    quality: np.ndarray
 
 
 class Fast:
@@ -89,6 +98,7 @@ class Fast:
         self._asked = self._told = np.zeros((0, *problem.shape), dtype=bool)
         self._cost, self._quality = np.zeros(0, dtype=np.int64), np.zeros(0)
         self._errors: np.ndarray | None = None
+        self._pending: dict[bytes, Bits] = {}
         # Nothing cached at all is no candidate.
         self._seen = {np.ones(problem.shape, dtype=bool).tobytes()}
 
@@ -103,13 +113,32 @@ class Fast:
         self._asked = self._unseen(np.concatenate(first))
         if not len(self._asked):
             self._asked = self._choose(*self._offspring())
-        self._seen.update(plan.tobytes() for plan in self._asked)
+        self.expect(self._asked)
         return self._asked
 
     def tell(self, cost: np.ndarray, quality: np.ndarray) -> None:
-        """What the candidates just asked for are worth: cost (n,), smaller is better, and quality (n,), larger is."""
-        self._told = np.concatenate([self._told, self._asked])
-        self._cost, self._quality = np.append(self._cost, cost), np.append(self._quality, quality)
+        """What the candidates just asked for are worth: cost (n,), smaller is better, and quality (n,), larger is.
+
+        The quality of what could not be evaluated is NaN.
+        """
+        self.learn(self._asked, cost, quality)
+
+    def expect(self, bits: Bits) -> None:
+        """Take it that these candidates, bool (n, steps, sites), are being evaluated, as `ask` does with its own."""
+        self._pending |= {plan.tobytes(): plan for plan in bits}
+        self._seen.update(self._pending)
+
+    def learn(self, bits: Bits, cost: np.ndarray, quality: np.ndarray) -> None:
+        """`tell`, of any candidates that were asked for or expected, in any order."""
+        for plan in bits:
+            self._pending.pop(plan.tobytes(), None)
+        known = ~np.isnan(quality)
+        self._told = np.concatenate([self._told, bits[known]])
+        self._cost, self._quality = np.append(self._cost, cost[known]), np.append(self._quality, quality[known])
+
+    def reseed(self, seed: Sequence[int]) -> None:
+        """Go on with other random choices."""
+        self._random = np.random.default_rng(seed)
 
     @property
     def random_state(self) -> dict[str, Any]:
@@ -131,21 +160,30 @@ class Fast:
         if not self._probes:
             return np.ones(steps - 1)
         quality = {plan.tobytes(): value for plan, value in zip(self._told, self._quality, strict=True)}
-        decibels = [quality[probe.tobytes()] for probe in probes(self._problem)]
+        # A probe that could not be evaluated tells nothing good of its step.
+        worst = min(quality.values())
+        decibels = [quality.get(probe.tobytes(), worst) for probe in probes(self._problem)]
         return np.asarray(10 ** (-np.array(decibels) / 10))
 
-    def _offspring(self) -> tuple[Bits, np.ndarray, np.ndarray]:
-        """Unseen plans that descend from the front, their costs, and the qualities hoped for."""
+    def _offspring(self) -> tuple[_Hopes, _Hopes]:
+        """Unseen plans that descend from the front, and what is there already or on its way."""
         if not self._with.surrogate:
             parents = self._told[pareto(self._cost, self._quality)]
             children = self._unseen(np.array([self._child(parents) for _ in range(BROOD)]))[: self._size]
-            return children, self._problem.price(children), np.zeros(len(children))
+            told = _Hopes(self._told, self._cost, self._quality)
+            return _Hopes(children, self._problem.price(children), np.zeros(len(children))), told
         model = fit(self._features(self._told[-NEWEST:]), self._quality[-NEWEST:])
         pool, cost, quality, hope = self._told, self._cost, self._quality, self._quality
+        if self._pending:  # what is not known yet counts as much as it promises
+            waiting = np.array(list(self._pending.values()))
+            expected, deviation = model(self._features(waiting))
+            pool, cost = np.concatenate([pool, waiting]), np.append(cost, self._problem.price(waiting))
+            quality, hope = np.append(quality, expected), np.append(hope, expected + HOPE * deviation)
+        asked = len(pool)
         for _ in range(ROUNDS):
             parents = pool[pareto(cost, quality)]
             children = self._unseen(np.array([self._child(parents) for _ in range(BROOD)]))
-            known = {plan.tobytes() for plan in pool[len(self._told) :]}
+            known = {plan.tobytes() for plan in pool[asked:]}
             children = children[[plan.tobytes() not in known for plan in children]]
             if len(children):
                 expected, deviation = model(self._features(children))
@@ -153,8 +191,7 @@ class Fast:
                 cost = np.append(cost, self._problem.price(children))
                 quality = np.append(quality, expected)
                 hope = np.append(hope, expected + HOPE * deviation)
-        new = slice(len(self._told), None)
-        return pool[new], cost[new], hope[new]
+        return _Hopes(pool[asked:], cost[asked:], hope[asked:]), _Hopes(pool[:asked], cost[:asked], hope[:asked])
 
     def _child(self, parents: Bits) -> Bits:
         sites, random = self._problem.template.sites, self._random
@@ -169,9 +206,10 @@ class Fast:
                 return child
         return mutate(child, sites, random)
 
-    def _choose(self, plans: Bits, cost: np.ndarray, quality: np.ndarray) -> Bits:
+    def _choose(self, new: _Hopes, known: _Hopes) -> Bits:
         """Those that add most to the front, one after the other."""
-        front_cost, front_quality = self._cost, self._quality
+        plans, cost, quality = new
+        _, front_cost, front_quality = known
         left = np.arange(len(plans))
         while len(plans) - len(left) < self._size and len(left):
             gain, lead = gains(cost[left], quality[left], front_cost, front_quality, self._max_cost, self._min_quality)

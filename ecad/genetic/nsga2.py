@@ -58,10 +58,16 @@ class Nsga2:
         return genomes.reshape(-1, *self._shape)
 
     def tell(self, cost: np.ndarray, quality: np.ndarray) -> None:
-        """What the candidates just asked for are worth: cost (n,), smaller is better, and quality (n,), larger is."""
+        """What the candidates just asked for are worth: cost (n,), smaller is better, and quality (n,), larger is.
+
+        The quality of what could not be evaluated is NaN.
+        """
         reused = (~self._asked.get("X").astype(bool)).sum(axis=1, keepdims=True)
-        # Nothing cached at all is no solution.
-        self._asked.set("F", np.column_stack([cost, -quality]), "G", 1.0 - reused)
+        failed = np.isnan(quality)
+        worst = np.nanmin(quality, initial=0.0)
+        # Nothing cached at all is no solution, and what could not be evaluated still less.
+        violation = np.where(failed[:, None], 2.0, 1.0 - reused)
+        self._asked.set("F", np.column_stack([cost, -np.where(failed, worst, quality)]), "G", violation)
         self._algorithm.tell(infills=self._asked)
 
     @property

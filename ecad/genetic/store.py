@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ecad.errors import EcadError
+from ecad.genetic.difference import first_difference
 
 if TYPE_CHECKING:
+    from ecad.execution import Failure
     from ecad.genetic.evaluator import Item
 
 DATABASE = "study.sqlite"
@@ -49,6 +51,14 @@ CREATE TABLE candidates (
     PRIMARY KEY (generation, number)
 ) WITHOUT ROWID;
 """
+# Younger than the schema's number: a study that has none gets it when it is written again.
+_FAILURES = """
+CREATE TABLE IF NOT EXISTS failures (
+    plan INTEGER NOT NULL, item INTEGER NOT NULL, tries INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (plan, item)
+) WITHOUT ROWID
+"""
+# The rows of `plans` and `items` that a key of `_add_keys` stands for.
+_OF_KEY = "plans, items WHERE bits = ? AND prompt_id = ? AND prompt = ? AND seed = ? AND scorer = ?"
 
 
 class CandidateRow(NamedTuple):
@@ -91,6 +101,7 @@ class Store:
             store = cls("study", sqlite3.connect(":memory:", isolation_level=None))
             with store._transaction():
                 store._make_tables()
+                store._connection.execute(_FAILURES)
             return store
         path = Path(folder)
         name = os.fspath(path)
@@ -157,7 +168,7 @@ class Store:
         """
         given = json.loads(json.dumps(dict(settings)))
         kept = self.settings()
-        if kept and (difference := _first_difference(kept, given)):
+        if kept and (difference := first_difference(kept, given)):
             raise EcadError(f"{self.name}: the study has other settings: {difference}; use those or another folder")
         with self._transaction():
             if not kept:
@@ -188,24 +199,45 @@ class Store:
         found = [known.get((item.prompt.id, item.prompt.text, item.seed), np.nan) for item in items]
         return np.array(found, dtype=np.float64)
 
+    def items(self, scorer: str) -> list[tuple[str, str, int]]:
+        """The prompt (id and text) and seed of every image that a scorer has judged, in the order they first came."""
+        return self._rows("SELECT prompt_id, prompt, seed FROM items WHERE scorer = ? ORDER BY id", (scorer,))
+
     def add_scores(
         self, plan: bytes, items: Sequence[Item], scorer: str, scores: np.ndarray, generation: int | None = None
     ) -> None:
         """Keep the scores, float64 (items,), of a plan's images, counted as images of a generation."""
-        keys = [(item.prompt.id, item.prompt.text, item.seed, scorer) for item in items]
         with self._transaction() as connection:
-            connection.execute("INSERT OR IGNORE INTO plans (bits) VALUES (?)", (plan,))
+            keys = self._add_keys(plan, items, scorer)
             connection.executemany(
-                "INSERT OR IGNORE INTO items (prompt_id, prompt, seed, scorer) VALUES (?, ?, ?, ?)", keys
-            )
-            connection.executemany(
-                "INSERT OR IGNORE INTO scores SELECT plans.id, items.id, ? FROM plans, items"
-                " WHERE bits = ? AND prompt_id = ? AND prompt = ? AND seed = ? AND scorer = ?",
-                [(score, plan, *key) for score, key in zip(scores.tolist(), keys, strict=True)],
+                f"INSERT OR IGNORE INTO scores SELECT plans.id, items.id, ? FROM {_OF_KEY}",
+                [(score, *key) for score, key in zip(scores.tolist(), keys, strict=True)],
             )
             if generation is not None:
                 counted = (len(items), generation)
                 connection.execute("UPDATE generations SET images = images + ? WHERE number = ?", counted)
+
+    def failures(self, plan: bytes, items: Sequence[Item], scorer: str) -> list[str | None]:
+        """For each of a plan's images why it was given up, None if it was not."""
+        if not self._rows("SELECT 1 FROM sqlite_master WHERE name = 'failures'"):
+            return [None] * len(items)
+        rows = self._rows(
+            "SELECT prompt_id, prompt, seed, reason FROM failures JOIN items ON item = items.id"
+            " WHERE plan = (SELECT id FROM plans WHERE bits = ?) AND scorer = ?",
+            (plan, scorer),
+            make=lambda prompt_id, prompt, seed, reason: ((prompt_id, prompt, seed), str(reason)),
+        )
+        known = dict(rows)
+        return [known.get((item.prompt.id, item.prompt.text, item.seed)) for item in items]
+
+    def add_failures(self, plan: bytes, items: Sequence[Item], scorer: str, failure: Failure) -> None:
+        """Keep that a plan's images were given up, and why."""
+        with self._transaction() as connection:
+            keys = self._add_keys(plan, items, scorer)
+            connection.executemany(
+                f"INSERT OR IGNORE INTO failures SELECT plans.id, items.id, ?, ? FROM {_OF_KEY}",
+                [(failure.tries, failure.reason, *key) for key in keys],
+            )
 
     def begin(self, generation: int, bits: np.ndarray, cost: np.ndarray, random_state: Mapping[str, Any]) -> np.ndarray:
         """Keep what the algorithm proposes, or hold it against what it proposed when the study got here first.
@@ -285,6 +317,15 @@ class Store:
                     self._connection.execute("ROLLBACK")
                 raise
 
+    def _add_keys(self, plan: bytes, items: Sequence[Item], scorer: str) -> list[tuple[Any, ...]]:
+        """See that a plan and its items are known; gives for each item what finds the two again."""
+        keys = [(item.prompt.id, item.prompt.text, item.seed, scorer) for item in items]
+        self._connection.execute("INSERT OR IGNORE INTO plans (bits) VALUES (?)", (plan,))
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO items (prompt_id, prompt, seed, scorer) VALUES (?, ?, ?, ?)", keys
+        )
+        return [(plan, *key) for key in keys]
+
     def _prepare(self) -> None:
         made = self._is_made()
         [found] = self._connection.execute("PRAGMA quick_check(1)").fetchone()
@@ -293,9 +334,10 @@ class Store:
         # A kill loses nothing that is written ahead; only a power cut could lose the last seconds.
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
-        if not made:
-            with self._transaction():
+        with self._transaction():
+            if not made:
                 self._make_tables()
+            self._connection.execute(_FAILURES)
 
     def _is_made(self) -> bool:
         application, version = (
@@ -354,24 +396,3 @@ def _told(name: str) -> Iterator[None]:
         raise EcadError(
             f"{name}: the study is damaged: {DATABASE}: {error}; restore it from a copy or use another folder"
         ) from error
-
-
-def _first_difference(expected: Any, found: Any, name: str = "") -> str | None:
-    """Where two JSON values differ first, "population_size: expected 72, found 24"; None if they are equal."""
-    if isinstance(expected, dict) and isinstance(found, dict):
-        pairs = [(f"{name}.{key}", expected.get(key), found.get(key)) for key in {**expected, **found}]
-    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
-        pairs = [(f"{name}[{i}]", *values) for i, values in enumerate(zip(expected, found, strict=True))]
-    elif expected == found:
-        return None
-    else:
-        return f"{name.removeprefix('.')}: expected {_shown(expected)}, found {_shown(found)}"
-    differences = (_first_difference(old, new, path) for path, old, new in pairs)
-    return next(filter(None, differences), None)
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    if len(text) <= 100:
-        return "nothing" if value is None else text
-    return f"{len(value)} entries" if isinstance(value, dict | list) else f"{text[:97]}..."

@@ -1,0 +1,93 @@
+"""The flags of the commands that spread their work, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ecad.commands import errors
+from ecad.errors import EcadError
+from ecad.execution.executor import Executor, by_host
+from ecad.execution.worker import WorkerSpec
+
+FAILURES = "failures.log"
+
+ExecutorOption = Annotated[
+    str, typer.Option("--executor", help="local: processes of this machine; ray: a Ray cluster.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="At most so many at once; by default 1, with ray all there is room for."),
+]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="Of a Ray cluster: auto or host:port; without, one is started here.")
+]
+GpusOption = Annotated[
+    float | None,
+    typer.Option("--gpus-per-worker", min=0, help="GPUs, or a share of one; by default 1 if there are any."),
+]
+TimeoutOption = Annotated[
+    float, typer.Option("--task-timeout", min=1, help="Seconds after which a silent worker is replaced.")
+]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a command's work is spread, as its flags say.
+
+    Raises:
+        EcadError: the executor is unknown, or a flag is given that it has no use for.
+    """
+
+    executor: str = "local"
+    workers: int | None = None
+    address: str | None = None
+    gpus_per_worker: float | None = None
+    task_timeout: float = 3600.0
+
+    def __post_init__(self) -> None:
+        if self.executor not in ("local", "ray"):
+            raise EcadError(f"--executor {self.executor!r} is unknown: expected local or ray")
+        if self.executor == "local" and self.address is not None:
+            raise EcadError("--address is of a Ray cluster: give --executor ray as well, or leave it out")
+
+    @property
+    def in_process(self) -> bool:
+        """Whether this process does the work by itself, as is fastest with one worker."""
+        return self.executor == "local" and (self.workers or 1) == 1
+
+    @contextmanager
+    def open(self, factory: str, options: Mapping[str, Any], log_folder: Path) -> Iterator[Executor]:
+        """Workers at work until the end of the context; then a line a host says who did what.
+
+        Args:
+            factory: `package.module:function` that builds a worker's job.
+            options: the factory's keyword arguments, plain values.
+            log_folder: `failures.log` goes into it, if anything fails.
+
+        Raises:
+            EcadError: Ray is not there, or there is no such cluster, or not enough GPUs.
+        """
+        spec = WorkerSpec(factory, options)
+        if self.executor == "ray":
+            from ecad.execution.on_ray import RayWorkers
+
+            workers: Any = RayWorkers(spec, self.workers, self.address, self.gpus_per_worker)
+        else:
+            from ecad.execution.local import LocalWorkers
+
+            workers = LocalWorkers(spec, self.workers or 1, self.gpus_per_worker)
+        with Executor(workers, self.task_timeout, log_folder / FAILURES, say) as executor:
+            yield executor
+        for line in by_host(executor.summary()):
+            say(line)
+
+
+def say(line: str) -> None:
+    """One line to the user that is not the result."""
+    errors.print(line, highlight=False, markup=False, soft_wrap=True)
