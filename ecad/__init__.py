@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ecad.cost.macs import count_macs
-    from ecad.errors import EcadError, ScheduleError
+    from ecad.errors import EcadError, EcadWarning, ScheduleError
     from ecad.genetic.search import search
     from ecad.image_generators.registry import get_image_generator
     from ecad.runtime.cache import cached, disable_cache, enable_cache
@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CacheSchedule",
     "EcadError",
+    "EcadWarning",
     "ScheduleError",
     "__version__",
     "cached",
@@ -32,6 +33,7 @@ __all__ = [
 _HOMES = {
     "CacheSchedule": "ecad.schedules",
     "EcadError": "ecad.errors",
+    "EcadWarning": "ecad.errors",
     "ScheduleError": "ecad.errors",
     "cached": "ecad.runtime.cache",
     "count_macs": "ecad.cost.macs",

@@ -14,11 +14,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ecad.errors import EcadError
+from ecad.errors import EcadError, EcadWarning
 
 T = TypeVar("T")
 
 Weights = Annotated[str | None, typer.Option(help="Hub id or local folder of the pipeline to use instead.")]
+RequireExact = Annotated[
+    bool, typer.Option("--require-exact", help="Refuse a schedule that was made for other conditions.")
+]
 ImageGeneratorOption = Annotated[str, typer.Option(help="Name of the image generator; `ecad models` lists them.")]
 
 console = Console()
@@ -33,6 +36,7 @@ def main(command: Callable[..., None] | typer.Typer) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.showwarning = _show_warning
     app = command if isinstance(command, typer.Typer) else _single(command)
     try:
         sys.exit(typer.main.get_command(app).main(standalone_mode=False) or 0)
@@ -46,6 +50,16 @@ def main(command: Callable[..., None] | typer.Typer) -> None:
             raise
         print(f"ecad: {' '.join((message() if message else str(error)).split())}", file=sys.stderr)
         sys.exit(2)
+
+
+def require_exact() -> None:
+    """From now on a schedule that was made for other conditions is refused instead of warned of."""
+    warnings.simplefilter("error", EcadWarning)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    text = str(message) if category is EcadWarning else f"{category.__name__}: {message}"
+    print(f"ecad: warning: {' '.join(text.split())}", file=sys.stderr)
 
 
 def _single(command: Callable[..., None]) -> typer.Typer:

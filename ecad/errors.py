@@ -11,6 +11,12 @@ class EcadError(Exception):
     """Something the user asked for cannot be done; commands print it on one line and exit with code 2."""
 
 
+class EcadWarning(EcadError, UserWarning):
+    """A schedule runs under other conditions than it was made for. `warnings.simplefilter("error", EcadWarning)` makes
+    it an error like any other.
+    """
+
+
 class ScheduleError(EcadError):
     """A cache schedule is malformed or does not fit; says where, what was expected and what was found.
 

@@ -151,14 +151,19 @@ def show(
     by_component: Annotated[bool, typer.Option(help="One map for each component.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a schedule: steps across, blocks down."""
+    """Print a schedule's card, and draw it: steps across, blocks down."""
     from ecad.schedules import CacheSchedule
+    from ecad.schedules.card import card
+    from ecad.schedules.provenance import made_for
     from ecad.schedules.text import heat_map
 
     schedule = CacheSchedule.load(file)
     if as_json:
-        finish(_facts(schedule), "", as_json)
+        provenance, _ = made_for(schedule.attributes)
+        finish({**_facts(schedule), "provenance": provenance and provenance.to_json()}, "", as_json)
     else:
+        console.print(card(schedule), markup=False, highlight=False, soft_wrap=True)
+        console.print()
         width = min(shutil.get_terminal_size((80, 24)).columns, 120)
         console.print(heat_map(schedule, width=width, by_component=by_component), soft_wrap=True)
 

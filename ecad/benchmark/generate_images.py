@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ecad.benchmark.encoding import AsJson, Device
-from ecad.commands import ImageGeneratorOption, Weights, bar, errors, finish, main
+from ecad.commands import ImageGeneratorOption, RequireExact, Weights, bar, errors, finish, main, require_exact
 from ecad.errors import EcadError, ScheduleError
 
 if TYPE_CHECKING:
@@ -36,11 +36,14 @@ def generate(
     ] = None,
     dont_include_seed: Annotated[bool, typer.Option("--dont-include-seed", help="No seed in image names.")] = False,
     shard: Annotated[str, typer.Option(help="i/n: do the i-th of n parts of the work, e.g. 2/4.")] = "1/1",
+    exact: RequireExact = False,
     weights: Weights = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Make images of stored prompts under schedules; an interrupted run goes on where it was."""
+    if exact:
+        require_exact()
     from ecad.image_generators import get_image_generator
     from ecad.image_generators.making import cut_batches, make_images, units
     from ecad.prompts.store import find_stored

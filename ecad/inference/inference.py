@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ecad.commands import Weights, bar, finish, main
+from ecad.commands import RequireExact, Weights, bar, finish, main, require_exact
 from ecad.errors import EcadError
 from ecad.files import make_folder
 from ecad.prompts import Prompt, read_prompts
@@ -28,11 +28,14 @@ def infer(
     width: Annotated[int | None, typer.Option(min=1, help="Pixels; the generator's own by default.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(min=0, help="Strength of the prompt.")] = None,
     output_dir: Annotated[Path, typer.Option(help="For its folders `embeddings` and `images`.")] = Path("outputs"),
+    exact: RequireExact = False,
     weights: Weights = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
 ) -> None:
     """Make images of prompts; images of other prompts or settings that are in the folder make room."""
+    if exact:
+        require_exact()
     if sum(source is not None for source in (prompt, prompt_file, input_embeddings)) != 1:
         raise EcadError("give either --prompt, --prompt-file or --input-embeddings, one of them")
     if prompt is not None and not prompt.strip():

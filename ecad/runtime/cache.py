@@ -24,6 +24,7 @@ from ecad.runtime.clock import StepClock
 from ecad.runtime.denoiser import CachedDenoiser
 from ecad.runtime.discovery import denoisers, unwrapped
 from ecad.runtime.hooks import Around, CacheStats, Storage
+from ecad.runtime.origin import check_run
 from ecad.runtime.plan import Plan
 from ecad.schedules import CacheSchedule
 
@@ -49,8 +50,9 @@ def enable_cache(
 
     Returns the handle: `.stats`, `.memory()`, `.disable()`, `.step(i)`.
 
-    Raises ScheduleError if the schedule's sites are not the denoiser's (and, when the pipeline runs, if its rows are
-    not the run's steps); EcadError if the pipeline has no denoiser to cache.
+    Raises ScheduleError if the schedule's sites are not the denoiser's, or it says that it was made for another one
+    (and, when the pipeline runs, if its rows are not the run's steps); EcadError if the pipeline has no denoiser to
+    cache. Warns (EcadWarning) of another variant, number of steps, sampler or resolution than it was made for.
 
     >>> from diffusers import DiTTransformer2DModel
     >>> denoiser = DiTTransformer2DModel(num_attention_heads=2, attention_head_dim=8, num_layers=1, norm_num_groups=1)
@@ -231,6 +233,7 @@ class CacheRun:
             self._refuse_other_rows()
             self._begin()
             clock.start(getattr(self._pipe, "num_timesteps", None), kwargs.get("timestep"))
+            check_run(denoiser.schedule, clock.scheduler, [*args, *kwargs.values()])
         if clock.step is None or torch.is_grad_enabled():
             denoiser.bypass()
         else:

@@ -13,6 +13,7 @@ from ecad.runtime.discovery import Site, named_sites
 from ecad.runtime.families import readers, running_order
 from ecad.runtime.hooks import CacheStats, ComponentHook, Kept, Storage, override_of, tensors_in
 from ecad.runtime.memory import as_meta, on_meta, output_sizes
+from ecad.runtime.origin import check_denoiser
 from ecad.runtime.plan import Action, Plan, make_plan
 from ecad.runtime.replay import Replay
 from ecad.runtime.tgate import average, gates_of, one_half_from
@@ -63,6 +64,7 @@ class CachedDenoiser:
         # Passes that have run: their arguments on the meta device.
         self._seen: dict[int, Any] = {}
         self._order = _match(schedule, sites, type(module).__name__)
+        check_denoiser(schedule, module, sites)
         self._readers = readers([(site.block, site.component) for site in sites])
         self._rows_from: dict[int, _Rows] = {}
         self._hooks: list[ComponentHook] = []

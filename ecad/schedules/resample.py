@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ecad.errors import ScheduleError
 from ecad.schedules import plain
+from ecad.schedules.provenance import KEY, RESAMPLED
 from ecad.schedules.sites import Sites, by_block, check_sites
 
 if TYPE_CHECKING:
@@ -41,12 +42,14 @@ def resample(
     if new_steps != schedule.num_steps:
         recompute = _resample_steps(recompute, new_steps)
         changes = {"name": f"{schedule.name}_at_{new_steps}_steps", "config": _scale_gate(schedule, new_steps)}
-    told = {"name": schedule.name, "steps": schedule.num_steps, "blocks": len(schedule.blocks)}
+    told: dict[str, Any] = {"name": schedule.name, "steps": schedule.num_steps, "blocks": len(schedule.blocks)}
+    if new_sites == schedule.sites and KEY in schedule.attributes:
+        told[KEY] = schedule.attributes[KEY]
     return schedule.replace(
         recompute=recompute,
         sites=new_sites,
         metrics={},
-        attributes={"resampled_from": told},
+        attributes={RESAMPLED: told},
         spare=recompute[:0],
         custom_compute=_custom_compute(schedule, new_steps, source),
         **changes,

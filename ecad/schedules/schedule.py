@@ -104,6 +104,45 @@ class CacheSchedule:
         write_atomic(path, json.dumps(self.to_json(), indent=4, allow_nan=False) + "\n")
 
     @classmethod
+    def from_pretrained(cls, place: str | os.PathLike[str], revision: str | None = None) -> CacheSchedule:
+        """Read a shared schedule: from a folder that `save_pretrained` wrote, or from the Hugging Face hub.
+
+        Args:
+            place: a folder, or "organisation/name" of a hub repository.
+            revision: branch, tag or commit on the hub.
+
+        Raises:
+            EcadError: there is none, or the hub cannot be reached.
+            ScheduleError: it is malformed.
+        """
+        from ecad.schedules import hub
+
+        return hub.pull(place, revision)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write a folder to share: the schedule's file and its card; raises EcadError if it cannot be written."""
+        from ecad.schedules import hub
+
+        hub.save_folder(self, folder)
+
+    def push_to_hub(self, repo: str, private: bool = False) -> str:
+        """Upload the schedule and its card to the Hugging Face hub.
+
+        Args:
+            repo: "organisation/name"; made if there is none.
+            private: whether a new repository is.
+
+        Returns:
+            the address of the upload.
+
+        Raises:
+            EcadError: the hub does not take it, or cannot be reached.
+        """
+        from ecad.schedules import hub
+
+        return hub.push(self, repo, private)
+
+    @classmethod
     def from_json(cls, document: object) -> CacheSchedule:
         """The schedule that a parsed schedule file holds; raises ScheduleError for anything malformed."""
         return cls(**file_format.read(document))

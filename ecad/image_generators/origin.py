@@ -1,0 +1,32 @@
+"""What a schedule of an image generator is made for."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import ecad
+from ecad.cost.inputs import forward_inputs
+from ecad.image_generators.generator import ImageGenerator
+from ecad.runtime.discovery import discover, one_denoiser
+from ecad.runtime.origin import configuration_of, latent_shape, layout_of
+from ecad.schedules.provenance import Provenance
+
+
+def provenance_for(generator: ImageGenerator) -> Provenance:
+    """The provenance of schedules made for a generator at its own settings; of their quality it says nothing yet."""
+    denoiser, architecture = one_denoiser(generator.pipe), generator.architecture
+    inputs = forward_inputs(architecture, architecture.height, architecture.width, architecture.text_tokens)
+    versions = {name: importlib.metadata.version(name) for name in ("diffusers", "torch")}
+    return Provenance(
+        denoiser=type(denoiser).__name__,
+        layout=layout_of(denoiser, discover(denoiser)),
+        configuration=configuration_of(denoiser),
+        model=generator.name,
+        weights=generator.fingerprint(),
+        sampler=type(generator.pipe.scheduler).__name__,
+        latents=latent_shape(list(inputs.values())),
+        height=architecture.height,
+        width=architecture.width,
+        guidance_scale=generator.guidance_scale,
+        versions={"ecad": ecad.__version__, **versions},
+    )

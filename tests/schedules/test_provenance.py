@@ -1,0 +1,126 @@
+"""What a schedule was made for stays with it, is shown, shared, and refused when malformed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import ecad
+from ecad.schedules import CacheSchedule, heuristics, hub, pixart_sites
+from ecad.schedules.card import card
+from ecad.schedules.provenance import Provenance, Score, made_for
+
+ORIGIN = Provenance(
+    denoiser="PixArtTransformer2DModel",
+    layout="0123456789abcdef",
+    configuration="fedcba9876543210",
+    model="PixArtAlphaImageGenerator",
+    sampler="DPMSolverMultistepScheduler",
+    latents=(4, 32, 32),
+    height=256,
+    width=256,
+    guidance_scale=4.5,
+    search={"mode": "fast", "images": 1012},
+    versions={"ecad": "0.1.0"},
+    held_out={"psnr": Score(30.5, 29.0, 32.0), "judge": Score(87.25, 86.0, 88.5)},
+    held_out_images=24,
+)
+
+
+@pytest.fixture
+def schedule() -> CacheSchedule:
+    return heuristics.every_n(pixart_sites(2), 12, 3).replace(attributes={"provenance": ORIGIN.to_json()})
+
+
+def test_it_survives_the_file(schedule, tmp_path):
+    schedule.save(tmp_path / "a.json")
+    assert made_for(CacheSchedule.load(tmp_path / "a.json").attributes) == (ORIGIN, None)
+
+
+def test_it_goes_when_the_bits_change(schedule):
+    assert made_for(schedule.replace(recompute=~schedule.recompute).attributes) == (None, None)
+
+
+def test_resampling_remembers_it_and_the_steps(schedule):
+    assert made_for(schedule.resample(18).attributes) == (ORIGIN, 12)
+    assert made_for(schedule.resample(sites=pixart_sites(3)).attributes) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"layout": 5}, "layout"),
+        ({"surprise": 1}, "surprise"),
+        ({"held_out": {"psnr": {"mean": "high", "low": 0, "high": 1}}}, "held_out.psnr.mean"),
+        ({"latents": [4, -1]}, "latents.1"),
+    ],
+)
+def test_a_malformed_one_is_refused_with_its_place(schedule, change, place):
+    odd = schedule.replace(attributes={"provenance": {**ORIGIN.to_json(), **change}})
+    with pytest.raises(ecad.ScheduleError, match=f"attributes.provenance.{place}"):
+        made_for(odd.attributes)
+
+
+def test_the_card_says_all_that_is_known(schedule):
+    text = card(schedule.replace(metrics={"total_macs": 1234567, "latency": {"speedup": 2.5, "gpu": "A6000"}}))
+    for part in (
+        "every_3",
+        "PixArtAlphaImageGenerator",
+        "0123456789abcdef",
+        "DPMSolverMultistepScheduler",
+        "256 x 256 pixels",
+        "images: 1012",
+        "1,234,567",
+        "2.5 on A6000",
+        "psnr: 30.50 [29.00, 32.00], 95% interval, 24 held-out images",
+        "judge: 87.25 [86.00, 88.50]",
+    ):
+        assert part in text
+    assert "Resampled from 12 steps" in card(schedule.resample(18))
+
+
+def test_a_shared_folder_comes_back_as_it_was(schedule, tmp_path):
+    schedule.save_pretrained(tmp_path / "shared")
+    assert CacheSchedule.from_pretrained(tmp_path / "shared") == schedule
+    readme = (tmp_path / "shared" / "README.md").read_text()
+    assert readme.startswith("---\nlibrary_name: ecad\n")
+    assert card(schedule) in readme
+
+
+def test_the_hub_gets_the_file_and_the_card(schedule, monkeypatch):
+    uploads = []
+
+    class Api:
+        def create_repo(self, repo, private, exist_ok):
+            uploads.append((repo, private, exist_ok))
+
+        def upload_folder(self, repo_id, folder_path, commit_message):
+            files = {file.name: file.read_text() for file in sorted(hub.Path(folder_path).iterdir())}
+            uploads.append((repo_id, files))
+            return f"https://hub/{repo_id}"
+
+    monkeypatch.setattr(hub, "HfApi", Api)
+    assert schedule.push_to_hub("me/mine") == "https://hub/me/mine"
+    assert uploads[0] == ("me/mine", False, True)
+    repo, files = uploads[1]
+    assert (repo, list(files)) == ("me/mine", ["README.md", "schedule.json"])
+    assert json.loads(files["schedule.json"]) == schedule.to_json()
+    assert "from_pretrained('me/mine')" in files["README.md"]
+
+
+def test_the_hubs_refusal_is_one_line(schedule, monkeypatch):
+    class Api:
+        def create_repo(self, *args, **kwargs):
+            raise ConnectionError("no route\nmore")
+
+    monkeypatch.setattr(hub, "HfApi", Api)
+    with pytest.raises(ecad.EcadError, match=r"^me/mine: cannot upload the schedule: no route$"):
+        schedule.push_to_hub("me/mine")
+
+
+def test_a_folder_or_name_without_a_schedule_is_refused(tmp_path):
+    with pytest.raises(ecad.ScheduleError, match=r"schedule.json: cannot be read"):
+        CacheSchedule.from_pretrained(tmp_path)
+    with pytest.raises(ecad.EcadError, match="expected a folder or a hub repository"):
+        CacheSchedule.from_pretrained("a/b/c")
