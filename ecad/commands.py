@@ -57,7 +57,7 @@ def require_exact() -> None:
     warnings.simplefilter("error", EcadWarning)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     text = str(message) if category is EcadWarning else f"{category.__name__}: {message}"
     print(f"ecad: warning: {' '.join(text.split())}", file=sys.stderr)
 
