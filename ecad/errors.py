@@ -8,7 +8,14 @@ _LONGEST = 100
 
 
 class EcadError(Exception):
-    """Something the user asked for cannot be done; commands print it on one line and exit with code 2."""
+    r"""Something the user asked for cannot be done; commands print it on one line and exit with code 2.
+
+    >>> print(EcadError("a\x1b[2J\nb"))
+    a\x1b[2J b
+    """
+
+    def __str__(self) -> str:
+        return _printable(" ".join(super().__str__().split("\n")))
 
 
 class EcadWarning(EcadError, UserWarning):
@@ -66,7 +73,7 @@ def _pairs(**fields: str | None) -> str:
 
 def _printable(text: str) -> str:
     """Keep a hostile key or file name from breaking the line or the terminal."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def _clipped(text: str) -> str:

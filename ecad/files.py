@@ -42,6 +42,17 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str, scratch: Path 
         raise EcadError(f"{os.fspath(path)}: cannot write this file: {reason}") from error
 
 
+def stays_inside(name: object) -> bool:
+    """Whether a name from a file of unknown origin is that of a file in a folder, whichever system the folder is on.
+
+    >>> [stays_inside(name) for name in ("a/b.png", "../a", "/a", "a//b", "C:/a", "a\\\\b", 3, "")]
+    [True, False, False, False, False, False, False, False]
+    """
+    if not isinstance(name, str) or not name.isprintable() or set(name) & set('\\:*?"<>|'):
+        return False
+    return all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in name.split("/"))
+
+
 def make_folder(path: str | os.PathLike[str]) -> None:
     """Make a folder and see that files can be written into it, before the work whose results shall go there.
 

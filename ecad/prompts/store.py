@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ecad.errors import EcadError
-from ecad.files import make_folder, write_atomic
+from ecad.files import make_folder, stays_inside, write_atomic
 from ecad.image_generators.text import PromptEmbeds
 from ecad.prompts import foreign
 from ecad.prompts.files import Prompt
@@ -28,6 +28,8 @@ from ecad.prompts.files import Prompt
 INDEX = "index.json"
 NEGATIVE = "negative.safetensors"
 _FORMAT = "ecad embeddings 1"
+# Of a stem in bytes: an image's seed and suffix follow it.
+_LONGEST = 220
 
 
 @dataclass(frozen=True)
@@ -199,15 +201,21 @@ def _parse(file: Path) -> dict[str, Any]:
     try:
         index = json.loads(file.read_bytes())
         if index["format"] == _FORMAT and isinstance(index["settings"], dict):
-            fields = {"stem", "id", "text", "category", "seed"}
-            if all(row.keys() >= fields for rows in index["shards"].values() for row in rows):
+            rows = [row for rows in index["shards"].values() for row in rows]
+            if all(map(stays_inside, index["shards"])) and all(map(_is_entry, rows)):
                 return dict(index)
         found = f"format {index['format']!r}"
     except OSError as error:
         found = error.strerror or str(error)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         found = f"{type(error).__name__}: {error}"
     raise EcadError(f"{file}: expected an index of embeddings ({_FORMAT}), found {found[:80]}; make them again")
+
+
+def _is_entry(row: dict[str, Any]) -> bool:
+    """Whether a row of an index is an entry whose images stay in their folder."""
+    texts = isinstance(row["id"], str) and isinstance(row["text"], str) and isinstance(row["category"], str | None)
+    return texts and type(row["seed"]) is int and stays_inside(row["stem"]) and len(row["stem"].encode()) <= _LONGEST
 
 
 def _tensors(stems: Sequence[str], embeds: PromptEmbeds) -> dict[str, Tensor]:

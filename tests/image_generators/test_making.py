@@ -13,7 +13,14 @@ from PIL import Image
 from ecad.cost.macs import macs_table
 from ecad.errors import EcadError, ScheduleError
 from ecad.image_generators import ImageGenerator, get_image_generator
-from ecad.image_generators.image_folder import MANIFEST, ImageWriter, is_whole, read_manifest, scratch_folder
+from ecad.image_generators.image_folder import (
+    MANIFEST,
+    ImageWriter,
+    begin_folder,
+    is_whole,
+    read_manifest,
+    scratch_folder,
+)
 from ecad.image_generators.making import Batch, cut_batches, job_of, make_images, units
 from ecad.prompts import Prompt
 from ecad.prompts.embed import embed, numbered
@@ -323,3 +330,15 @@ def test_a_scratch_folder_is_empty_and_goes(tmp_path: Path) -> None:
     with scratch_folder(tmp_path, (1, 1)):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../victim", "/etc/victim", "a/../../victim", 3, "a\x00b"])
+def test_a_manifest_that_names_files_elsewhere_is_refused_and_nothing_is_deleted(tmp_path: Path, name: object) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    folder = tmp_path / "x"
+    folder.mkdir()
+    (folder / MANIFEST).write_text(json.dumps({"settings": {}}) + "\n" + json.dumps({"file": name}) + "\n")
+    with pytest.raises(EcadError, match="expected a manifest of images"):
+        begin_folder(folder, {"other": 1}, {}, tmp_path, replace=True)
+    assert victim.read_text() == "mine"

@@ -182,3 +182,22 @@ def test_several_foreign_negatives_are_refused(tmp_path: Path) -> None:
     found = foreign(tmp_path, x=PIXART, y={**PIXART, "negative_prompt_embeds": PADDED})
     with pytest.raises(EcadError, match="expected one negative prompt"):
         load_stored(found)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"stem": "../x"}, {"stem": "/x"}, {"stem": "x" * 221}, {"stem": 3}, {"text": None}, {"seed": "0"}, {"id": []}],
+)
+def test_an_index_whose_images_would_lie_elsewhere_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    write(tmp_path, Encoder())
+    index = json.loads((tmp_path / "index.json").read_text())
+    next(iter(index["shards"].values()))[0].update(change)
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(EcadError, match="expected an index of embeddings"):
+        find_stored(tmp_path)
+
+
+def test_an_index_nested_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text("[" * 100_000)
+    with pytest.raises(EcadError, match="expected an index of embeddings"):
+        find_stored(tmp_path)
