@@ -83,8 +83,11 @@ def bar(items: Iterable[T], label: str, hidden: bool = False, total: int | None 
 
 
 @contextmanager
-def search_progress(hidden: bool = False) -> Iterator[Callable[[Any], None]]:
-    """Show where a search stands, one line that changes; gives what `search` calls with its progress."""
+def search_progress(hidden: bool = False, status: Callable[[], str] | None = None) -> Iterator[Callable[[Any], None]]:
+    """Show where a search stands, one line that changes; gives what `search` calls with its progress.
+
+    `status` says what else to show: how many workers, for instance.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
     with Progress(*columns, console=errors, disable=hidden) as progress:
         task = progress.add_task("loading", total=None, left="")
@@ -95,7 +98,8 @@ def search_progress(hidden: bool = False) -> Iterator[Callable[[Any], None]]:
             progress.update(
                 task,
                 description=f"generation {now.generation}: {now.evaluated} candidates ({pace:.1f}/s), "
-                f"{now.images} images, front {now.front_size}, hypervolume {now.hypervolume:.4g}",
+                f"{now.images} images, front {now.front_size}, hypervolume {now.hypervolume:.4g}"
+                + (f", {status()}" if status else ""),
                 completed=now.seconds,
                 total=now.seconds + now.seconds_left if known else None,
                 left=f"{now.seconds_left:.0f} s left" if known else "",

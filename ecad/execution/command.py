@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,6 +87,11 @@ class Spread:
             yield executor
         for line in by_host(executor.summary()):
             say(line)
+
+
+def everywhere(path: str | os.PathLike[str] | None) -> str | None:
+    """A path as any process finds it, on any machine that shares the folder; what is no path, a hub id, stays."""
+    return path if path is None else os.path.abspath(path) if os.path.exists(path) else os.fspath(path)
 
 
 def say(line: str) -> None:

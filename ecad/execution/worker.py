@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import ecad
 from ecad.errors import EcadError
 
 # What results depend on; nodes that differ in one of these do not work together.
-_PACKAGES = ("ecad", "diffusers", "numpy", "torch", "transformers")
+_PACKAGES = ("diffusers", "numpy", "torch", "transformers")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def attempt(work: Callable[[Any], Any], payload: Any) -> Reply:
 def versions() -> dict[str, str]:
     """Of Python and the packages that results depend on; a build such as `+cu130` is none of their business."""
     found = {name: importlib.metadata.version(name).split("+")[0] for name in _PACKAGES}
-    return {"python": ".".join(platform.python_version_tuple()[:2]), **found}
+    return {"ecad": ecad.__version__, "python": ".".join(platform.python_version_tuple()[:2]), **found}
 
 
 def one_line(error: BaseException) -> str:

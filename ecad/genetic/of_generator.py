@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from ecad.cost.architectures import Architecture
 from ecad.cost.macs import macs_table
 from ecad.errors import EcadError
 from ecad.genetic.evaluator import Batch, LocalEvaluator
@@ -21,14 +22,14 @@ Quality = Literal["psnr", "judge"]
 
 def problem_of(generator: ImageGenerator) -> Problem:
     """All schedules of a generator at its own number of steps and image size, priced in MACs of one image."""
-    architecture = generator.architecture
+    return problem_for(generator.architecture, generator.steps, generator.guidance_scale)
+
+
+def problem_for(architecture: Architecture, steps: int, guidance_scale: float) -> Problem:
+    """`problem_of` a generator that is not loaded."""
     table = macs_table(architecture)
-    config = {
-        "height": architecture.height,
-        "width": architecture.width,
-        "guidance_scale": generator.guidance_scale,
-    }
-    uncached = heuristics.none(table.sites, generator.steps)
+    config = {"height": architecture.height, "width": architecture.width, "guidance_scale": guidance_scale}
+    uncached = heuristics.none(table.sites, steps)
     return Problem(CacheSchedule(uncached.recompute, table.sites, "uncached", config=config), table.price)
 
 

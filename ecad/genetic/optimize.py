@@ -10,10 +10,20 @@ import typer
 
 from ecad.commands import ImageGeneratorOption, Weights, bar, console, finish, main, search_progress
 from ecad.errors import EcadError
+from ecad.execution.command import (
+    AddressOption,
+    ExecutorOption,
+    GpusOption,
+    Spread,
+    TimeoutOption,
+    WorkersOption,
+    say,
+)
 from ecad.files import make_folder
 from ecad.prompts import Prompt, read_prompts
 
 if TYPE_CHECKING:
+    from ecad.genetic.evaluator import Evaluator
     from ecad.genetic.held_out import HeldOut
     from ecad.genetic.study import Candidate, Study
 
@@ -48,6 +58,14 @@ def optimize(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images made together.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the search's random choices.")] = 0,
+    asynchronous: Annotated[
+        bool, typer.Option("--asynchronous", help="Mode fast: wait for no worker; no two runs come out the same.")
+    ] = False,
+    executor: ExecutorOption = "local",
+    workers: WorkersOption = None,
+    address: AddressOption = None,
+    gpus_per_worker: GpusOption = None,
+    task_timeout: TimeoutOption = 3600,
     weights: Weights = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the front as JSON.")] = False,
@@ -55,61 +73,78 @@ def optimize(
     """Evolve cache schedules into a front of cost against quality."""
     if generations is None and max_minutes is None:
         raise EcadError("give --generations or --max-minutes: the search has no end of its own")
-    from ecad.genetic.evaluator import evaluate_each
-    from ecad.genetic.held_out import rescore
     from ecad.genetic.initial import heuristic_schedules
-    from ecad.genetic.of_generator import evaluator_of, problem_of
+    from ecad.genetic.pooled import Images, evaluators
     from ecad.genetic.search import search
-    from ecad.genetic.store import Store
-    from ecad.image_generators import get_image_generator
     from ecad.schedules import CacheSchedule
 
     prompts = _prompts(image_generator, prompt_file)
     held_out = _held_out(image_generator, held_out_file)
     initial = [CacheSchedule.load(path) for path in _schedule_files(initial_dir)]
+    spread = Spread(executor, workers, address, gpus_per_worker, task_timeout)
     make_folder(output_dir)
-    generator = get_image_generator(image_generator, weights, device=device)
-    problem = problem_of(generator)
-    evaluator = evaluator_of(generator, prompts, range(num_images_per_prompt), quality, batch_size)  # type: ignore[arg-type]
-    if mode == "paper" and not initial and not random_start:
-        initial = heuristic_schedules(problem, population_size)
-    with search_progress(hidden=as_json) as on_progress:
-        study = search(
-            problem,
-            evaluator,
-            output_dir,
-            mode=mode,  # type: ignore[arg-type]
-            generations=generations,
-            max_seconds=None if max_minutes is None else 60 * max_minutes,
-            population_size=population_size,
-            seed=seed,
-            initial=initial,
-            max_cost=None if target_speedup is None else problem.uncached_cost / target_speedup,
-            min_quality=min_quality,
-            on_progress=on_progress,
-        )
-    front = study.front()
-    for candidate in front:
-        candidate.schedule.save(output_dir / "front" / f"{candidate.schedule.name}.json")
-    again = None
-    if held_out and front:
-        judge = evaluator_of(generator, held_out, [HELD_OUT_SEED], quality, batch_size)  # type: ignore[arg-type]
-        with Store.open(output_dir) as store:
-            scores = evaluate_each(judge, [candidate.schedule for candidate in front], store)
-            found = list(bar(scores, "held-out prompts", as_json, total=len(front)))
-        again = rescore(front, np.array(found), np.arange(len(held_out)))
+    images = [Images(prompts, range(num_images_per_prompt)), Images(held_out, [HELD_OUT_SEED])]
+    with evaluators(
+        spread,
+        output_dir,
+        images,
+        image_generator=image_generator,
+        weights=weights,
+        device=device,
+        quality=quality,  # type: ignore[arg-type]
+        batch_size=batch_size,
+    ) as (problem, make, pool):
+        if mode == "paper" and not initial and not random_start:
+            initial = heuristic_schedules(problem, population_size)
+        with search_progress(hidden=as_json, status=pool.status if pool else None) as on_progress:
+            study = search(
+                problem,
+                make(0),
+                output_dir,
+                mode=mode,  # type: ignore[arg-type]
+                generations=generations,
+                max_seconds=None if max_minutes is None else 60 * max_minutes,
+                population_size=population_size,
+                seed=seed,
+                initial=initial,
+                max_cost=None if target_speedup is None else problem.uncached_cost / target_speedup,
+                min_quality=min_quality,
+                asynchronous=asynchronous,
+                on_progress=on_progress,
+            )
+        front = study.front()
+        for candidate in front:
+            candidate.schedule.save(output_dir / "front" / f"{candidate.schedule.name}.json")
+        again = _judged(make(1), front, output_dir, as_json) if held_out and front else None
     rows = [_row(study, candidate, quality) for candidate in front]
-    for row, entry in zip(rows, again or [], strict=False):
-        row |= {"held_out": entry.quality, "low": entry.low, "high": entry.high, "beaten_by": entry.beaten_by}
+    entries = {entry.candidate.path: entry for entry in again or []}
+    for row, candidate in zip(rows, front, strict=True):
+        if entry := entries.get(candidate.path):
+            row |= {"held_out": entry.quality, "low": entry.low, "high": entry.high, "beaten_by": entry.beaten_by}
     if not as_json:
         for row in rows:
             console.print(_line(row, quality))
         console.print(_verdict(again))
-    finish(
-        {"front": rows, "uncached_macs": study.uncached_cost},
-        f"{len(front)} schedules in {output_dir / 'front'}",
-        as_json,
-    )
+    for name, reason in study.failures.items():
+        say(f"{name}: given up: {reason}")
+    result: dict[str, Any] = {"front": rows, "uncached_macs": study.uncached_cost, "failures": study.failures}
+    if pool is not None:
+        result |= {"workers": pool.summary(), "utilisation": pool.utilisation}
+    finish(result, f"{len(front)} schedules in {output_dir / 'front'}", as_json)
+
+
+def _judged(judge: Evaluator, front: list[Candidate], folder: Path, as_json: bool) -> list[HeldOut]:
+    """The front's scores on held-out prompts, but for schedules whose images were given up."""
+    from ecad.genetic.evaluator import evaluate_each
+    from ecad.genetic.held_out import rescore
+    from ecad.genetic.store import Store
+
+    with Store.open(folder) as store:
+        scores = evaluate_each(judge, [candidate.schedule for candidate in front], store)
+        found = np.array(list(bar(scores, "held-out prompts", as_json, total=len(front))))
+    known = np.isfinite(found).all(axis=1)
+    kept = [candidate for candidate, is_known in zip(front, known, strict=True) if is_known]
+    return rescore(kept, found[known], np.arange(len(judge.prompts)))
 
 
 def _row(study: Study, candidate: Candidate, quality: str) -> dict[str, Any]:

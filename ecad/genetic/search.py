@@ -21,14 +21,16 @@ import numpy as np
 
 import ecad
 from ecad.errors import EcadError
-from ecad.genetic.evaluator import Evaluator, evaluate_each
+from ecad.genetic.evaluator import Evaluator, evaluate_each, why_given_up
 from ecad.genetic.fast import Fast, Ingredients
 from ecad.genetic.front import hypervolume, pareto
 from ecad.genetic.nsga2 import Nsga2
 from ecad.genetic.problem import Problem
+from ecad.genetic.steady import Steady
 from ecad.genetic.store import Store
 from ecad.genetic.study import Candidate, Study, name_of
 from ecad.schedules import CacheSchedule
+from ecad.schedules.schedule import Bits
 
 Mode = Literal["paper", "fast"]
 # Candidates a generation: the paper's, and few where every generation knows more than the one before.
@@ -72,6 +74,7 @@ def search(
     max_cost: float | None = None,
     min_quality: float | None = None,
     ingredients: Ingredients | None = None,
+    asynchronous: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Study:
     """Search for schedules that are cheap and good; go on where an earlier search of the study stopped.
@@ -89,6 +92,8 @@ def search(
         initial: candidates of generation 0, to which the mode adds its own.
         max_cost, min_quality: mode `fast` spends nothing on what costs more or is worse, and the front has none of it.
         ingredients: of mode `fast`, all by default.
+        asynchronous: mode `fast` asks for the next candidates without waiting for the last ones, so that no worker of
+            the evaluator is idle; the study depends on who is how fast then.
         on_progress: called after each new candidate.
 
     Returns:
@@ -115,6 +120,8 @@ def search(
     """
     if population_size is None:
         population_size = _POPULATION.get(mode, 0)
+    if asynchronous and mode != "fast":
+        raise EcadError(f"mode {mode} works in generations: expected mode fast for an asynchronous search")
     _check(problem, mode, generations, max_seconds, population_size, max_cost, min_quality)
     bits = [problem.bits(schedule) for schedule in initial]
     start = np.array(bits, dtype=bool).reshape(-1, *problem.shape)
@@ -140,15 +147,17 @@ def search(
         made_of = ingredients or Ingredients()
         settings["ingredients"] = asdict(made_of)
         algorithm = Fast(problem, population_size, seed, start, evaluator.decibels, max_cost, floor, made_of)
+    if asynchronous:
+        settings["asynchronous"] = True
     store = Store.open(folder)
     try:
         store.settle(settings, _versions())
         path = None if folder is None else Path(folder)
-        run = _Run(problem, evaluator, algorithm, store, path, max_seconds, on_progress)
-        for number in itertools.count() if generations is None else range(generations):
-            later = None if generations is None else (generations - number - 1) * population_size
-            if not run.generation(number, later):
-                break
+        run = Run(problem, evaluator, store, path, max_seconds, on_progress)
+        if asynchronous and isinstance(algorithm, Fast):
+            Steady(run, algorithm, seed, generations, population_size).search()
+        else:
+            run.generations(algorithm, generations, population_size)
     finally:
         if folder is not None:
             store.close()
@@ -156,12 +165,11 @@ def search(
 
 
 @dataclass
-class _Run:
+class Run:
     """One process's share of a study."""
 
     problem: Problem
     evaluator: Evaluator
-    algorithm: Nsga2 | Fast
     store: Store
     folder: Path | None
     max_seconds: float | None
@@ -174,32 +182,47 @@ class _Run:
         self.before = sum(row.seconds for row in self.store.generations())
         self.began = self.mark = time.monotonic()
 
-    def generation(self, number: int, later: int | None) -> bool:
+    def generations(self, algorithm: Nsga2 | Fast, most: int | None, population_size: int) -> None:
+        """Search in generations until there were so many, nothing is left to try, or the time is over."""
+        for number in itertools.count() if most is None else range(most):
+            later = None if most is None else (most - number - 1) * population_size
+            if not self._generation(algorithm, number, later):
+                return
+
+    def _generation(self, algorithm: Nsga2 | Fast, number: int, later: int | None) -> bool:
         """Ask for a generation, evaluate what the study does not know of it, tell; False if the search is over.
 
         `later` is how many candidates will follow it, if that is known.
         """
-        bits = self.algorithm.ask()
+        bits = algorithm.ask()
         if not len(bits):
             return False
         cost = self.problem.price(bits)
-        quality = self.store.begin(number, bits, cost, self.algorithm.random_state)
+        quality = self.store.begin(number, bits, cost, algorithm.random_state)
         todo = np.flatnonzero(np.isnan(quality)).tolist()
-        known = np.flatnonzero(~np.isnan(quality))
-        self._count(number, cost[known], quality[known])
+        self.count(number, cost, quality)
         model = self.problem.template
         schedules = [CacheSchedule(bits[i], model.sites, name_of(number, i), config=model.config) for i in todo]
         results = evaluate_each(self.evaluator, schedules, self.store, number)
         for place, i in enumerate(todo, start=1):
-            if self.max_seconds is not None and self._seconds() >= self.max_seconds:
+            if self.is_late():
                 return False
             quality[i] = next(results).mean()
-            self._keep(Candidate(number, i, bits[i], int(cost[i]), float(quality[i]), model))
-            self._count(number, cost[[i]], quality[[i]])
-            self.new += 1
-            self._report(number, None if later is None else len(todo) - place + later)
-        self.algorithm.tell(cost, quality)
+            left = None if later is None else len(todo) - place + later
+            self.close(number, i, bits[i], int(cost[i]), float(quality[i]), left)
+        if np.isnan(quality).all():
+            reason = next(filter(None, (why_given_up(self.evaluator, one, self.store) for one in schedules)), "")
+            raise EcadError(f"no candidate of generation {number} could be evaluated; the first: {reason}")
+        algorithm.tell(cost, quality)
         return True
+
+    def close(self, generation: int, number: int, bits: Bits, cost: int, quality: float, left: int | None) -> None:
+        """Keep what a candidate is worth, NaN if it was given up; `left` is how many are still to come, if known."""
+        if not np.isnan(quality):
+            self._keep(Candidate(generation, number, bits, cost, quality, self.problem.template))
+        self.count(generation, np.array([cost]), np.array([quality]))
+        self.new += 1
+        self._report(generation, left)
 
     def _keep(self, candidate: Candidate) -> None:
         # The file first: whatever the store calls complete has one.
@@ -209,13 +232,20 @@ class _Run:
         self.store.complete(candidate.generation, candidate.number, candidate.quality, now - self.mark)
         self.mark = now
 
-    def _count(self, number: int, cost: np.ndarray, quality: np.ndarray) -> None:
+    def count(self, number: int, cost: np.ndarray, quality: np.ndarray) -> None:
+        """Reckon with candidates of a generation, cost (n,) and quality (n,); NaN is not known, or never will be."""
+        known = ~np.isnan(quality)
+        cost, quality = cost[known], quality[known]
         self.evaluated += len(cost)
         if number == 0:
             self.worst_quality = min(self.worst_quality, quality.min(initial=np.inf))
         cost, quality = np.append(self.front_cost, cost), np.append(self.front_quality, quality)
         front = pareto(cost, quality)
         self.front_cost, self.front_quality = cost[front], quality[front]
+
+    def is_late(self) -> bool:
+        """Whether the time for the study is over."""
+        return self.max_seconds is not None and self._seconds() >= self.max_seconds
 
     def _seconds(self) -> float:
         return self.before + time.monotonic() - self.began

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ecad.errors import EcadError, ScheduleError
-from ecad.genetic.evaluator import Batch, all_items, plan_key
+from ecad.genetic.evaluator import Batch, Item, all_items, plan_key
 from ecad.genetic.front import hypervolume, pareto
 from ecad.genetic.store import DATABASE, CandidateRow, Store
 from ecad.prompts import Prompt
@@ -87,8 +87,10 @@ class Study:
         settings: of the search.
         versions: package -> all versions of it that worked on the study.
         items: the images that every candidate is judged by.
+        held_out: other images that were scored.
         candidates: all that were evaluated, in order, those of an unfinished generation too.
         history: one entry a complete generation.
+        failures: name of a candidate that was given up -> why.
 
     Raises:
         EcadError: nothing is in it yet, or it is damaged.
@@ -133,8 +135,24 @@ class Study:
         """The scores of a candidate's images, float64 (items,); NaN where there is none."""
         return self._store.scores(plan_key(candidate.schedule), self.items, self.settings["scorer"])
 
+    def held_out_scores(self, schedule: CacheSchedule) -> np.ndarray:
+        """The scores of a schedule's images of `held_out`, float64 (held_out,); NaN where there is none."""
+        return self._store.scores(plan_key(schedule), self.held_out, self.settings["scorer"])
+
+    def search_scores(self, schedule: CacheSchedule) -> np.ndarray:
+        """`scores` of any schedule of the model, a candidate or not."""
+        return self._store.scores(plan_key(schedule), self.items, self.settings["scorer"])
+
+    def plot(self) -> Any:
+        """Everything evaluated, and the front, generation by generation: a plotly figure (the extra `report`)."""
+        # Searches know nothing of reports, but for this: people look for a study's picture here.
+        from ecad.report.figures import front_figure
+        from ecad.report.of_study import results_of
+
+        return front_figure(results_of(self))
+
     def close(self) -> None:
-        """Close the study's file; all but `scores` stays usable."""
+        """Close the study's file; all but the scores and `plot` stays usable."""
         self._store.close()
 
     def _read(self, store: Store) -> None:
@@ -144,10 +162,22 @@ class Study:
         self.versions = store.versions()
         self.uncached_cost: int = settings["uncached_cost"]
         self.items: Batch = all_items([Prompt(*prompt) for prompt in settings["prompts"]], settings["seeds"])
+        scored = [Item(Prompt(id, text), seed) for id, text, seed in store.items(settings["scorer"])]
+        known = {(item.prompt.id, item.prompt.text, item.seed) for item in self.items}
+        self.held_out: Batch = tuple(i for i in scored if (i.prompt.id, i.prompt.text, i.seed) not in known)
         # Candidates first: a search that goes on may add generations in between, but takes none away.
         rows = store.candidates()
         self.candidates = [_candidate(row, row.quality, template) for row in rows if row.quality is not None]
-        self.history = self._history(store, {row.generation for row in rows if row.quality is None})
+        self.failures: dict[str, str] = {}
+        unfinished = set()
+        for row in rows:
+            if row.quality is None:
+                plan = plan_key(template.replace(recompute=_candidate(row, np.nan, template).recompute))
+                if reason := next(filter(None, store.failures(plan, self.items, settings["scorer"])), None):
+                    self.failures[name_of(row.generation, row.number)] = reason
+                else:
+                    unfinished.add(row.generation)
+        self.history = self._history(store, unfinished)
 
     def _history(self, store: Store, unfinished: set[int]) -> list[Generation]:
         history: list[Generation] = []
