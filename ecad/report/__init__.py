@@ -5,6 +5,7 @@ from ecad.report.grid import picture_grid
 from ecad.report.results import Candidate, Entry, Generation, Interval, Picture, Results, save_images
 from ecad.report.summary import headline
 from ecad.report.table import markdown_table, rich_table
+from ecad.report.text import show_text
 
 __all__ = [
     "Candidate",
@@ -19,5 +20,6 @@ __all__ = [
     "picture_grid",
     "rich_table",
     "save_images",
+    "show_text",
     "write_report",
 ]

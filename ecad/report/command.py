@@ -1,29 +1,64 @@
-"""`ecad report`: the page, plots and tables of what a demo or search has left in a folder."""
+"""`ecad report`: the page, plots and tables of a search, a demo, or folders of images."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ecad.commands import console, finish, main
+from ecad.commands import Weights, bar, console, errors, finish, main
+from ecad.errors import EcadError
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder with results.json.")],
-    text: Annotated[bool, typer.Option(help="Print the table; write nothing.")] = False,
+    folder: Annotated[Path, typer.Argument(help="A study, a demo's folder, or folders of generated images.")],
+    text: Annotated[bool, typer.Option(help="Print tables and a small plot; write nothing.")] = False,
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a study: first make so many images of the front, and score hand-made schedules."),
+    ] = None,
+    weights: Weights = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps; where images are made.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
 ) -> None:
-    """Write the report of a folder of results again."""
-    from ecad.report import Results, rich_table, write_report
+    """Write a page to look at, with plots and tables: of a search, finished or not, a demo, or generated images."""
+    from ecad.report import check_installed, show_text, write_report
+    from ecad.report.comparison import is_comparison, read_comparison, write_comparison
+    from ecad.report.of_study import read_results
 
-    results = Results.load(folder)
+    check_installed()
+    if images is not None:
+        _supply(folder, images, weights, device, as_json)
+    if is_comparison(folder):
+        if text:
+            raise EcadError(f"{folder}: images are not for a terminal: expected a study; leave out --text")
+        files = [str(path) for path in write_comparison(read_comparison(folder), folder)]
+        finish({"files": files}, f"page: {files[0]}", as_json)
+        return
+    results = read_results(folder)
+    for line in results.missing:
+        errors.print(line, highlight=False, markup=False, soft_wrap=True)
     if text:
-        console.print(rich_table(results))
+        show_text(results, console)
         return
     files = [str(path) for path in write_report(results, folder)]
     finish({"files": files}, f"page: {files[0]}", as_json)
+
+
+def _supply(folder: Path, images: int, weights: str | None, device: str, hidden: bool) -> None:
+    from ecad.genetic.study import Study
+    from ecad.image_generators import get_image_generator
+    from ecad.report.of_study import generator_of
+    from ecad.report.supply import supply
+
+    study = Study.open(folder)
+    try:
+        generator = get_image_generator(generator_of(study), weights, device=device)
+        supply(study, folder, generator, images, partial(bar, hidden=hidden))
+    finally:
+        study.close()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Interactive plots, as plotly figures for the page and for notebooks."""
+"""Interactive plots of a search, as plotly figures for the page and for notebooks."""
 
 from __future__ import annotations
 
@@ -8,132 +8,123 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from ecad.genetic.front import pareto
+from ecad.report.look import axis, escaped, layout
 from ecad.report.palette import KINDS, LIGHT
-from ecad.report.results import Generation, Interval, Results
+from ecad.report.results import Candidate, Interval, Results
 from ecad.report.summary import (
+    Cost,
     Point,
+    cost_axis,
     decimals,
     duration_text,
     faintness,
     front,
     held_out_points,
     macs_text,
-    plot_unit,
     score_text,
     search_points,
 )
-from ecad.schedules import CacheSchedule
 
-
-def held_out_figure(results: Results, scorer: str) -> go.Figure:
-    """Held-out score against MACs, with 95% intervals.
-
-    Args:
-        results: what to show.
-        scorer: one of `results.scorers`.
-
-    Returns:
-        a figure whose points carry, as customdata, their entry's place in `results.ordered()`; its last trace, empty,
-        is for marking a chosen point.
-    """
-    points = held_out_points(results, scorer)
-    traces = [_front_line(results, points), *_entry_traces(results, points, decimals(results, scorer))]
-    return _front_figure(results, f"{scorer} score, held-out prompts", traces)
-
-
-def search_figure(results: Results) -> go.Figure:
-    """Quality on the search's own prompts against MACs: everything it evaluated, faint, and the entries over it.
-
-    Args and returns as for `held_out_figure`.
-    """
-    factor, _ = plot_unit(results)
-    points = search_points(results)
-    told = [f"generation {c.generation}<br>{macs_text(c.macs)}MACs, {c.quality:.4g}" for c in results.candidates]
-    evaluated = go.Scatter(
-        x=[candidate.macs / factor for candidate in results.candidates],
-        y=[candidate.quality for candidate in results.candidates],
-        mode="markers",
-        name="evaluated",
-        marker={"color": LIGHT["candidate"], "size": 5, "opacity": faintness(len(told))},
-        text=told,
-        hovertemplate="%{text}<extra></extra>",
-    )
-    traces = [evaluated, _front_line(results, points), *_entry_traces(results, points)]
-    return _front_figure(results, f"{results.quality_name} score, search prompts", traces)
-
-
-def schedule_figure(schedule: CacheSchedule, component: str | None = None) -> go.Figure:
-    """A heat map: steps across, blocks down, the share of each block's components that recompute.
-
-    Args:
-        schedule: what to show.
-        component: show this one alone, in the blocks that have it.
-    """
-    columns = [i for i, site in enumerate(schedule.sites) if component in (None, site[1])]
-    blocks = list(dict.fromkeys(schedule.sites[i][0] for i in columns))
-    of_block = np.array([blocks.index(schedule.sites[i][0]) for i in columns])
-    bits = schedule.recompute[:, columns]
-    share = np.stack([bits[:, of_block == block].mean(axis=1) for block in range(len(blocks))])
-    heat_map = go.Heatmap(
-        z=share.astype(np.float32),
-        x=list(range(schedule.num_steps)),
-        y=[escaped(block) for block in blocks],
-        zmin=0,
-        zmax=1,
-        xgap=1,
-        ygap=1 if len(blocks) <= _MANY_BLOCKS else 0,
-        showscale=False,
-        colorscale=[[0, LIGHT["reuse"]], [1, LIGHT["found"]]],
-        hovertemplate="step %{x}, block %{y}: %{z:.0%} recomputed<extra></extra>",
-    )
-    # Block keys look like numbers, but "single_0" stands among them: a category each, the first on top.
-    blocks_down = {"type": "category", "autorange": "reversed", "showgrid": False, "nticks": 15, "automargin": True}
-    steps_across = {"showgrid": False, "tick0": 0, "dtick": -(-schedule.num_steps // 10)}
-    margin = {"l": 30, "r": 6, "t": 6, "b": 40}
-    height = 250 if len(blocks) <= _MANY_BLOCKS else 400
-    return go.Figure([heat_map], _layout(height, margin, _axis("step", **steps_across), _axis("", **blocks_down)))
-
-
-def history_figures(history: Sequence[Generation]) -> dict[str, go.Figure]:
-    """How the search went: hypervolume, and the size of the front, against the images made so far."""
-    told = [f"generation {g.number}, {duration_text(g.seconds)}" for g in history]
-    made = {}
-    for label, values in (
-        ("hypervolume", [g.hypervolume for g in history]),
-        ("schedules on the front", [g.front_size for g in history]),
-    ):
-        line = {"color": LIGHT["found"], "width": 2, "shape": "hv"}
-        hover = f"%{{text}}<br>%{{x:,}} images, {label} %{{y:.4g}}<extra></extra>"
-        images = [g.images for g in history]
-        trace = go.Scatter(x=images, y=values, text=told, mode="lines", line=line, hovertemplate=hover)
-        across, up = _axis("images generated", rangemode="tozero"), _axis(label, automargin=True)
-        made[label] = go.Figure([trace], _layout(260, {"l": 50, "r": 12, "t": 12, "b": 44}, across, up))
-    return made
-
-
-def escaped(text: str) -> str:
-    """Text that plotly shows as it is: it would take some tags for its own, and what stands between dollars for TeX."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("$", "&#36;")
-
-
-_MANY_BLOCKS = 30
-_FONTS = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
+# As many steps as a slider can be moved by hand.
+FRAMES = 60
 _SYMBOLS = {"uncached": "square", "baseline": "diamond", "found": "circle"}
 
 
-def _front_figure(results: Results, quality: str, traces: list[go.Scatter]) -> go.Figure:
-    across = _axis(f"{plot_unit(results)[1]}MACs of an image", automargin=True)
-    layout = _layout(440, {"l": 56, "r": 12, "t": 40, "b": 48}, across, _axis(escaped(quality), automargin=True))
-    legend = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
-    return go.Figure([*traces, _ring()], layout | {"legend": legend, "hovermode": "closest"})
+def front_figure(results: Results, scorer: str | None = None, cost: Cost = "macs") -> go.Figure:
+    """Quality against cost.
+
+    Args:
+        results: what to show.
+        scorer: one of `results.scorers`: held-out scores with 95% intervals. None: quality on the search's own prompts,
+            with everything that the search evaluated, and a slider over its generations where the cost is known of all.
+        cost: "macs", "time" as measured, or "memory" of kept features.
+
+    Returns:
+        a figure whose points carry, as customdata, their entry's place in `results.ordered()`, or, past the last one,
+        the place of a candidate; its last two traces, empty, are for marking chosen points.
+    """
+    scale = cost_axis(results, cost)
+    points = search_points(results, cost) if scorer is None else held_out_points(results, scorer, cost)
+    digits = 3 if scorer is None else decimals(results, scorer)
+    quality = f"{results.quality_name} score, search prompts" if scorer is None else f"{scorer} score, held-out prompts"
+    cloud = results.candidates if scorer is None and cost == "macs" else ()
+    traces = [
+        _cloud(results, cloud, scale.factor, 0.0),
+        _line(scale.factor, [(p.cost, p.quality) for p in front([q for q in points if q.entry.kind == "found"])]),
+        *(_entries(results, kind, points, digits, scale.factor) for kind in KINDS),
+    ]
+    figure = go.Figure([*traces, _ring("solid"), _ring("dot")], _front_layout(scale.title, quality))
+    return _with_generations(figure, results, scale.factor) if cloud else figure
 
 
-def _front_line(results: Results, points: Sequence[Point]) -> go.Scatter:
-    factor, _ = plot_unit(results)
-    best = front([point for point in points if point.entry.kind == "found"])
+def history_figure(results: Results) -> go.Figure:
+    """Hypervolume against the images made so far."""
+    history = results.history
+    trace = go.Scatter(
+        x=[g.images for g in history],
+        y=[g.hypervolume for g in history],
+        text=[f"generation {g.number}, {duration_text(g.seconds)}, {g.front_size} on the front" for g in history],
+        mode="lines+markers",
+        marker={"size": 5},
+        line={"color": LIGHT["found"], "width": 2, "shape": "hv"},
+        hovertemplate="%{text}<br>%{x:,} images, hypervolume %{y:.4g}<extra></extra>",
+    )
+    across, up = axis("images made", rangemode="tozero"), axis("hypervolume", automargin=True)
+    return go.Figure([trace], layout(280, {"l": 50, "r": 12, "t": 12, "b": 44}, xaxis=across, yaxis=up))
+
+
+def guesses_figure(results: Results) -> go.Figure:
+    """What the surrogate expected of candidates against what was found; a perfect one would be on the line."""
+    found = [guess.found for guess in results.guesses]
+    expected = [guess.expected for guess in results.guesses]
+    ends = [min(found + expected), max(found + expected)]
+    line = go.Scatter(x=ends, y=ends, mode="lines", line={"color": LIGHT["muted"], "width": 1}, hoverinfo="skip")
+    points = go.Scatter(
+        x=expected,
+        y=found,
+        text=[f"generation {guess.generation}" for guess in results.guesses],
+        mode="markers",
+        marker={"color": LIGHT["found"], "size": 6, "opacity": faintness(len(found))},
+        hovertemplate="%{text}<br>expected %{x:.4g}, found %{y:.4g}<extra></extra>",
+    )
+    name = escaped(results.quality_name)
+    across, up = axis(f"{name} expected", automargin=True), axis(f"{name} found", automargin=True)
+    return go.Figure([line, points], layout(280, {"l": 50, "r": 12, "t": 12, "b": 44}, xaxis=across, yaxis=up))
+
+
+def _front_layout(across: str, quality: str) -> dict[str, Any]:
+    return layout(
+        440,
+        {"l": 56, "r": 12, "t": 40, "b": 48},
+        xaxis=axis(across, automargin=True),
+        yaxis=axis(escaped(quality), automargin=True),
+        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
+        showlegend=True,
+        hovermode="closest",
+    )
+
+
+def _cloud(results: Results, candidates: Sequence[Candidate], factor: float, opacity: float, first: int = 0) -> Any:
+    """Evaluated candidates; `first` is the place of the first of them among all."""
+    start = len(results.entries) + first
     return go.Scatter(
-        x=[point.entry.macs / factor for point in best],
-        y=[point.quality for point in best],
+        x=[candidate.macs / factor for candidate in candidates],
+        y=[candidate.quality for candidate in candidates],
+        mode="markers",
+        name="evaluated",
+        marker={"color": LIGHT["candidate"], "size": 5, "opacity": opacity or faintness(len(candidates))},
+        customdata=list(range(start, start + len(candidates))),
+        text=[f"generation {one.generation}, {macs_text(one.macs)}MACs" for one in candidates],
+        hovertemplate="%{text}, %{y:.4g}<extra></extra>",
+        showlegend=bool(candidates),
+    )
+
+
+def _line(factor: float, corners: Sequence[tuple[float, float]]) -> go.Scatter:
+    return go.Scatter(
+        x=[cost / factor for cost, _ in corners],
+        y=[quality for _, quality in corners],
         mode="lines",
         line={"color": LIGHT["found"], "width": 1.5, "shape": "hv"},
         hoverinfo="skip",
@@ -141,16 +132,11 @@ def _front_line(results: Results, points: Sequence[Point]) -> go.Scatter:
     )
 
 
-def _entry_traces(results: Results, points: Sequence[Point], digits: int = 3) -> list[go.Scatter]:
-    """One trace a kind of entry; baselines and the uncached one carry their names."""
-    chosen = {kind: [point for point in points if point.entry.kind == kind] for kind in KINDS}
-    return [_entry_trace(results, kind, of_kind, digits) for kind, of_kind in chosen.items() if of_kind]
-
-
-def _entry_trace(results: Results, kind: str, points: Sequence[Point], digits: int) -> go.Scatter:
-    factor, _ = plot_unit(results)
+def _entries(results: Results, kind: str, points: Sequence[Point], digits: int, factor: float) -> go.Scatter:
+    """One trace a kind of entry; hand-made ones and the uncached one carry their names."""
+    points = [point for point in points if point.entry.kind == kind]
     return go.Scatter(
-        x=[point.entry.macs / factor for point in points],
+        x=[point.cost / factor for point in points],
         y=[point.quality for point in points],
         error_y={
             "array": [point.high - point.quality for point in points],
@@ -161,7 +147,7 @@ def _entry_trace(results: Results, kind: str, points: Sequence[Point], digits: i
         },
         name=KINDS[kind],
         mode="markers" if kind == "found" else "markers+text",
-        marker={"color": LIGHT[kind], "size": 11, "symbol": _SYMBOLS[kind]},
+        marker={"color": LIGHT[kind], "size": 11 if len(points) <= 12 else 8, "symbol": _SYMBOLS[kind]},
         text=[f"  {escaped(point.entry.name)}  " for point in points],
         textposition="middle left" if kind == "uncached" else "middle right",
         textfont={"color": LIGHT[kind], "size": 12},
@@ -171,8 +157,33 @@ def _entry_trace(results: Results, kind: str, points: Sequence[Point], digits: i
             for point in points
         ],
         hovertemplate="%{hovertext}<extra></extra>",
+        showlegend=bool(points),
         cliponaxis=False,
     )
+
+
+def _with_generations(figure: go.Figure, results: Results, factor: float) -> go.Figure:
+    """Frames that show what each generation brought, and the front as it was then."""
+    generation = np.array([candidate.generation for candidate in results.candidates])
+    macs = np.array([candidate.macs for candidate in results.candidates])
+    quality = np.array([candidate.quality for candidate in results.candidates])
+    # The newest of all, and as many earlier ones as a slider can hold.
+    ends = np.unique(np.linspace(generation.max(), 0, min(FRAMES, int(generation.max()) + 1)).round().astype(int))
+    frames, front_so_far, before = [], np.zeros(0, dtype=int), 0
+    for end in ends.tolist():
+        upto = int(np.searchsorted(generation, end, side="right"))
+        pool = np.concatenate([front_so_far, np.arange(before, upto)])
+        front_so_far = pool[pareto(macs[pool], quality[pool])]
+        new = _cloud(results, results.candidates[before:upto], factor, 1.0, first=before)
+        new.marker.color = LIGHT["baseline"]
+        line = _line(factor, [(float(macs[i]), float(quality[i])) for i in front_so_far])
+        frames.append(go.Frame(name=str(end), data=[new, line], traces=[0, 1]))
+        before = upto
+    figure.frames = [*frames, go.Frame(name="all", data=[figure.data[0], figure.data[1]], traces=[0, 1])]
+    at_once = {"mode": "immediate", "frame": {"duration": 0, "redraw": False}, "transition": {"duration": 0}}
+    steps = [{"label": f.name, "method": "animate", "args": [[f.name], at_once]} for f in figure.frames]
+    figure.layout.sliders = [{"steps": steps, "active": len(steps) - 1, "currentvalue": {"prefix": "generation "}}]
+    return figure
 
 
 def _quality_text(point: Point, digits: int) -> str:
@@ -181,26 +192,6 @@ def _quality_text(point: Point, digits: int) -> str:
     return score_text(Interval(point.quality, point.low, point.high), digits)
 
 
-def _ring() -> go.Scatter:
-    marker = {"symbol": "circle-open", "size": 20, "color": LIGHT["ink"], "line": {"width": 2}}
+def _ring(dash: str) -> go.Scatter:
+    marker = {"symbol": "circle-open" if dash == "solid" else "circle-open-dot", "size": 20, "color": LIGHT["ink"]}
     return go.Scatter(x=[], y=[], mode="markers", marker=marker, hoverinfo="skip", showlegend=False)
-
-
-def _axis(title: str, **more: Any) -> dict[str, Any]:
-    lines = {"gridcolor": LIGHT["rule"], "linecolor": LIGHT["rule"], "zeroline": False, "fixedrange": True, "ticks": ""}
-    return {"title": {"text": title, "font": {"size": 13}, "standoff": 12}, **lines, **more}
-
-
-def _layout(height: int, margin: dict[str, int], xaxis: dict[str, Any], yaxis: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "template": "none",
-        "height": height,
-        "margin": margin,
-        "xaxis": xaxis,
-        "yaxis": yaxis,
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": _FONTS, "size": 13, "color": LIGHT["muted"]},
-        "hoverlabel": {"bgcolor": LIGHT["surface"], "bordercolor": LIGHT["rule"], "font": {"color": LIGHT["ink"]}},
-        "dragmode": False,
-    }

@@ -16,7 +16,7 @@ from ecad.report.results import Results, file_stem
 from ecad.report.summary import macs_text
 from ecad.report.table import markdown_table
 
-NEEDED = ("jinja2", "matplotlib", "plotly")
+NEEDED = ("jinja2", "matplotlib", "plotext", "plotly")
 
 
 def write_report(results: Results, folder: str | os.PathLike[str]) -> list[Path]:

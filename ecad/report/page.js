@@ -1,11 +1,13 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
+  const at = (id) => document.getElementById(id);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const drawn = new Map();
   let printing = false;
 
-  // Figures come in the light colours; every one of them has a dark partner.
+  // ---- Drawing: figures come in the light colours; every one of them has a dark partner.
+
   function recoloured(value) {
     if (!dark.matches || printing) return value;
     if (typeof value === "string") return data.recolour[value] ?? value;
@@ -14,36 +16,111 @@
     return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, recoloured(item)]));
   }
 
-  function draw(place, name, edit = () => {}) {
-    drawn.set(place, () => draw(place, name, edit));
-    // A copy each time: plotly writes into what it is given.
-    const figure = recoloured(structuredClone(data.plots[name]));
-    edit(figure.layout);
-    return Plotly.react(place, figure.data, figure.layout, { displayModeBar: false, responsive: true });
+  // A copy each time: plotly writes into what it is given.
+  const figureOf = (name) => structuredClone(data.plots[name]);
+
+  function draw(place, figure) {
+    drawn.set(place, figure);
+    const { data: traces, layout } = recoloured(figure());
+    return Plotly.react(place, traces, layout, { displayModeBar: false, responsive: true });
   }
 
-  const redraw = () => drawn.forEach((again) => again());
+  const redraw = () => { drawn.forEach((figure, place) => draw(place, figure)); mark(); };
   dark.addEventListener("change", redraw);
-  addEventListener("beforeprint", () => { printing = true; redraw(); });
+  addEventListener("beforeprint", () => { printing = true; later.forEach((place) => place.draw()); redraw(); });
   addEventListener("afterprint", () => { printing = false; redraw(); });
 
-  function small(layout) {
-    layout.height *= 0.68;
-    layout.margin.b = 24;
-    layout.xaxis.title.text = "";
-    layout.font.size = 11;
+  // What is far down is drawn when it comes near, so that the front is there at once.
+  const later = new Set();
+  const near = new IntersectionObserver((seen) => seen.forEach((one) => { if (one.isIntersecting) one.target.draw(); }), { rootMargin: "400px" });
+  function drawLater(place, figure) {
+    place.draw = () => { near.unobserve(place); later.delete(place); draw(place, figure); };
+    later.add(place);
+    near.observe(place);
   }
 
-  // One at a time, so that the front is there at once.
-  for (const place of document.querySelectorAll("[data-plot]")) {
-    setTimeout(() => draw(place, place.dataset.plot, place.closest(".card") ? small : undefined));
+  // ---- Schedules
+
+  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const isSet = (packed, i) => (packed[i >> 3] >> (7 - (i & 7))) & 1;
+  const points = data.points;
+  points.forEach((point) => { point.packed = bytes(point.bits); });
+  let unpacked = null; // the bits of all candidates
+  const number = (point, table, step, site) => isSet(point.packed, step * table.sites.length + site);
+
+  // Steps since each output was computed; whatever the first row says, there is nothing to reuse yet.
+  function ages(point, table) {
+    const found = [];
+    for (let step = 0; step < table.steps; step++) {
+      found.push(table.sites.map((_, site) => (step === 0 || number(point, table, step, site) ? 0 : found[step - 1][site] + 1)));
+    }
+    return found;
   }
 
-  const details = [...document.querySelectorAll(".detail")];
-  const choices = [...document.querySelectorAll("#entries input")];
-  const plot = document.getElementById("front-plot");
-  const uncached = details.findIndex((detail) => detail.querySelector(".mark.uncached"));
-  let chosen = Number(choices.find((choice) => choice.checked)?.value ?? -1);
+  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
+  const range = (count) => Array.from({ length: count }, (_, i) => i);
+
+  // The figure of `schedule_figure`, filled with what one schedule says, or in what it differs from another.
+  function scheduleFigure(point, { component = "", look = "recomputed", partner = point } = {}) {
+    const table = data.tables[point.table];
+    const figure = figureOf(`schedule/${point.table}`);
+    const sites = range(table.sites.length).filter((i) => !component || table.sites[i][1] === component);
+    const blocks = [...new Set(sites.map((i) => table.labels[i]))];
+    const members = blocks.map((block) => sites.filter((i) => table.labels[i] === block));
+    const old = look === "age" ? ages(point, table) : null;
+    const value = (step, site) => old ? old[step][site]
+      : number(point, table, step, site) - (look === "difference" ? number(partner, table, step, site) : 0);
+    const share = (steps, chosen) => mean(steps.flatMap((step) => chosen.map((site) => number(point, table, step, site))));
+    const steps = range(table.steps);
+    const [map, above, beside] = figure.data;
+    map.z = members.map((of) => steps.map((step) => mean(of.map((site) => value(step, site)))));
+    map.x = above.x = steps;
+    map.y = beside.y = blocks;
+    map.zmin = look === "difference" ? -1 : 0;
+    map.zmax = old ? Math.max(1, ...map.z.flat()) : 1;
+    map.colorscale = data.looks[look].colorscale;
+    map.hovertemplate = `step %{x}, block %{y}: ${data.looks[look].says}<extra></extra>`;
+    above.y = steps.map((step) => share([step], sites));
+    beside.x = members.map((of) => share(steps, of));
+    return figure;
+  }
+
+  function documentOf(point) {
+    if (point.own) return point.own;
+    const table = data.tables[point.table];
+    const made = structuredClone(table.document);
+    const inside = made.cache_schedule;
+    Object.assign(inside, { name: point.name, attributes: point.attributes });
+    Object.assign(made, { config: point.config, metrics: point.metrics });
+    Object.values(inside.schedule).forEach((blocks, step) => table.sites.forEach(([block, component], site) => {
+      blocks[block][component] = Boolean(number(point, table, step, site));
+    }));
+    return made;
+  }
+
+  // A candidate that is no entry: it has bits and numbers, but no held-out scores and no pictures.
+  function candidate(i) {
+    if (points[i]) return points[i];
+    const { names, numbers, columns } = data.candidates;
+    const place = i - points.length;
+    const table = data.tables[0];
+    const size = Math.ceil((table.steps * table.sites.length) / 8);
+    const name = names[place];
+    return {
+      name, numbers: numbers[place], columns, kind: "candidate", kindName: "evaluated", table: 0, file: `${name}.json`,
+      config: table.document.config ?? {}, metrics: {}, attributes: {},
+      packed: unpacked && unpacked.subarray(place * size, (place + 1) * size),
+    };
+  }
+
+  async function unpack() {
+    if (!data.candidates.bits) return;
+    const stream = new Blob([bytes(data.candidates.bits)]).stream().pipeThrough(new DecompressionStream("deflate"));
+    unpacked = new Uint8Array(await new Response(stream).arrayBuffer());
+    if (chosen >= points.length || partner >= points.length) show();
+  }
+
+  // ---- The chosen schedule beside another
 
   function element(tag, className, text) {
     const made = document.createElement(tag);
@@ -52,90 +129,292 @@
     return made;
   }
 
-  // The pictures stand once in the page, in the grid; here they are shown again.
-  function picture(entry, row) {
-    const name = details[entry].getAttribute("aria-label");
-    const source = document.querySelector(`.pictures img[data-of="${CSS.escape(name)}"][data-row="${row}"]`);
-    if (!source) return element("span", "gap", "no picture");
+  const detail = at("detail");
+  let chosen = data.chosen ?? -1;
+  let partner = Math.max(0, points.findIndex((point) => point.kind === "uncached"));
+
+  function option(select, i) {
+    if (![...select.options].some((one) => Number(one.value) === i)) select.add(new Option(candidate(i).name, i));
+    select.value = i;
+  }
+
+  function fillFacts(one, other) {
+    const columns = [...new Set([...(one.columns ?? data.columns), ...(other ? other.columns ?? data.columns : [])])];
+    const shown = other ? [one, other] : [one];
+    const told = (point, name) => point.numbers[(point.columns ?? data.columns).indexOf(name)] ?? "–";
+    const head = element("tr");
+    head.append(element("td"), ...shown.map((point) => { const cell = element("th", "", point.name); cell.scope = "col"; return cell; }));
+    detail.querySelector(".facts thead").replaceChildren(head);
+    const line = (name, values) => {
+      const row = element("tr");
+      const label = element("th", "", name);
+      label.scope = "row";
+      row.append(label, ...values.map((value) => element("td", "", value)));
+      return row;
+    };
+    const rows = columns.map((name) => line(name, shown.map((point) => told(point, name))));
+    const share = (point) => {
+      if (!point.packed) return "–";
+      const table = data.tables[point.table];
+      const parts = table.components.map((component) => {
+        const sites = range(table.sites.length).filter((i) => table.sites[i][1] === component);
+        const bits = range(table.steps).flatMap((step) => sites.map((site) => number(point, table, step, site)));
+        return `${component} ${Math.round(100 * mean(bits))}%`;
+      });
+      return parts.join(", ");
+    };
+    detail.querySelector(".facts tbody").replaceChildren(...rows, line("recomputed", shown.map(share)));
+  }
+
+  // The pictures stand once in the page, in the table; here they are shown again.
+  const source = (point, row) => document.querySelector(`.pictures img[data-of="${CSS.escape(point.name)}"][data-row="${row}"]`);
+
+  function picture(point, row) {
+    const original = source(point, row);
+    if (!original) return element("span", "gap", "no picture");
     const image = element("img");
-    image.src = source.src;
-    image.alt = source.alt;
+    image.src = original.src;
+    image.alt = original.alt;
     return image;
   }
 
-  function fillPairs(detail, entry) {
+  function difference(one, other, row) {
+    const both = [source(one, row), source(other, row)];
+    if (!both.every(Boolean)) return element("span", "gap", "no picture");
+    const laid = element("span", "difference");
+    laid.role = "img";
+    laid.ariaLabel = `Difference of ${one.name} and ${other.name}`;
+    both.forEach((original) => { const image = element("img"); image.src = original.src; image.alt = ""; laid.append(image); });
+    return laid;
+  }
+
+  function fillPairs(one, other) {
+    const rows = [...document.querySelectorAll(".pictures tbody tr")];
     const place = detail.querySelector(".pairs");
-    if (place.childElementCount) return;
-    const rows = document.querySelectorAll(".pictures tbody tr");
-    place.hidden = !rows.length;
-    const shown = entry === uncached || uncached < 0 ? [entry] : [uncached, entry];
+    const pictured = [one, other].filter((point) => point && rows.some((_, row) => source(point, row)));
+    place.hidden = !pictured.length;
     const heads = element("div", "which");
-    for (const one of shown) heads.append(element("div", "", details[one].getAttribute("aria-label")));
-    place.append(heads);
-    rows.forEach((tr, row) => {
+    const pair = one !== other && pictured.length === 2;
+    const shown = one === other ? pictured.slice(0, 1) : [other, one].filter(Boolean);
+    shown.forEach((point) => heads.append(element("div", "", point.name)));
+    if (pair) heads.append(element("div", "", "difference × 8"));
+    place.replaceChildren(heads, ...rows.map((tr, row) => {
       const figure = element("figure");
-      for (const one of shown) figure.append(picture(one, row));
+      shown.forEach((point) => figure.append(picture(point, row)));
+      if (pair) figure.append(difference(one, other, row));
       figure.append(element("figcaption", "", tr.querySelector("th").firstChild.textContent));
-      place.append(figure);
-    });
+      return figure;
+    }));
   }
 
-  function show(entry) {
-    details.forEach((detail, i) => { detail.hidden = i !== entry; });
-    const detail = details[entry];
-    fillPairs(detail, entry);
-    const component = detail.querySelector(".heat input:checked")?.value ?? "";
-    draw(detail.querySelector(".plot"), `schedule/${entry}/${component}`);
+  function fillComponents(point) {
+    const names = data.tables[point.table].components;
+    const place = at("component");
+    const kept = place.querySelector("input:checked")?.value ?? "";
+    place.hidden = names.length < 2;
+    place.querySelector("span").replaceChildren(...["", ...names].map((name) => {
+      const label = element("label");
+      const input = element("input");
+      Object.assign(input, { type: "radio", name: "component", value: name, checked: name === kept || (!names.includes(kept) && !name) });
+      label.append(input, element("span", "", name || "all"));
+      return label;
+    }));
   }
 
-  function mark(entry) {
-    if (!plot) return;
-    const ring = plot.data.length - 1;
-    for (const trace of plot.data) {
-      const i = trace.customdata ? [...trace.customdata].indexOf(entry) : -1;
-      if (i >= 0) return Plotly.restyle(plot, { x: [[trace.x[i]]], y: [[trace.y[i]]] }, [ring]);
+  const SAYS = {
+    recomputed: () => "The darker, the more is recomputed; bars: share by step and by block.",
+    age: () => "The darker, the older the features that are used; bars: share recomputed.",
+    difference: (other) => `Compared with ${other.name}: green recomputes more, brown less; bars: share recomputed.`,
+  };
+
+  function fillMap(one, other) {
+    const comparable = other.packed && other !== one && other.table === one.table;
+    const unlike = at("look").querySelector("[value=difference]");
+    unlike.disabled = !comparable;
+    if (unlike.checked && !comparable) at("look").querySelector("[value=recomputed]").checked = true;
+    const look = at("look").querySelector("input:checked").value;
+    const component = at("component").querySelector("input:checked")?.value ?? "";
+    at("look-says").textContent = SAYS[look](other);
+    detail.querySelector(".heat").hidden = !one.packed;
+    if (one.packed) draw(at("schedule-plot"), () => scheduleFigure(one, { component, look, partner: other }));
+  }
+
+  function fillUse(one) {
+    const link = at("download");
+    URL.revokeObjectURL(link.href);
+    link.hidden = !one.packed;
+    if (one.packed) link.href = URL.createObjectURL(new Blob([JSON.stringify(documentOf(one), null, 4) + "\n"], { type: "application/json" }));
+    link.download = one.file;
+    link.ariaLabel = `Download ${one.name} as JSON`;
+    detail.querySelector("code").textContent = `import ecad\nschedule = ecad.CacheSchedule.load(${JSON.stringify(one.file)})\necad.enable_cache(pipe, schedule)`;
+  }
+
+  function show() {
+    if (!detail) return;
+    const one = candidate(chosen);
+    const other = candidate(partner);
+    option(at("chosen"), chosen);
+    option(at("partner"), partner);
+    at("chosen-title").replaceChildren(element("i", `mark ${one.kind}`), `${one.name} `, element("small", "", one.kindName));
+    at("said").textContent = `${one.name}: ${(one.columns ?? data.columns).map((name, i) => `${name} ${one.numbers[i]}`).join(", ")}`;
+    fillFacts(one, other === one ? null : other);
+    fillPairs(one, other);
+    fillComponents(one);
+    fillMap(one, other);
+    fillUse(one);
+    for (const row of document.querySelectorAll(".numbers [data-entry]")) row.classList.toggle("chosen", Number(row.dataset.entry) === chosen);
+    mark();
+    history.replaceState(null, "", `#${new URLSearchParams({ schedule: one.name, with: other.name })}`);
+  }
+
+  function choose(i) { chosen = i; show(); }
+  function compare(i) { partner = i; show(); }
+
+  // ---- The front
+
+  const plot = at("front-plot");
+
+  // Where each point stands in the plot that is shown.
+  function places() {
+    const found = new Map();
+    for (const trace of plot?.data ?? []) {
+      [...(trace.customdata ?? [])].forEach((i, k) => found.set(i, [trace.x[k], trace.y[k]]));
     }
-    return Plotly.restyle(plot, { x: [[]], y: [[]] }, [ring]);
+    return found;
   }
 
-  function choose(entry) {
-    chosen = entry;
-    choices[entry].checked = true;
-    for (const row of document.querySelectorAll(".numbers [data-entry]")) row.classList.toggle("chosen", Number(row.dataset.entry) === entry);
-    for (const code of document.querySelectorAll(".code")) code.hidden = Number(code.dataset.entry) !== entry;
-    show(entry);
-    mark(entry);
+  function mark() {
+    if (!plot?.data) return;
+    const found = places();
+    const rings = [plot.data.length - 2, plot.data.length - 1];
+    const spots = [chosen, partner].map((i) => found.get(i));
+    Plotly.restyle(plot, { x: spots.map((spot) => (spot ? [spot[0]] : [])), y: spots.map((spot) => (spot ? [spot[1]] : [])) }, rings);
   }
 
-  function view(name) {
-    draw(plot, name);
-    drawn.set(plot, () => view(name));
-    mark(chosen);
+  const selected = (id) => document.querySelector(`#${id} input:checked`).value;
+
+  function view() {
+    const name = `${selected("quality")}/${selected("cost")}`;
+    const shown = figureOf(name);
+    // Plotly's own slider cannot be reached by keyboard; the page's drives the same frames.
+    delete shown.layout.sliders;
+    drawn.delete(plot);
+    draw(plot, () => structuredClone(shown));
+    slider(shown.frames ?? []);
+    mark();
+  }
+
+  let frames = [];
+  let playing = 0;
+
+  function slider(found) {
+    if (!at("generations")) return;
+    clearInterval(playing);
+    frames = found;
+    at("generations").hidden = frames.length < 3;
+    at("generation").max = frames.length - 1;
+    at("generation").value = frames.length - 1;
+    if (frames.length) told();
+  }
+
+  function told() {
+    const name = frames[at("generation").value].name;
+    at("generations").querySelector("output").value = name === "all" ? "all" : name;
+    at("generation").ariaValueText = name === "all" ? "all generations" : `generation ${name}`;
+  }
+
+  // The frame's traces replace those of the same places.
+  function toFrame() {
+    const frame = recoloured(structuredClone(frames[at("generation").value]));
+    const traces = [...plot.data];
+    frame.traces.forEach((place, i) => { traces[place] = frame.data[i]; });
+    Plotly.react(plot, traces, plot.layout);
+    told();
+    mark();
+  }
+
+  if (at("generations")) {
+    const moved = at("generation");
+    moved.addEventListener("input", toFrame);
+    at("play").addEventListener("click", () => {
+      clearInterval(playing);
+      moved.value = 0;
+      toFrame();
+      playing = setInterval(() => {
+        moved.stepUp();
+        toFrame();
+        if (moved.value === moved.max) clearInterval(playing);
+      }, 500);
+    });
   }
 
   if (plot) {
-    view(document.querySelector("#views input:checked").value);
-    document.getElementById("views").addEventListener("change", (event) => view(event.target.value));
-    const entryOf = (event) => event.points.find((point) => point.customdata !== undefined)?.customdata;
-    plot.on("plotly_click", (event) => { const entry = entryOf(event); if (entry !== undefined) choose(entry); });
-    plot.on("plotly_hover", (event) => { const entry = entryOf(event); if (entry !== undefined) show(entry); });
-    plot.on("plotly_unhover", () => { if (chosen >= 0) show(chosen); });
-  }
-  document.getElementById("entries")?.addEventListener("change", (event) => choose(Number(event.target.value)));
-  for (const row of document.querySelectorAll(".numbers tbody tr")) row.addEventListener("click", () => choose(Number(row.dataset.entry)));
-  details.forEach((detail, i) => detail.querySelector(".heat").addEventListener("change", () => show(i)));
-  for (const button of document.querySelectorAll(".copy")) {
-    button.addEventListener("click", async () => {
-      const code = button.parentElement.querySelector("code");
-      try {
-        await navigator.clipboard.writeText(code.textContent);
-        button.textContent = "Copied";
-      } catch {
-        getSelection().selectAllChildren(code);
-        button.textContent = "Selected";
-      }
-      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    view();
+    for (const id of ["quality", "cost"]) at(id).addEventListener("change", view);
+    plot.on("plotly_click", (event) => {
+      const i = event.points.find((point) => point.customdata !== undefined)?.customdata;
+      if (i !== undefined) (event.event.shiftKey ? compare : choose)(i);
+    });
+    plot.addEventListener("keydown", (event) => {
+      const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!way) return;
+      event.preventDefault();
+      const order = [...places()].sort(([, one], [, other]) => one[0] - other[0] || one[1] - other[1]).map(([i]) => i);
+      const next = order[Math.min(order.length - 1, Math.max(0, order.indexOf(event.shiftKey ? partner : chosen) + way))];
+      if (next !== undefined) (event.shiftKey ? compare : choose)(next);
     });
   }
-  if (chosen >= 0) choose(chosen);
+
+  // ---- The rest of the page
+
+  for (const place of document.querySelectorAll("[data-plot]")) drawLater(place, () => figureOf(place.dataset.plot));
+  for (const place of document.querySelectorAll(".card [data-entry]")) {
+    drawLater(place, () => {
+      const figure = scheduleFigure(points[place.dataset.entry]);
+      Object.assign(figure.layout, { height: figure.layout.height * 0.6, margin: { l: 30, r: 6, t: 6, b: 24 } });
+      figure.layout.xaxis.title.text = "";
+      figure.layout.font.size = 11;
+      return figure;
+    });
+  }
+
+  if (detail) {
+    for (const select of [at("chosen"), at("partner")]) points.forEach((point, i) => select.add(new Option(point.name, i)));
+    const asked = new URLSearchParams(location.hash.slice(1));
+    const find = (name, otherwise) => {
+      const known = points.findIndex((point) => point.name === name);
+      const place = known < 0 ? data.candidates.names.indexOf(name) : -1;
+      return known >= 0 ? known : place >= 0 ? points.length + place : otherwise;
+    };
+    chosen = find(asked.get("schedule"), chosen);
+    partner = find(asked.get("with"), partner);
+    at("chosen").addEventListener("change", (event) => choose(Number(event.target.value)));
+    at("partner").addEventListener("change", (event) => compare(Number(event.target.value)));
+    for (const row of document.querySelectorAll(".numbers tbody tr")) row.addEventListener("click", () => choose(Number(row.dataset.entry)));
+    for (const id of ["look", "component"]) at(id).addEventListener("change", () => fillMap(candidate(chosen), candidate(partner)));
+    detail.querySelector(".copy").addEventListener("click", async (event) => {
+      const code = detail.querySelector("code");
+      try {
+        await navigator.clipboard.writeText(code.textContent);
+        event.target.textContent = "Copied";
+      } catch {
+        getSelection().selectAllChildren(code);
+        event.target.textContent = "Selected";
+      }
+      setTimeout(() => { event.target.textContent = "Copy"; }, 1500);
+    });
+    show();
+    unpack();
+  }
+
+  if (data.live) {
+    const wait = () => setTimeout(async () => {
+      try {
+        const version = await (await fetch("version")).text();
+        if (version !== data.live) { at("news").hidden = false; location.reload(); return; }
+      } catch { at("news").textContent = "The search has ended or was stopped."; at("news").hidden = false; }
+      wait();
+    }, 3000);
+    wait();
+  }
 })();

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
-from importlib import resources
+import zlib
 from pathlib import Path
 from typing import Any
 
-import plotly
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-from PIL import Image
-from plotly.offline import get_plotlyjs
-
 from ecad.files import write_atomic
 from ecad.report import figures, summary, table
-from ecad.report.palette import COLOURS, DARK, KINDS, LIGHT
+from ecad.report.embed import data_uri, render
+from ecad.report.heat import LOOKS, schedule_figure
+from ecad.report.look import escaped
+from ecad.report.palette import KINDS
 from ecad.report.results import Entry, Results, file_stem
+from ecad.schedules import CacheSchedule, Sites
 
-# Pictures larger than this are shown smaller: a page of a few hundred should stay within a few megabytes.
-LARGEST_SIDE = 256
-_WEBP_QUALITY = 88
+COSTS: tuple[tuple[summary.Cost, str], ...] = (("macs", "MACs"), ("time", "time"), ("memory", "memory"))
 
 
 def write_page(results: Results, folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
@@ -40,96 +35,145 @@ def write_page(results: Results, folder: str | os.PathLike[str], path: str | os.
     write_atomic(path, page(results, folder))
 
 
-def page(results: Results, folder: str | os.PathLike[str]) -> str:
-    """The page as text; arguments as for `write_page`."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(_asset("page.html"))
-    entries = [_entry(results, entry, Path(folder)) for entry in results.ordered()]
-    plots = _plots(results)
-    return template.render(
+def page(results: Results, folder: str | os.PathLike[str], live: str | None = None) -> str:
+    """The page as text; arguments as for `write_page`; `live` is what its server answers until there is news."""
+    rows = table.rows(results)
+    entries = [_entry(entry, row, Path(folder)) for entry, row in zip(results.ordered(), rows, strict=True)]
+    tables = list(dict.fromkeys((entry.schedule.num_steps, entry.schedule.sites) for entry in results.ordered()))
+    return render(
+        "page.html",
+        title=results.title,
         results=results,
         headline=summary.headline(results),
         columns=table.header(results),
         entries=entries,
-        chosen=_first_chosen(results),
-        missing=[f"{entry['name']}: {i + 1}" for entry in entries for i in entry["missing"]],
-        views=_views(results),
+        missing=[*results.missing, *_gaps(entries)],
+        qualities=_qualities(results),
+        costs=[(key, label) for key, label in COSTS if _known(results, key)],
+        last_generation=max((one.generation for one in results.candidates), default=0),
         spent=_spent(results),
         settings={k: value if isinstance(value, str) else json.dumps(value) for k, value in results.settings.items()},
         kinds=KINDS,
-        colours=COLOURS,
-        style=Markup(_asset("page.css")),
-        script=Markup(_asset("page.js")),
-        plotly=Markup(get_plotlyjs()),
-        plotly_version=plotly.__version__,
-        data={"recolour": {LIGHT[name]: DARK[name] for name in COLOURS}, "plots": plots},
+        data={
+            "plots": _plots(results, tables),
+            "looks": LOOKS,
+            "tables": [_table(results, *one) for one in tables],
+            "points": [_point(results, entry, row, tables) for entry, row in zip(results.ordered(), rows, strict=True)],
+            "candidates": _candidates(results),
+            "columns": table.header(results)[1:],
+            "chosen": _first_chosen(results),
+            "live": live,
+        },
     )
 
 
-def _asset(name: str) -> str:
-    return resources.files("ecad.report").joinpath(name).read_text("utf-8")
-
-
-def _entry(results: Results, entry: Entry, folder: Path) -> dict[str, Any]:
+def _entry(entry: Entry, row: list[str], folder: Path) -> dict[str, Any]:
     """What the template says of one entry."""
-    columns = table.header(results)
-    row = table.rows(results)[results.ordered().index(entry)]
-    document = json.dumps(entry.schedule.to_json(), indent=1, allow_nan=False).encode()
-    images = [_data_uri(folder / path) for path in entry.images]
-    components = entry.schedule.components
-    share = f"{entry.schedule.share_recomputed:.1%} of bits"
-    file_name = f"{file_stem(entry.name)}.json"
+    images = [data_uri(folder / path) for path in entry.images]
     return {
         "name": entry.name,
         "kind": entry.kind,
         "macs": entry.macs,
         "numbers": row[1:],
-        "facts": [*zip(columns[1:], row[1:], strict=True), ("recomputed", share)],
+        "share": f"{entry.schedule.share_recomputed:.1%} of bits",
         "images": images,
         "missing": [i for i, image in enumerate(images) if image is None],
-        "components": components if len(components) > 1 else (),
-        "file_name": file_name,
-        "download": f"data:application/json;base64,{base64.b64encode(document).decode()}",
-        "python": f"import ecad\nschedule = ecad.CacheSchedule.load({file_name!r})\necad.enable_cache(pipe, schedule)",
     }
 
 
-def _data_uri(path: Path) -> str | None:
-    """A picture to be put into the page; None if there is none to be read."""
-    try:
-        content = path.read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-            if image.format == "PNG" and max(image.size) <= LARGEST_SIDE:
-                return f"data:image/png;base64,{base64.b64encode(content).decode()}"
-            smaller = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
-    smaller.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    smaller.save(stream, format="WEBP", quality=_WEBP_QUALITY)
-    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
+def _gaps(entries: list[dict[str, Any]]) -> list[str]:
+    lost = [f"{entry['name']}: {i + 1}" for entry in entries for i in entry["missing"]]
+    if not lost:
+        return []
+    many = f"{len(lost)} picture{'s' if len(lost) > 1 else ''} could not be read: "
+    return [many + ", ".join(lost[:6]) + (", …" if len(lost) > 6 else "")]
 
 
-def _views(results: Results) -> list[tuple[str, str]]:
-    """The front's views: its key among the plots, and what a reader calls it."""
-    views = [(f"front/{scorer}", f"Held-out: {scorer}") for scorer in results.scorers]
+def _qualities(results: Results) -> list[tuple[str, str]]:
+    """What can be on the plot's upright axis: its key among the plots, and what a reader calls it."""
     main = summary.main_scorer(results)
-    views.sort(key=lambda view: view[0] != f"front/{main}")
-    return views + ([("search", f"Search: {results.quality_name}")] if results.candidates else [])
+    scorers = sorted(results.scorers, key=lambda scorer: scorer != main)
+    found = [(f"held-out/{scorer}", f"Held-out: {scorer}") for scorer in scorers]
+    searched = results.candidates or summary.search_points(results)
+    return found + ([("search", f"Search: {results.quality_name}")] if searched else [])
 
 
-def _plots(results: Results) -> dict[str, Any]:
+def _known(results: Results, cost: summary.Cost) -> bool:
+    """Whether there is more to show of a cost than the uncached entry's."""
+    return cost == "macs" or any(
+        entry.kind != "uncached" and summary.cost_of(entry, cost) is not None for entry in results.entries
+    )
+
+
+def _plots(results: Results, tables: list[tuple[int, Sites]]) -> dict[str, Any]:
     """Every figure of the page as plotly's own JSON value, by the name under which the page asks for it."""
-    made = {f"front/{scorer}": figures.held_out_figure(results, scorer) for scorer in results.scorers}
-    if results.candidates:
-        made["search"] = figures.search_figure(results)
-    for i, entry in enumerate(results.ordered()):
-        made[f"schedule/{i}/"] = figures.schedule_figure(entry.schedule)
-        for component in entry.schedule.components:
-            made[f"schedule/{i}/{component}"] = figures.schedule_figure(entry.schedule, component)
-    made |= {f"history/{label}": figure for label, figure in figures.history_figures(results.history).items()}
+    made = {
+        f"{quality}/{cost}": figures.front_figure(results, quality.partition("/")[2] or None, cost)
+        for quality, _ in _qualities(results)
+        for cost, _ in COSTS
+        if _known(results, cost)
+    }
+    if results.history:
+        made["hypervolume"] = figures.history_figure(results)
+    if results.guesses:
+        made["guesses"] = figures.guesses_figure(results)
+    for i, (steps, sites) in enumerate(tables):
+        # The page fills it with whichever schedule is looked at.
+        made[f"schedule/{i}"] = schedule_figure(CacheSchedule.from_bits([True] * steps * len(sites), sites))
     return {key: json.loads(figure.to_json()) for key, figure in made.items()}
+
+
+def _table(results: Results, steps: int, sites: Sites) -> dict[str, Any]:
+    """What schedules of one shape share; a schedule's file is the document with its own bits and names."""
+    first = next(e.schedule for e in results.ordered() if (e.schedule.num_steps, e.schedule.sites) == (steps, sites))
+    return {
+        "steps": steps,
+        "sites": sites,
+        "labels": [escaped(block) for block, _ in sites],
+        "components": first.components,
+        "document": first.replace(name="", metrics={}, attributes={}, custom_compute={}, skeleton={}).to_json(),
+    }
+
+
+def _point(results: Results, entry: Entry, row: list[str], tables: list[tuple[int, Sites]]) -> dict[str, Any]:
+    """What the page's script knows of one entry."""
+    schedule = entry.schedule
+    document = schedule.to_json()
+    own = document if schedule.custom_compute or schedule.skeleton or len(schedule.spare) else None
+    return {
+        "name": entry.name,
+        "kind": entry.kind,
+        "kindName": KINDS[entry.kind],
+        "numbers": row[1:],
+        "table": tables.index((schedule.num_steps, schedule.sites)),
+        "bits": base64.b64encode(summary.packed(schedule.recompute)).decode(),
+        "own": own,
+        "config": document.get("config", {}),
+        "metrics": document.get("metrics", {}),
+        "attributes": document["cache_schedule"].get("attributes", {}),
+        "file": f"{file_stem(entry.name)}.json",
+    }
+
+
+def _candidates(results: Results) -> dict[str, Any]:
+    """Numbers of all candidates, and their bits if every one has them, which the page unpacks when one is picked."""
+    best = results.uncached
+    whole = best is not None and all(one.bits for one in results.candidates)
+    bits = zlib.compress(b"".join(one.bits for one in results.candidates)) if whole else b""
+    macs = [other.macs for other in results.entries]
+    return {
+        "names": [f"gen_{one.generation:03d}_cand_{one.number:03d}" for one in results.candidates],
+        "numbers": [
+            [
+                summary.macs_text(one.macs, macs),
+                summary.ratio_text(None if best is None else best.macs / one.macs),
+                f"{one.quality:.4g}",
+            ]
+            for one in results.candidates
+        ],
+        "columns": ["MACs", "fewer MACs", f"{results.quality_name}, search"],
+        "bits": base64.b64encode(bits).decode(),
+    }
 
 
 def _first_chosen(results: Results) -> int | None:

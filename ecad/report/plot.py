@@ -105,13 +105,13 @@ def _draw_entries(axis: Axes, points: list[Point], factor: float) -> None:
         chosen = [point for point in points if point.entry.kind == kind]
         if not chosen:
             continue
-        macs, quality = [point.entry.macs / factor for point in chosen], [point.quality for point in chosen]
+        macs, quality = [point.cost / factor for point in chosen], [point.quality for point in chosen]
         spread = [[point.quality - point.low for point in chosen], [point.high - point.quality for point in chosen]]
         look: dict[str, Any] = {"fmt": _MARKERS[kind], "color": LIGHT[kind], "markersize": 6, "elinewidth": 1}
         axis.errorbar(macs, quality, spread, label=label, zorder=3, **look)
         if kind == "found":
             best = front(chosen)
-            steps = [point.entry.macs / factor for point in best], [point.quality for point in best]
+            steps = [point.cost / factor for point in best], [point.quality for point in best]
             axis.step(*steps, where="post", color=LIGHT[kind], linewidth=1.2)
             continue
         # The uncached one stands at the right edge, the others have points of the search to their left.

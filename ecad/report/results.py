@@ -58,7 +58,7 @@ _Line = Annotated[str, AfterValidator(_line)]
 _Schedule = Annotated[CacheSchedule, PlainValidator(_schedule), PlainSerializer(CacheSchedule.to_json)]
 _ImagePath = Annotated[str, PlainValidator(_image_path)]
 _Count = Annotated[int, Field(ge=0)]
-_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, ser_json_bytes="base64", val_json_bytes="base64")
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -89,6 +89,7 @@ class Entry:
         macs: MACs of one image.
         time_ratio: measured: the uncached time of an image divided by this schedule's, so 2.0 is twice as fast.
         scores: scorer -> mean over the held-out prompts and seeds, higher is better.
+        kept_bytes: most bytes of reused features at any moment of one image.
         search_quality: its mean quality on the search's own prompts, as a candidate has it.
         images: one PNG a picture of the results, relative to their folder; or none at all.
     """
@@ -101,15 +102,35 @@ class Entry:
     scores: Mapping[_Line, Interval] = Field(default_factory=dict)
     search_quality: FiniteFloat | None = None
     images: tuple[_ImagePath, ...] = ()
+    kept_bytes: _Count | None = None
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class Candidate:
-    """One schedule that the search evaluated: the generation that made it, MACs of an image, mean quality."""
+    """One schedule that the search evaluated.
+
+    Args:
+        generation: that made it.
+        macs: MACs of one image.
+        quality: its images' mean score on the search's own prompts.
+        number: its place in the generation.
+        bits: what it recomputes, in the order of the uncached entry's steps and sites, eight to a byte; or nothing.
+    """
 
     generation: _Count
     macs: _Count
     quality: FiniteFloat
+    number: _Count = 0
+    bits: bytes = b""
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Guess:
+    """What the surrogate would have said of a candidate before it was evaluated, and what was found."""
+
+    generation: _Count
+    expected: FiniteFloat
+    found: FiniteFloat
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -135,10 +156,13 @@ class Results:
         quality_name: the scorer that the search maximised.
         candidates: everything the search evaluated.
         history: one a generation, in order.
+        guesses: the surrogate's, of a sample of the candidates.
         settings: how it was made, JSON values.
+        missing: what is not there and could be, a sentence each.
 
     Raises:
-        ValueError: two entries of one name, two uncached ones, or images that do not match the pictures.
+        ValueError: two entries of one name, two uncached ones, images that do not match the pictures, or candidates'
+            bits that are not of the uncached entry's shape.
     """
 
     title: _Line
@@ -148,7 +172,9 @@ class Results:
     quality_name: _Line
     candidates: tuple[Candidate, ...] = ()
     history: tuple[Generation, ...] = ()
+    guesses: tuple[Guess, ...] = ()
     settings: Mapping[str, JsonValue] = Field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [entry.name for entry in self.entries]
@@ -160,6 +186,10 @@ class Results:
             if len(entry.images) not in (0, len(self.pictures)):
                 expected = f"{len(self.pictures)} images or none"
                 raise ValueError(f"entry {entry.name}: expected {expected}, found {len(entry.images)}")
+        if self.uncached is not None:
+            size = -(-self.uncached.schedule.recompute.size // 8)
+            if odd := next((one for one in self.candidates if len(one.bits) not in (0, size)), None):
+                raise ValueError(f"candidates: expected {size} bytes of bits or none, found {len(odd.bits)}")
 
     @property
     def uncached(self) -> Entry | None:
@@ -221,12 +251,17 @@ def save_images(folder: str | os.PathLike[str], name: str, images: Sequence[np.n
     Raises:
         EcadError: a file cannot be written.
     """
-    paths = tuple(f"images/{file_stem(name)}/{i:03d}.png" for i in range(len(images)))
+    paths = image_paths(name, len(images))
     for path, image in zip(paths, images, strict=True):
         stream = io.BytesIO()
         Image.fromarray(image).save(stream, format="PNG")
         write_atomic(Path(folder) / path, stream.getvalue())
     return paths
+
+
+def image_paths(name: str, count: int) -> tuple[str, ...]:
+    """Where `save_images` puts one entry's images."""
+    return tuple(f"images/{file_stem(name)}/{i:03d}.png" for i in range(count))
 
 
 def file_stem(name: str) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from ecad.genetic.front import pareto
 from ecad.report.results import Entry, Interval, Results
+from ecad.schedules.schedule import Bits
+
+Cost = Literal["macs", "time", "memory"]
 
 NOT_MEASURED = "–"
 _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
@@ -64,6 +67,24 @@ def score_text(score: Interval | None, digits: int) -> str:
     return f"{score.mean:.{digits}f} [{score.low:.{digits}f}, {score.high:.{digits}f}]"
 
 
+def quality_text(quality: float | None) -> str:
+    """
+    >>> quality_text(31.2345), quality_text(None)
+    ('31.23', '–')
+    """
+    return NOT_MEASURED if quality is None else f"{quality:.4g}"
+
+
+def bytes_text(count: int | None) -> str:
+    """
+    >>> bytes_text(99_090_432), bytes_text(0), bytes_text(None)
+    ('99.1 MB', '0 MB', '–')
+    """
+    if count is None:
+        return NOT_MEASURED
+    return f"{count / 1e6:.3g} MB"
+
+
 def duration_text(seconds: float) -> str:
     """
     >>> [duration_text(seconds) for seconds in (9.4, 192, 7500)]
@@ -77,38 +98,68 @@ def duration_text(seconds: float) -> str:
 
 
 class Point(NamedTuple):
-    """An entry in a plot of quality against MACs: its place in `Results.ordered`, its quality, the interval."""
+    """An entry in a plot of quality against cost: its place in `Results.ordered`, its cost, quality, the interval."""
 
     place: int
     entry: Entry
+    cost: float
     quality: float
     low: float
     high: float
 
 
-def held_out_points(results: Results, scorer: str) -> list[Point]:
+class Axis(NamedTuple):
+    """An axis of costs: its title, and the cost of one of its units."""
+
+    title: str
+    factor: float
+
+
+def cost_of(entry: Entry, cost: Cost) -> float | None:
+    """MACs of an image; its time, uncached being 1; or the most bytes kept. None where it is not known."""
+    if cost == "time":
+        return None if entry.time_ratio is None else 1 / entry.time_ratio
+    return entry.macs if cost == "macs" else entry.kept_bytes
+
+
+def cost_axis(results: Results, cost: Cost) -> Axis:
+    """How a cost is shown."""
+    if cost == "time":
+        return Axis("measured time of an image, uncached = 1", 1.0)
+    if cost == "memory":
+        return Axis("megabytes of features kept", 1e6)
+    factor, unit = plot_unit(results)
+    return Axis(f"{unit}MACs of an image", factor)
+
+
+def held_out_points(results: Results, scorer: str, cost: Cost = "macs") -> list[Point]:
     """The entries that one scorer has judged on held-out prompts."""
     return [
         # The last digit of equal scores may differ between a mean and its interval.
-        Point(i, entry, score.mean, min(score.low, score.mean), max(score.high, score.mean))
+        Point(i, entry, spent, score.mean, min(score.low, score.mean), max(score.high, score.mean))
         for i, entry in enumerate(results.ordered())
-        if (score := entry.scores.get(scorer)) is not None
+        if (score := entry.scores.get(scorer)) is not None and (spent := cost_of(entry, cost)) is not None
     ]
 
 
-def search_points(results: Results) -> list[Point]:
+def search_points(results: Results, cost: Cost = "macs") -> list[Point]:
     """The entries whose quality on the search's own prompts is known."""
     return [
-        Point(i, entry, quality, quality, quality)
+        Point(i, entry, spent, quality, quality, quality)
         for i, entry in enumerate(results.ordered())
-        if (quality := entry.search_quality) is not None
+        if (quality := entry.search_quality) is not None and (spent := cost_of(entry, cost)) is not None
     ]
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """The points that no other one equals or beats in both MACs and quality, cheapest first."""
-    best = pareto(np.array([point.entry.macs for point in points]), np.array([point.quality for point in points]))
+    """The points that no other one equals or beats in both cost and quality, cheapest first."""
+    best = pareto(np.array([point.cost for point in points]), np.array([point.quality for point in points]))
     return [points[i] for i in best]
+
+
+def packed(recompute: Bits) -> bytes:
+    """A schedule's bits, eight to a byte, as the page and `Candidate.bits` have them."""
+    return np.packbits(recompute).tobytes()
 
 
 def plot_unit(results: Results) -> tuple[float, str]:
@@ -144,14 +195,21 @@ def beaten(results: Results, scorer: str) -> list[Entry]:
 
 
 def pick(results: Results, scorer: str) -> Entry | None:
-    """The found schedule to speak of: the cheapest that stays within the uncached interval, else the best."""
+    """The found schedule to speak of: the cheapest that stays within the uncached interval, else the best bargain."""
     found = [entry for entry in results.entries if entry.kind == "found" and scorer in entry.scores]
     uncached = results.uncached
     if uncached is not None and scorer in uncached.scores:
         floor = uncached.scores[scorer].low
         if close := [entry for entry in found if entry.scores[scorer].mean >= floor]:
             return min(close, key=lambda entry: entry.macs)
-    return max(found, key=lambda entry: entry.scores[scorer].mean, default=None)
+    worst = min((entry.scores[scorer].mean for entry in found), default=0.0)
+    most = uncached.macs if uncached is not None else max((entry.macs for entry in found), default=0)
+
+    def area(entry: Entry) -> tuple[float, float]:
+        """What it dominates alone, from the uncached cost and the worst score; the score decides among equals."""
+        return (most - entry.macs) * (entry.scores[scorer].mean - worst), entry.scores[scorer].mean
+
+    return max(found, key=area, default=None)
 
 
 def headline(results: Results) -> str:

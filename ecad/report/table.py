@@ -6,14 +6,17 @@ from rich.table import Table
 from rich.text import Text
 
 from ecad.report.results import Results
-from ecad.report.summary import decimals, macs_ratio, macs_text, ratio_text, score_text
+from ecad.report.summary import bytes_text, decimals, macs_ratio, macs_text, quality_text, ratio_text, score_text
 
 _STYLES = {"uncached": "", "baseline": "yellow", "found": "bold green"}
 
 
 def header(results: Results) -> list[str]:
     """The columns' names."""
-    return ["schedule", "MACs", "fewer MACs", "faster", *results.scorers]
+    names = ["schedule", "MACs", "fewer MACs", "faster"]
+    names += ["kept"] if _keeps(results) else []
+    names += [f"{results.quality_name}, search"] if _search_alone(results) else []
+    return [*names, *results.scorers]
 
 
 def rows(results: Results) -> list[list[str]]:
@@ -26,10 +29,21 @@ def rows(results: Results) -> list[list[str]]:
             macs_text(entry.macs, macs),
             ratio_text(macs_ratio(results, entry)),
             ratio_text(entry.time_ratio),
+            *([bytes_text(entry.kept_bytes)] if _keeps(results) else []),
+            *([quality_text(entry.search_quality)] if _search_alone(results) else []),
             *(score_text(entry.scores.get(scorer), digits[scorer]) for scorer in results.scorers),
         ]
         for entry in results.ordered()
     ]
+
+
+def _keeps(results: Results) -> bool:
+    return any(entry.kept_bytes is not None for entry in results.entries)
+
+
+def _search_alone(results: Results) -> bool:
+    """Whether quality on the search's own prompts is all there is."""
+    return results.quality_name not in results.scorers and any(e.search_quality is not None for e in results.entries)
 
 
 def rich_table(results: Results) -> Table:

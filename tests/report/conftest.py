@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from ecad.report import Candidate, Entry, Generation, Interval, Picture, Results, save_images
+from ecad.report.results import Guess
+from ecad.report.summary import packed
 from ecad.schedules import CacheSchedule, heuristics, pixart_sites
 
 SITES = pixart_sites(2)
@@ -63,7 +65,11 @@ def made(folder: Path) -> Results:
         pictures=(Picture("a 3d crab", 1), Picture(HOSTILE, 2)),
         entries=entries,
         quality_name="judge",
-        candidates=(Candidate(0, 1_000_000_000, 25.0), Candidate(1, 3_000_000_000, 27.5)),
+        candidates=(
+            Candidate(0, 1_000_000_000, 25.0, 0, packed(~every_2.recompute)),
+            Candidate(1, 3_000_000_000, 27.5, 7, packed(evolved().recompute)),
+        ),
+        guesses=(Guess(1, 26.0, 25.0), Guess(1, 27.0, 27.5)),
         history=(Generation(0, 32, 2.5, 0.25, 1), Generation(1, 64, 62.0, 0.5, 2)),
         settings={"seed": 0, HOSTILE: [HOSTILE, None, 0.1]},
     )

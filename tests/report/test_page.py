@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,8 +14,9 @@ from PIL import Image
 
 from ecad.errors import EcadError
 from ecad.report import Results, save_images, write_report
-from ecad.report.figures import escaped
-from ecad.report.page import LARGEST_SIDE, page
+from ecad.report.embed import LARGEST_SIDE
+from ecad.report.look import escaped
+from ecad.report.page import page
 from ecad.report.results import file_stem
 from ecad.schedules import CacheSchedule
 
@@ -71,7 +73,7 @@ def test_hostile_names_and_prompts_stay_text(tmp_path: Path, results: Results) -
     assert [attrs.get("type") for attrs in document.all("script")] == ["application/json", None, None]
     texts = [text.strip() for _, text in document.texts]
     assert f"A title {HOSTILE}" in texts
-    assert texts.count(HOSTILE) >= 4  # chooser, details, table, grid, prompt
+    assert texts.count(HOSTILE) >= 4  # table, grid, prompt, card
     alts = [attrs["alt"] for attrs in document.all("img")]
     assert f"{HOSTILE}, {HOSTILE}" in alts
     assert any(tag == "dt" and text == HOSTILE for tag, text in document.texts)
@@ -79,10 +81,13 @@ def test_hostile_names_and_prompts_stay_text(tmp_path: Path, results: Results) -
 
 def test_the_data_of_the_plots_is_whole(tmp_path: Path, results: Results) -> None:
     data = plot_data(page(results, tmp_path))
-    components = ("", "attn1", "attn2", "ff")
     assert set(data["plots"]) == {
-        *("front/judge", "front/likeness", "search", "history/hypervolume", "history/schedules on the front"),
-        *(f"schedule/{i}/{component}" for i in range(3) for component in components),
+        *(
+            f"{quality}/{cost}"
+            for quality in ("held-out/judge", "held-out/likeness", "search")
+            for cost in ("macs", "time")
+        ),
+        *("hypervolume", "guesses", "schedule/0"),
     }
     assert data["recolour"]["#0f766e"] == "#4fd1c1"
 
@@ -92,7 +97,7 @@ def test_data_cannot_end_its_script(tmp_path: Path, results: Results) -> None:
     data = text.split('id="data">')[1].split("</script>")[0]
     assert "alert" in data
     assert "<" not in data
-    names = [trace.get("text") for trace in plot_data(text)["plots"]["front/judge"]["data"]]
+    names = [trace.get("text") for trace in plot_data(text)["plots"]["held-out/judge/macs"]["data"]]
     assert [f"  {escaped(HOSTILE)}  "] in names
 
 
@@ -130,25 +135,29 @@ def test_a_lost_picture_leaves_a_gap_and_is_told(tmp_path: Path, results: Result
     assert any("1 picture could not be read: found-1: 2" in text for _, text in document.texts)
 
 
-def test_each_download_is_the_schedule(tmp_path: Path, results: Results) -> None:
-    links = [attrs for attrs in Parsed(page(results, tmp_path)).all("a") if "download" in attrs]
-    assert [link["download"] for link in links] == [f"{file_stem(entry.name)}.json" for entry in results.ordered()]
-    for link, entry in zip(links, results.ordered(), strict=True):
-        assert link["href"] is not None
-        document = json.loads(base64.b64decode(link["href"].removeprefix("data:application/json;base64,")))
-        assert CacheSchedule.from_json(document) == entry.schedule
+def test_the_script_knows_every_schedule(tmp_path: Path, results: Results) -> None:
+    data = plot_data(page(results, tmp_path))
+    size = evolved().recompute.size
+    for point, entry in zip(data["points"], results.ordered(), strict=True):
+        bits = np.unpackbits(np.frombuffer(base64.b64decode(point["bits"]), np.uint8), count=size)
+        np.testing.assert_array_equal(bits, entry.schedule.to_bits())
+        assert point["file"] == f"{file_stem(entry.name)}.json"
+    packed = zlib.decompress(base64.b64decode(data["candidates"]["bits"]))
+    assert packed == b"".join(candidate.bits for candidate in results.candidates)
+    assert data["candidates"]["names"] == ["gen_000_cand_000", "gen_001_cand_007"]
 
 
-def test_the_python_lines_run_as_they_stand(tmp_path: Path, results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    document = Parsed(page(results, tmp_path))
-    lines = next(text for tag, text in document.texts if tag == "code" and "found-1" in text)
-    assert lines.count("\n") == 2
-    evolved().save(tmp_path / "found-1.json")
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    exec("\n".join(lines.splitlines()[:2]), names)
-    assert names["schedule"] == evolved()
-    assert lines.splitlines()[2] == "ecad.enable_cache(pipe, schedule)"
+def test_a_schedule_that_is_more_than_bits_is_there_as_it_was(tmp_path: Path, results: Results) -> None:
+    odd = replace(
+        results.entries[0], schedule=evolved().replace(skeleton=evolved().skeleton, spare=np.ones((1, 6), bool))
+    )
+    data = plot_data(page(replace(results, entries=(odd,), candidates=()), tmp_path))
+    assert CacheSchedule.from_json(data["points"][0]["own"]) == odd.schedule
+
+
+def test_what_is_missing_is_said(tmp_path: Path, results: Results) -> None:
+    document = Parsed(page(replace(results, missing=("No images.", HOSTILE)), tmp_path))
+    assert {("li", "No images."), ("li", HOSTILE)} <= set(document.texts)
 
 
 def test_the_numbers_are_those_of_the_table(tmp_path: Path, results: Results) -> None:
@@ -169,8 +178,8 @@ def test_an_unfinished_search_gives_the_page_of_what_is_there(tmp_path: Path, re
     document = Parsed(text)
     texts = {text for _, text in document.texts}
     assert "There is no found schedule with a held-out score yet." in texts
-    assert ("No schedule has been measured on held-out prompts yet." in texts) == (left != "entries")
-    assert ("search" in plot_data(text)["plots"]) == (left == "history and candidates")
+    assert ("No schedule has been measured yet." in texts) == (left != "entries")
+    assert ("search/macs" in plot_data(text)["plots"]) == (left == "history and candidates")
 
 
 def test_the_whole_report(tmp_path: Path, results: Results) -> None:

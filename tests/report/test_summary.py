@@ -76,7 +76,7 @@ def test_the_front_is_what_comparing_all_pairs_gives(pairs: list[tuple[int, int]
         def __init__(self, macs: int) -> None:
             self.macs = macs
 
-    points = [Point(i, Priced(macs), quality, quality, quality) for i, (macs, quality) in enumerate(pairs)]  # type: ignore[arg-type]
+    points = [Point(i, Priced(macs), macs, quality, quality, quality) for i, (macs, quality) in enumerate(pairs)]  # type: ignore[arg-type]
     expected = {
         (macs, quality)
         for macs, quality in pairs

@@ -1,0 +1,46 @@
+"""What a schedule keeps: bytes of features that wait to be reused, known without weights."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from ecad.cost.architectures import Architecture
+from ecad.cost.inputs import forward_inputs
+from ecad.runtime.discovery import discover
+from ecad.runtime.families import readers, running_order
+from ecad.runtime.memory import output_sizes
+from ecad.runtime.plan import make_plan
+from ecad.schedules import CacheSchedule
+
+
+def kept_bytes(schedule: CacheSchedule, architecture: Architecture) -> int:
+    """Most bytes of kept features at any moment of one image, guidance pair included, in 16-bit numbers.
+
+    Args:
+        schedule: of the architecture's model.
+        architecture: at its own image size.
+
+    Raises:
+        EcadError: as `forward_inputs` does.
+
+    >>> from ecad.cost import find_architecture
+    >>> from ecad.schedules import heuristics, pixart_sites
+    >>> kept_bytes(heuristics.every_n(pixart_sites(28), 20, n=2), find_architecture("PixArtAlphaImageGenerator"))
+    99090432
+    """
+    sizes = np.array(_sizes(architecture))
+    return make_plan(schedule.recompute, readers(schedule.sites)).peak(sizes, running_order(schedule.sites))
+
+
+@lru_cache(maxsize=16)
+def _sizes(architecture: Architecture) -> tuple[int, ...]:
+    import diffusers
+
+    inputs = forward_inputs(architecture, architecture.height, architecture.width, architecture.text_tokens)
+    with torch.device("meta"):
+        transformer = getattr(diffusers, architecture.transformer["_class_name"]).from_config(architecture.transformer)
+    sizes = output_sizes(transformer, discover(transformer), (), inputs)
+    return tuple((sizes // 2).tolist())  # counted in the 32-bit numbers of the meta device

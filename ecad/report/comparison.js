@@ -1,0 +1,13 @@
+"use strict";
+// Each picture with the first of its row laid over it: the style shows in what they differ.
+document.getElementById("differences")?.addEventListener("change", (event) => {
+  for (const row of document.querySelectorAll(".pictures tbody tr")) {
+    const [first, ...others] = [...row.cells].slice(1).map((cell) => cell.querySelector(".laid"));
+    if (!first) continue;
+    for (const place of others.filter(Boolean)) {
+      place.classList.toggle("difference", event.target.checked);
+      if (event.target.checked) place.append(Object.assign(new Image(), { src: first.querySelector("img").src, alt: "" }));
+      else place.lastElementChild.remove();
+    }
+  }
+});

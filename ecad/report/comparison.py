@@ -1,0 +1,170 @@
+"""The page that compares folders of generated images: a grid of prompt x schedule, its scores, FID and CLIP."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecad.errors import EcadError
+from ecad.files import write_atomic
+from ecad.image_generators.image_folder import MANIFEST, read_manifest
+from ecad.quality import mean_interval, psnr
+from ecad.quality.images import read_image
+from ecad.report.embed import data_uri, render
+from ecad.report.results import Interval
+from ecad.report.summary import score_text
+
+SHOWN_ROWS = 24
+_INFINITE = 99.0
+
+
+@dataclass(frozen=True)
+class Column:
+    """The images of one schedule.
+
+    Args:
+        name: the folder's, relative to the compared one.
+        folder: where they are.
+        uncached: whether everything was recomputed for them.
+        rows: file -> what it is, as the manifest says.
+        scores: name -> what an image scored, by file, as `ecad score` and `ecad clip` wrote them.
+        totals: name -> a number or a mean with its interval, as text.
+    """
+
+    name: str
+    folder: Path
+    uncached: bool
+    rows: Mapping[str, Mapping[str, Any]]
+    scores: Mapping[str, Mapping[str, float]]
+    totals: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Folders of images side by side, the uncached one first, and what could not be read of them."""
+
+    columns: Sequence[Column]
+    missing: Sequence[str]
+
+
+def is_comparison(folder: Path) -> bool:
+    """Whether there are generated images with their manifest in a folder or right below it, and no search."""
+    return not (folder / "results.json").exists() and bool(_folders(folder))
+
+
+def read_comparison(folder: str | os.PathLike[str]) -> Comparison:
+    """Read the manifests and scores of all schedules' folders of images.
+
+    Args:
+        folder: what `ecad generate` wrote to.
+
+    Raises:
+        EcadError: no folder has a readable manifest.
+    """
+    root = Path(folder)
+    columns: list[Column] = []
+    missing: list[str] = []
+    for place in _folders(root):
+        try:
+            columns.append(_column(root, place, missing))
+        except EcadError as error:
+            missing.append(str(error))
+    if not columns:
+        told = missing[0] if missing else f"expected folders of images with a {MANIFEST}, found none"
+        raise EcadError(told if missing else f"{root}: {told}")
+    return Comparison(sorted(columns, key=lambda column: not column.uncached), missing)
+
+
+def write_comparison(comparison: Comparison, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write `report.html` into a folder and give its path; raises EcadError if it cannot be written."""
+    path = Path(folder) / "report.html"
+    write_atomic(path, comparison_page(comparison, Path(folder).resolve().name))
+    return [path]
+
+
+def comparison_page(comparison: Comparison, title: str) -> str:
+    """The page as text."""
+    columns = comparison.columns
+    files = sorted(set().union(*(column.rows for column in columns)))
+    shown = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(SHOWN_ROWS, len(files))).astype(int))]
+    rows = [_row(file, columns) for file in shown]
+    lost = sum(cell["image"] is None for row in rows for cell in row["cells"])
+    missing = [*comparison.missing, *([f"{lost} of the images shown could not be read."] if lost else [])]
+    totals = list(dict.fromkeys(name for column in columns for name in column.totals))
+    return render(
+        "comparison.html",
+        data={},
+        title=f"Images of {title}",
+        columns=columns,
+        totals=totals,
+        rows=rows,
+        num_files=len(files),
+        missing=missing,
+        reference=columns[0].name,
+    )
+
+
+def _folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    return sorted(file.parent for file in (*root.glob(MANIFEST), *root.glob(f"*/{MANIFEST}")))
+
+
+def _column(root: Path, place: Path, missing: list[str]) -> Column:
+    settings, rows = read_manifest(place)
+    scores: dict[str, dict[str, float]] = {}
+    totals = {"images": str(sum((place / file).is_file() for file in rows))}
+    for file in sorted(place.glob("*.json")):
+        try:
+            _read_scores(json.loads(file.read_bytes()), file.stem, scores, totals)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            missing.append(f"{file}: no scores that can be read: {type(error).__name__}: {error}")
+    name = place.relative_to(root).as_posix() if place != root else root.resolve().name
+    return Column(name, place, settings.get("plan") == "uncached", rows, scores, totals)
+
+
+def _read_scores(found: Any, stem: str, scores: dict[str, dict[str, float]], totals: dict[str, str]) -> None:
+    """What `ecad score`, `clip` and `fid` write; a JSON file of something else is none of them."""
+    if "fid_score" in found:
+        totals[f"FID, {found['model_name']}"] = f"{float(found['fid_score']):.3f}"
+        if found.get("kid_score") is not None:
+            totals[f"KID, {found['model_name']}"] = f"{float(found['kid_score']):.5f}"
+    elif "total_score" in found:
+        name = str(found.get("scorer", stem))
+        values = np.array(list(found["avg_by_prompt"].values()), dtype=np.float64)
+        totals[name] = score_text(Interval(float(found["total_score"]), *mean_interval(values)), 3)
+        scores[name] = {file: float(row["score"]) for file, row in found.get("images", {}).items()}
+
+
+def _row(file: str, columns: Sequence[Column]) -> dict[str, Any]:
+    about = next(column.rows[file] for column in columns if file in column.rows)
+    cells = [_cell(file, column, columns[0]) for column in columns]
+    likeness = [cell["psnr"] for cell in cells if cell["psnr"] is not None]
+    for cell in cells:
+        cell["least"] = len(likeness) > 1 and cell["psnr"] == min(likeness)
+    return {"prompt": str(about.get("prompt", file)), "seed": about.get("image_seed"), "cells": cells}
+
+
+def _cell(file: str, column: Column, reference: Column) -> dict[str, Any]:
+    path = column.folder / file
+    image = data_uri(path)
+    likeness = None if image is None or column is reference else _psnr(path, reference.folder / file)
+    lines = [f"{name} {values[file]:.3f}" for name, values in column.scores.items() if file in values]
+    return {"image": image, "psnr": likeness, "lines": lines, "least": False}
+
+
+def _psnr(path: Path, reference: Path) -> float | None:
+    """Likeness to the reference in decibels; None without one of the same size."""
+    try:
+        image, other = read_image(path), read_image(reference)
+    except EcadError:
+        return None
+    if image.shape != other.shape:
+        return None
+    return min(float(psnr(image[None], other[None])[0]), _INFINITE)

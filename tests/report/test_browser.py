@@ -1,0 +1,254 @@
+"""The pages in a real browser; screenshots stay in build/screenshots."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ecad.genetic.search import search
+from ecad.report import Results
+from ecad.report.comparison import read_comparison, write_comparison
+from ecad.report.heat import schedule_figure
+from ecad.report.live import live_page
+from ecad.report.page import write_page
+from ecad.schedules import CacheSchedule
+
+from .conftest import HOSTILE, evolved
+from .test_comparison import images as images  # the fixture
+from .test_of_study import evaluator, model
+
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+_SPOT = """i => {
+  const plot = document.getElementById("front-plot"), { xaxis, yaxis } = plot._fullLayout;
+  const box = plot.getBoundingClientRect();
+  for (const trace of plot.data) {
+    const k = [...(trace.customdata ?? [])].indexOf(i);
+    if (k >= 0) return [box.x + xaxis._offset + xaxis.d2p(trace.x[k]), box.y + yaxis._offset + yaxis.d2p(trace.y[k])];
+  }
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no browser: expected chromium, which `make test` installs where it may")
+    with playwright.sync_playwright() as started:
+        # A container's root has no sandbox of its own.
+        opened = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open a page; in the end nothing may have gone wrong in it, nor been asked of the network."""
+    wrong: list[str] = []
+    contexts = []
+
+    def opened(address: Path | str, **options: Any) -> Any:
+        contexts.append(browser.new_context(viewport={"width": 1280, "height": 900}, **options))
+        page = contexts[-1].new_page()
+        url = address.as_uri() if isinstance(address, Path) else address
+        page.on("console", lambda message: message.type in ("error", "warning") and wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on(
+            "request",
+            lambda request: re.match(r"file:|data:|blob:|http://127", request.url) or wrong.append(request.url),
+        )
+        page.goto(url)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+@pytest.fixture
+def file(tmp_path: Path, results: Results) -> Path:
+    write_page(results, tmp_path, tmp_path / "report.html")
+    return tmp_path / "report.html"
+
+
+def title(page: Any) -> str:
+    return page.locator("#chosen-title").inner_text()
+
+
+def click_point(page: Any, i: int, *keys: str) -> None:
+    x, y = page.evaluate(_SPOT, i)
+    for key in keys:
+        page.keyboard.down(key)
+    page.mouse.move(x, y)
+    page.mouse.click(x, y)
+    for key in keys:
+        page.keyboard.up(key)
+
+
+def shown_cells(page: Any) -> np.ndarray:
+    return np.array(page.evaluate("document.getElementById('schedule-plot').data[0].z.map(row => [...row])"))
+
+
+def test_points_are_picked_by_mouse_and_compared(visit: Callable[..., Any], file: Path) -> None:
+    page = visit(file)
+    assert title(page).startswith("found-1")
+    click_point(page, 1)
+    assert HOSTILE in title(page)
+    assert page.locator("#partner option:checked").inner_text() == "uncached"
+    click_point(page, 2, "Shift")
+    assert HOSTILE in title(page)
+    heads = page.locator(".facts thead th").all_inner_texts()
+    assert heads == [HOSTILE, "found-1"]
+    assert page.locator(".facts tbody tr").filter(has_text="fewer").locator("td").all_inner_texts() == [
+        "2.00×",
+        "3.20×",
+    ]
+    assert page.locator(".pairs .difference").count() == 2
+    page.locator("#look label").filter(has_text="difference").click()
+    every_2 = np.array([[1, 0, 1, 0], [1, 0, 1, 0]])
+    np.testing.assert_array_equal(shown_cells(page), every_2 - np.array([[1, 0, 1, 0], [1, 0, 0, 0]]))
+
+
+def test_points_are_picked_by_keyboard_and_said(visit: Callable[..., Any], file: Path) -> None:
+    page = visit(file)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "front-plot":
+            break
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#said").inner_text().startswith(f"{HOSTILE}: MACs 2.000 G")
+    assert page.locator("#said").get_attribute("aria-live") == "polite"
+    page.keyboard.press("ArrowRight")
+    assert title(page).startswith("uncached")
+    page.locator("#chosen").focus()
+    page.keyboard.press("End")
+    assert title(page).startswith("found-1")
+
+
+def test_pictures_stand_beside_the_uncached_ones(visit: Callable[..., Any], file: Path) -> None:
+    page = visit(file)
+    loaded = page.locator(".pairs img").evaluate_all("all => all.map(one => [one.alt, one.naturalWidth])")
+    # A row of the uncached ones, one of the chosen, and both laid over each other.
+    assert loaded[:2] == [["a 3d crab, uncached", 8], ["a 3d crab, found-1", 8]]
+    assert len(loaded) == 8
+    assert {width for _, width in loaded} == {8}
+
+
+@pytest.mark.parametrize("chosen", ["found-1", "gen_001_cand_007"])
+def test_the_download_is_the_schedule(visit: Callable[..., Any], file: Path, tmp_path: Path, chosen: str) -> None:
+    page = visit(file)
+    if chosen != "found-1":
+        page.locator("#quality label").filter(has_text="Search").click()
+        click_point(page, 4)
+        assert title(page).startswith(chosen)
+    with page.expect_download() as started:
+        page.locator("#download").click()
+    started.value.save_as(tmp_path / "got.json")
+    got = CacheSchedule.load(tmp_path / "got.json")
+    assert started.value.suggested_filename == f"{chosen}.json"
+    if chosen == "found-1":
+        assert got == evolved().replace(name="found-1")
+    np.testing.assert_array_equal(got.recompute, evolved().recompute)
+    assert f'load("{chosen}.json")' in page.locator(".code code").inner_text()
+
+
+def test_the_map_is_the_one_of_the_library(visit: Callable[..., Any], file: Path) -> None:
+    page = visit(file)
+    for component in ("all", *evolved().components):
+        page.locator("#component label").filter(has_text=component).click()
+        for look in ("recomputed", "age"):
+            page.locator("#look label").filter(has_text=look).click()
+            expected = schedule_figure(evolved(), None if component == "all" else component, ages=look == "age").data
+            np.testing.assert_allclose(shown_cells(page), expected[0].z, rtol=1e-6)
+            bars = page.evaluate("(({ data }) => [data[1].y, data[2].x])(document.getElementById('schedule-plot'))")
+            np.testing.assert_allclose(bars[0], expected[1].y)
+            np.testing.assert_allclose(bars[1], expected[2].x)
+
+
+def test_axes_and_generations_are_switched(visit: Callable[..., Any], file: Path) -> None:
+    page = visit(file)
+    axis = "document.getElementById('front-plot').layout.xaxis.title.text"
+    page.locator("#cost label").filter(has_text="time").click()
+    assert page.evaluate(axis) == "measured time of an image, uncached = 1"
+    assert page.locator("#generations").is_hidden()
+    page.locator("#cost label").filter(has_text="MACs").click()
+    page.locator("#quality label").filter(has_text="Search").click()
+    new = "[...document.getElementById('front-plot').data[0].y]"
+    assert page.evaluate(new) == [25, 27.5]
+    page.locator("#generation").focus()
+    page.keyboard.press("Home")
+    assert page.evaluate(new) == [25]
+    assert page.locator("#generations output").inner_text() == "0"
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(new) == [27.5]
+
+
+def test_what_prompts_and_names_hold_does_nothing(visit: Callable[..., Any], file: Path) -> None:
+    page = visit(file)
+    assert page.locator("script").count() == 3
+    for i in range(3):
+        click_point(page, i)
+    assert page.locator(".pairs figcaption").nth(1).inner_text() == HOSTILE
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_looks_well(visit: Callable[..., Any], file: Path, scheme: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page = visit(file, color_scheme=scheme)
+    height = page.evaluate("document.body.scrollHeight")
+    page.set_viewport_size({"width": 1280, "height": height})
+    page.wait_for_function("[...document.querySelectorAll('.card .plot')].every(plot => plot.data)")
+    page.screenshot(path=SCREENSHOTS / f"report-{scheme}.png", full_page=True)
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == {"light": "rgb(252, 252, 250)", "dark": "rgb(20, 20, 21)"}[scheme]
+    nameless = """all => all.filter(one => !one.labels?.length && !one.ariaLabel && !one.textContent).length"""
+    assert page.locator("input, select, button").evaluate_all(nameless) == 0
+    page.set_viewport_size({"width": 380, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 380
+
+
+def test_it_prints(visit: Callable[..., Any], file: Path) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page = visit(file, color_scheme="dark")
+    content = page.pdf(path=SCREENSHOTS / "report.pdf")
+    assert content.startswith(b"%PDF")
+
+
+def test_no_search_no_entries_no_error(visit: Callable[..., Any], tmp_path: Path, results: Results) -> None:
+    bare = replace(results, entries=(), candidates=(), history=(), guesses=(), pictures=(), missing=("Nothing yet.",))
+    write_page(bare, tmp_path, tmp_path / "bare.html")
+    assert "Nothing yet." in visit(tmp_path / "bare.html").locator("main").page.inner_text("header")
+    write_page(replace(results, entries=()), tmp_path, tmp_path / "cloud.html")
+    visit(tmp_path / "cloud.html").locator("#front-plot .main-svg").first.wait_for()
+
+
+def test_images_are_compared(visit: Callable[..., Any], images: Path) -> None:
+    (path,) = write_comparison(read_comparison(images), images)
+    page = visit(path)
+    page.locator("#differences").check()
+    assert page.locator(".difference").count() == 4
+    page.screenshot(path=SCREENSHOTS / "comparison.png", full_page=True)
+    page.locator("#differences").uncheck()
+    assert page.locator(".difference").count() == 0
+    assert page.locator(".laid img").count() == 6
+
+
+def test_the_live_page_goes_on_with_the_search(visit: Callable[..., Any], tmp_path: Path) -> None:
+    search(model(), evaluator(), tmp_path, generations=1, population_size=5).close()
+    with live_page(tmp_path) as url:
+        page = visit(url)
+        page.locator("#chosen").select_option(label="uncached")
+        search(model(), evaluator(), tmp_path, generations=3, population_size=5).close()
+        page.get_by_text("3 generations").wait_for()
+        assert title(page).startswith("uncached")
