@@ -2,18 +2,24 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench builtin-model
+.PHONY: demo test lint browser bench builtin-model
 
 demo: .venv/.installed-report  ## evolve cache schedules for the built-in model and show what they are worth
 	$(BIN)/python -m ecad demo
 
-test: lint  ## everything that must hold before a change lands
+test: lint browser  ## everything that must hold before a change lands
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# Tests of the report look at it in Chromium. Where it cannot be installed they skip and say so.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null \
+	|| (apt-get update && apt-get install --yes --no-install-recommends chromium fonts-dejavu-core) >/dev/null 2>&1 \
+	|| echo "No Chromium, and it could not be installed: the tests in a browser will be skipped."
 
 bench: .venv/.installed-dev  ## every measurement in benchmarks/, one after the other
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
