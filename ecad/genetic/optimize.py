@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,6 +70,7 @@ def optimize(
     task_timeout: TimeoutOption = 3600,
     weights: Weights = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    live: Annotated[bool, typer.Option("--live", help="Show the search in a browser while it runs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the front as JSON.")] = False,
 ) -> None:
     """Evolve cache schedules into a front of cost against quality."""
@@ -84,16 +87,19 @@ def optimize(
     spread = Spread(executor, workers, address, gpus_per_worker, task_timeout)
     make_folder(output_dir)
     images = [Images(prompts, range(num_images_per_prompt)), Images(held_out, [HELD_OUT_SEED])]
-    with evaluators(
-        spread,
-        output_dir,
-        images,
-        image_generator=image_generator,
-        weights=weights,
-        device=device,
-        quality=quality,  # type: ignore[arg-type]
-        batch_size=batch_size,
-    ) as (problem, make, pool):
+    with (
+        _live(output_dir, live),
+        evaluators(
+            spread,
+            output_dir,
+            images,
+            image_generator=image_generator,
+            weights=weights,
+            device=device,
+            quality=quality,  # type: ignore[arg-type]
+            batch_size=batch_size,
+        ) as (problem, make, pool),
+    ):
         if mode == "paper" and not initial and not random_start:
             initial = heuristic_schedules(problem, population_size)
         with search_progress(hidden=as_json, status=pool.status if pool else None) as on_progress:
@@ -145,6 +151,22 @@ def _judged(judge: Evaluator, front: list[Candidate], folder: Path, as_json: boo
     known = np.isfinite(found).all(axis=1)
     kept = [candidate for candidate, is_known in zip(front, known, strict=True) if is_known]
     return rescore(kept, found[known], np.arange(len(judge.prompts)))
+
+
+@contextmanager
+def _live(folder: Path, wanted: bool) -> Iterator[None]:
+    """Serve the page of the study, if that is wanted."""
+    if not wanted:
+        yield
+        return
+    from ecad.report import check_installed
+
+    check_installed()
+    from ecad.report.live import live_page
+
+    with live_page(folder) as url:
+        say(f"the search so far: {url}")
+        yield
 
 
 def _row(study: Study, candidate: Candidate, quality: str) -> dict[str, Any]:

@@ -409,12 +409,13 @@
 
   if (data.live) {
     const wait = () => setTimeout(async () => {
+      if (document.hidden) return wait();
       try {
         const version = await (await fetch("version")).text();
         if (version !== data.live) { at("news").hidden = false; location.reload(); return; }
       } catch { at("news").textContent = "The search has ended or was stopped."; at("news").hidden = false; }
       wait();
-    }, 3000);
+    }, 5000);
     wait();
   }
 })();
