@@ -1,0 +1,251 @@
+"""This project beside everyone else: one model, the same prompts, seeds, machine and process for every rival.
+
+python benchmarks/peers.py [--steps 20] [--prompts 48] [--rivals REGEX] [--studies FOLDER ...] [--rounds 5]
+
+Held-out prompts; rivals that are calibrated see other ones. Everything made is kept in the output folder, so that a run
+that was stopped goes on, and one with more prompts, rivals or rounds of timing adds to what is there. `--rounds` counts
+rounds in all; `--rounds-only` times and makes no images, for an idle machine.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import re
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from rivals.dp_cache import all_of_dp_cache
+from rivals.figures import COMPARED, Scorer, areas, row_of, verdicts
+from rivals.in_cache_dit import all_of_cache_dit
+from rivals.in_diffusers import all_of_diffusers
+from rivals.measure import load_images, machine, make_images, time_settings
+from rivals.schedules import every_n, fewer_steps, of_studies, tgate
+from rivals.setting import Calibration, Setting, of_schedule
+from rivals.smooth_cache import all_of_smooth_cache
+from rivals.table import comparison_table, save_plot, verdict_table
+
+from ecad import builtin
+from ecad.commands import bar, console, search_progress
+from ecad.cost.latency import speedups
+from ecad.errors import EcadError
+from ecad.files import write_atomic
+from ecad.genetic import Problem, Study
+from ecad.genetic.initial import heuristic_schedules
+from ecad.genetic.of_generator import evaluator_of, problem_of
+from ecad.genetic.search import search
+from ecad.image_generators import ImageGenerator, get_image_generator
+from ecad.prompts import Prompt
+from ecad.quality.fidelity import load_lpips
+from ecad.schedules import CacheSchedule
+
+CALIBRATION_PROMPTS = 8
+# Apart from the seeds of calibration and search, and of each other.
+SEED, REFERENCE_SEED = 2_000_000, 3_000_000
+UNCACHED = Setting("uncached", "all steps")
+REFERENCE = Setting("uncached", "all steps, other seeds")
+OWN_SEARCH = {"fast": {"generations": 10}, "paper": {"generations": 20, "population_size": 24}}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--generator", default="EmojiImageGenerator")
+    parser.add_argument("--steps", type=int, help="denoising steps; the generator's own by default, 8 and 4 for stress")
+    parser.add_argument("--prompts", type=int, default=48)
+    parser.add_argument(
+        "--batch", type=int, default=8, help="images made at once; rivals that decide do so for a batch"
+    )
+    parser.add_argument("--rivals", default="", help="regular expression: only rivals and settings that match")
+    parser.add_argument("--studies", type=Path, nargs="*", default=[], help="finished studies; else a short search")
+    parser.add_argument("--search", nargs="*", default=["fast"], choices=list(OWN_SEARCH), help="without --studies")
+    parser.add_argument("--rounds", type=int, default=5, help="of timing, in all")
+    parser.add_argument("--rounds-only", action="store_true", help="time; make no images")
+    parser.add_argument("--output", type=Path, help="build/benchmarks/peers/GENERATOR-STEPS by default")
+    return parser.parse_args()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What all rivals share."""
+
+    generator: ImageGenerator
+    steps: int
+    prompts: list[str]
+    seeds: list[int]
+    batch: int
+    folder: Path
+
+    def make(self, settings: list[Setting], seeds: list[int], label: str) -> dict[str, str]:
+        """Images of all settings; key -> reason for those whose rival failed."""
+        progress = partial(bar, label=label)
+        return make_images(self.generator, settings, self.prompts, seeds, self.steps, self.batch, self.images, progress)
+
+    def load(self, setting: Setting) -> dict[str, np.ndarray] | None:
+        return load_images(self.images, setting, len(self.prompts), self.batch)
+
+    @property
+    def images(self) -> Path:
+        """Those of other weights are kept apart."""
+        return self.folder / "images" / self.generator.fingerprint()
+
+
+def open_studies(folders: Iterable[Path], problem: Problem, generator: ImageGenerator, args: Any) -> list[Study]:
+    """The given studies, or those of a short search of our own."""
+    if folders:
+        return [Study.open(folder) for folder in folders]
+    found = []
+    for mode in args.search:
+        prompts = [Prompt(f"{i:04d}", text) for i, text in enumerate(builtin.prompts("search")[:4])]
+        evaluator = evaluator_of(generator, prompts, [0], "psnr", args.batch)
+        settings = OWN_SEARCH[mode]
+        initial = heuristic_schedules(problem, settings["population_size"]) if mode == "paper" else []
+        folder = args.output / f"search-{mode}"
+        with search_progress() as show:
+            found.append(search(problem, evaluator, folder, mode=mode, initial=initial, on_progress=show, **settings))
+    return found
+
+
+def all_settings(calibration: Calibration, problem: Problem, studies: list[Study]) -> list[Setting]:
+    """Every rival at every setting."""
+    return [
+        *fewer_steps(calibration.steps),
+        *every_n(problem),
+        *tgate(problem),
+        *all_of_diffusers(calibration),
+        *all_of_cache_dit(calibration),
+        *all_of_smooth_cache(calibration, problem),
+        *all_of_dp_cache(calibration),
+        *of_studies(studies, problem),
+    ]
+
+
+def nothing_computed(problem: Problem) -> Setting:
+    """The corner that hypervolumes are measured from: all is reused after the first step."""
+    bits = np.zeros(problem.shape, dtype=bool)
+    return of_schedule("corner", "all reused", CacheSchedule(bits, problem.template.sites, name="corner"), {})
+
+
+def time_all(comparison: Comparison, settings: list[Setting], rounds: int) -> dict[str, list[float]]:
+    """Key -> seconds of a batch, one a round: those of earlier runs of the same settings, and the rounds that miss."""
+    file, keys = comparison.folder / "times.json", {setting.key for setting in settings}
+    done = json.loads(file.read_text()) if file.exists() else []
+    done = [times for times in done if keys <= set(times)]
+    part = slice(comparison.batch)
+    while len(done) < rounds:
+        console.print(f"timing, round {len(done) + 1} of {rounds}")
+        batch = comparison.prompts[part], comparison.seeds[part], comparison.steps
+        done.append(time_settings(comparison.generator, settings, *batch))
+        write_atomic(file, json.dumps(done) + "\n")
+    return {key: [times[key] for times in done] for key in keys} if done else {}
+
+
+def lpips_or_reason() -> tuple[Any, str | None]:
+    try:
+        return load_lpips(), None
+    except EcadError as error:
+        return None, str(error)
+
+
+def report(
+    comparison: Comparison, settings: list[Setting], missing: dict[str, str], corner: Setting, args: Any
+) -> None:
+    """Score what is there, print, plot and write the numbers."""
+    uncached = comparison.load(UNCACHED)
+    reference = comparison.load(REFERENCE)
+    if uncached is None or reference is None:
+        raise EcadError(f"{comparison.folder}: no uncached images: run without --rounds-only first")
+    lpips, no_lpips = lpips_or_reason()
+    scorer = Scorer(comparison.prompts, uncached["images"], reference["images"], lpips)
+    loaded = [(setting, comparison.load(setting)) for setting in settings]
+    rows = [row_of(setting, found, scorer, uncached) for setting, found in bar(loaded, "scores") if found is not None]
+    values = {row["key"]: row.pop("values") for row in rows}
+    times = time_all(comparison, [UNCACHED, *(s for s in settings if s.key in values)], args.rounds)
+    ratios = speedups(times, UNCACHED.key) if times else {}
+    for row in rows:
+        row["speed_up"] = ratios.get(row["key"])
+        row["seconds"] = times.get(row["key"], [])
+    found = comparison.load(corner)
+    worst = {score: float(scorer.scores(found["images"])[score].mean()) for score in COMPARED}
+    standing, area = verdicts(rows, values), areas(rows, worst)
+    title = f"{comparison.generator.name}, {comparison.steps} steps, {len(comparison.prompts)} held-out prompts"
+    console.print(comparison_table(rows, missing, title))
+    for score in COMPARED:
+        console.print(verdict_table(standing, area, score))
+    result = {
+        "generator": comparison.generator.name,
+        "weights": comparison.generator.fingerprint(),
+        "steps": comparison.steps,
+        "prompts": comparison.prompts,
+        "seeds": comparison.seeds,
+        "batch": comparison.batch,
+        "versions": versions(),
+        "machine": machine() | {"load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None},
+        "uncached": {
+            "macs": float(uncached["macs"].mean()),
+            "scores": row_of(UNCACHED, uncached, scorer, uncached)["scores"],
+            "seconds": times.get(UNCACHED.key, []),
+            "median_seconds": median(times[UNCACHED.key]) if times else None,
+        },
+        "corner": worst,
+        "without_lpips": no_lpips,
+        "rows": rows,
+        "values": {key: {name: score.tolist() for name, score in scores.items()} for key, scores in values.items()},
+        "not_applicable": missing,
+        "verdicts": standing,
+        "hypervolume": area,
+    }
+    write_atomic(comparison.folder / "peers.json", json.dumps(result, indent=1) + "\n")
+    save_plot(rows, title, comparison.folder / "peers.png")
+    print(f"written to {comparison.folder}")
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for package in ("ecad", "torch", "diffusers", "transformers", "cache-dit", "torchmetrics", "numpy"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def main() -> None:
+    args = arguments()
+    generator = get_image_generator(args.generator)
+    steps = args.steps or generator.steps
+    generator = replace(generator, steps=steps)
+    args.output = args.output or Path("build/benchmarks/peers") / f"{args.generator}-{steps}"
+    prompts = builtin.prompts("held_out")[: args.prompts]
+    seeds = [SEED + i for i in range(len(prompts))]
+    comparison = Comparison(generator, steps, prompts, seeds, args.batch, args.output)
+    problem = problem_of(generator)
+    calibration = Calibration(generator, tuple(builtin.prompts("search")[-CALIBRATION_PROMPTS:]), steps)
+    with ExitStack() as stack:
+        studies = open_studies(args.studies, problem, generator, args)
+        for study in studies:
+            stack.callback(study.close)
+        settings = all_settings(calibration, problem, studies)
+    settings = [s for s in settings if re.search(args.rivals, f"{s.rival} {s.name}")]
+    missing = {f"{s.rival} ({s.name})": s.unusable for s in settings if s.unusable}
+    settings = [s for s in settings if not s.unusable]
+    corner = nothing_computed(problem)
+    if not args.rounds_only:
+        comparison.make([REFERENCE], [REFERENCE_SEED + i for i in range(len(prompts))], "reference")
+        failed = comparison.make([UNCACHED, corner, *settings], seeds, "images")
+        missing |= {f"{s.rival} ({s.name})": failed[s.key] for s in settings if s.key in failed}
+    report(comparison, settings, missing, corner, args)
+
+
+if __name__ == "__main__":
+    main()

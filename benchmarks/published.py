@@ -1,0 +1,77 @@
+"""Prices every schedule under a folder in the published format, with both accountings, and checks its own metrics.
+
+python benchmarks/published.py FOLDER [--output build/benchmarks/published.json]
+
+`metrics.total_macs` of a file must be what `ecad.count_macs` gives to the integer: with the accounting that the file
+names, else with "linear", as published. Published FLUX files count two images. Exit code 1 if any differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ecad.commands import bar
+from ecad.cost import count_macs
+from ecad.cost.macs import uncached_macs
+from ecad.errors import EcadError
+from ecad.files import write_atomic
+from ecad.schedules import CacheSchedule
+
+
+def generator_of(schedule: CacheSchedule) -> str:
+    """The image generator that a schedule is for, by its blocks and what its config names."""
+    if any(block.startswith("single_") for block in schedule.blocks):
+        return "FluxImageGenerator"
+    weights = str(schedule.config.get("transformer_weights", "")) + str(schedule.config.get("pipeline_weights", ""))
+    return "PixArtSigmaImageGenerator" if "Sigma" in weights else "PixArtAlphaImageGenerator"
+
+
+def price(file: Path, folder: Path) -> dict[str, Any]:
+    """One row: MACs by both accountings, what the file says itself, and whether that agrees (None: it says nothing)."""
+    schedule = CacheSchedule.load(file)
+    name = generator_of(schedule)
+    row: dict[str, Any] = {"file": file.relative_to(folder).as_posix(), "image_generator": name}
+    for accounting in ("full", "linear"):
+        row[accounting] = count_macs(schedule, name, accounting)
+    row["times_fewer"] = uncached_macs(schedule, name) / row["full"]
+    said = schedule.metrics.get("total_macs")
+    accounting = schedule.metrics.get("accounting", "linear")
+    images = 2 if name.startswith("Flux") and "accounting" not in schedule.metrics else 1
+    agrees = None if said is None else said == images * row[accounting]
+    return {**row, "said": said, "images_counted": images, "agrees": agrees}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--output", type=Path, default=Path("build/benchmarks/published.json"))
+    args = parser.parse_args()
+    files = sorted(args.folder.rglob("*.json"))
+    if not files:
+        print(f"{args.folder}: expected schedules (*.json) in it, found none", file=sys.stderr)
+        return 2
+    try:
+        rows = [price(file, args.folder) for file in bar(files, "schedules")]
+    except EcadError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{'file':58}{'full, T':>10}{'linear, T':>11}{'x fewer':>9}  its own metrics")
+    words = {None: "none", True: "agree", False: "DIFFER"}
+    for row in rows:
+        said = words[row["agrees"]] + (f": {row['said']}" if row["agrees"] is False else "")
+        shown = f"{row['full'] / 1e12:10.4f}{row['linear'] / 1e12:11.4f}{row['times_fewer']:9.2f}"
+        print(f"{row['file'][-57:]:58}{shown}  {said}")
+    counts = Counter(words[row["agrees"]] for row in rows)
+    print(f"{len(rows)} schedules: {counts['agree']} agree, {counts['DIFFER']} differ, {counts['none']} say nothing")
+    write_atomic(args.output, json.dumps({"folder": args.folder.name, "rows": rows}, indent=1) + "\n")
+    print(f"written to {args.output}")
+    return 1 if counts["DIFFER"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""DPCache (Cui et al., arXiv 2602.22654), written anew from its description: key steps by dynamic programming.
+
+At key steps the model runs; in between, the features that enter its last layer are forecast from the last two key steps
+(order 1) or reused from the last one (order 0), and no block runs. Calibration: on a few uncached images, what each
+forecast is wrong by, for every pair of key steps and every next one; that depends on the path, so the programme runs
+over pairs. (BudCache, arXiv 2606.13496, fixes the budget likewise and reuses; it anneals instead of programming.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.hooks._helpers import TransformerBlockRegistry
+
+from rivals.setting import Calibration, Setting, put_back
+
+# Of 50 steps its authors compute the first three and, for instance, 13 in all.
+SHARES = (0.65, 0.5, 0.4, 0.3, 0.25)
+FIRST = 2
+
+
+def all_of_dp_cache(calibration: Calibration) -> list[Setting]:
+    """Both orders at several numbers of key steps."""
+    features = last_features(calibration)
+    found = []
+    for order in (1, 0):
+        costs = path_costs(features, order)
+        for count in dict.fromkeys(round(share * calibration.steps) for share in SHARES):
+            if FIRST < count < calibration.steps:
+                keys = key_steps(costs, count)
+                given = {"key_steps": keys, "order": order}
+                name = f"{count} of {calibration.steps}, order {order}"
+                found.append(Setting("DPCache", name, given, partial(forecast_between, keys, order)))
+    return found or [Setting("DPCache", "all", unusable=f"{calibration.steps} steps leave none between key steps")]
+
+
+def last_features(calibration: Calibration) -> torch.Tensor:
+    """What enters the last norm at each step of uncached images: float32 (steps, values)."""
+    seen: list[torch.Tensor] = []
+    transformer = calibration.generator.pipe.transformer
+    handle = transformer.norm_out.register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].flatten().float().cpu())
+    )
+    try:
+        calibration.run()
+    finally:
+        handle.remove()
+    return torch.stack(seen)
+
+
+def forecast(older: torch.Tensor, newer: torch.Tensor, gap: int, ahead: int) -> torch.Tensor:
+    """Features some steps after the newer of two key steps that are `gap` steps apart."""
+    return newer + (newer - older) * (ahead / gap)
+
+
+def path_costs(features: torch.Tensor, order: int) -> np.ndarray:
+    """What it costs to run at i, j and then k, and to forecast in between.
+
+    Args:
+        features: float (steps, values).
+        order: 1 forecasts from two key steps, 0 reuses one.
+
+    Returns:
+        float64 (steps, steps, steps + 1), [i, j, k] for i < j < k: the relative errors of steps j + 1 to k - 1.
+    """
+    steps = len(features)
+    costs = np.full((steps, steps, steps + 1), np.inf)
+    for j in range(1, steps):
+        for i in range(j):
+            wrong = np.zeros(steps + 1 - j)
+            for t in range(j + 1, steps):
+                guess = forecast(features[i], features[j], j - i, t - j) if order else features[j]
+                wrong[t - j] = float((guess - features[t]).abs().mean() / features[t].abs().mean())
+            # wrong[0] is of step j itself, which computes; running to k leaves out what k would be wrong by.
+            costs[i, j, j + 1 :] = np.cumsum(wrong)[:-1]
+            if not order:
+                costs[:j, j] = costs[i, j]
+                break
+    return costs
+
+
+def key_steps(costs: np.ndarray, count: int, first: int = FIRST) -> list[int]:
+    """The key steps of least cost.
+
+    Args:
+        costs: as `path_costs` gives them.
+        count: how many; the first ones are given.
+        first: how many those are, at least 2.
+    """
+    steps = len(costs)
+    # least[i, j]: of the best path so far whose last two key steps are i and j.
+    least, before = np.full((steps, steps), np.inf), []
+    least[first - 2, first - 1] = 0.0
+    for _ in range(count - first):
+        total = least[:, :, None] + costs[:, :, :steps]
+        before.append(total.argmin(axis=0))
+        least = total.min(axis=0)
+    i, j = np.unravel_index((least + costs[:, :, steps]).argmin(), least.shape)
+    keys = [int(j), int(i)]
+    for table in reversed(before):
+        keys.append(int(table[keys[-1], keys[-2]]))
+    return sorted({*range(first), *keys})
+
+
+@contextmanager
+def forecast_between(keys: list[int], order: int, pipe: Any) -> Iterator[None]:
+    """Run a pipeline's denoiser at key steps only.
+
+    Args:
+        keys: the steps.
+        order: as for `path_costs`.
+        pipe: a diffusers pipeline whose transformer ends in `norm_out`.
+    """
+    transformer, scheduler, held = pipe.transformer, pipe.scheduler, {}
+    lists = [child for name, child in transformer.named_children() if name.endswith("blocks")]
+
+    def now() -> int:
+        return scheduler.step_index or 0
+
+    def enter_last(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        step = now()
+        if step == 0:
+            held.clear()
+        if step in keys:
+            held[step] = args[0]
+            while len(held) > 1 + order:
+                del held[min(held)]
+            return args
+        newer = max(held)
+        if not order:
+            return (held[newer], *args[1:])
+        older = min(held)
+        return (forecast(held[older], held[newer], newer - older, step - newer), *args[1:])
+
+    with put_back(pipe):
+        for block in (block for blocks in lists for block in blocks):
+            block.forward = partial(_unless_between, block, block.forward, keys, now)
+        handle = transformer.norm_out.register_forward_pre_hook(enter_last)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def _unless_between(block: Any, forward: Any, keys: list[int], now: Any, *args: Any, **kwargs: Any) -> Any:
+    """A block's forward, which hands its inputs on where it does not run."""
+    if now() in keys:
+        return forward(*args, **kwargs)
+    layout = TransformerBlockRegistry.get(type(block))
+    hidden = layout._get_parameter_from_args_kwargs("hidden_states", args, kwargs)
+    if layout.return_encoder_hidden_states_index is None:
+        return hidden
+    text = layout._get_parameter_from_args_kwargs("encoder_hidden_states", args, kwargs)
+    return (text, hidden) if layout.return_hidden_states_index else (hidden, text)

@@ -1,0 +1,145 @@
+"""From images to numbers: scores with intervals, fronts, and who is above whom at which cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ecad.genetic.front import hypervolume
+from ecad.quality import Judge, mean_interval, psnr
+from ecad.quality.fid import Statistics, fid
+from ecad.quality.fidelity import ssim
+from rivals.setting import Setting
+
+LEVELS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+# "2x" is what a schedule of every second step is meant to be; its patch embedding still runs.
+TOLERANCE = 1.02
+# The larger, the better; fidelity first: it tells schedules apart with few prompts.
+COMPARED = ("psnr", "judge")
+_RESAMPLES = 200
+
+
+class Scorer:
+    """Scores images against their prompts, against uncached ones and against a reference set.
+
+    Args:
+        prompts: one an image.
+        uncached: uint8 (n, height, width, 3).
+        reference: uncached images with other seeds, for FID.
+        lpips: the learned distance where its weights are there, else None.
+    """
+
+    def __init__(self, prompts: Sequence[str], uncached: np.ndarray, reference: np.ndarray, lpips: Any = None) -> None:
+        self.prompts, self.uncached, self.lpips = prompts, uncached, lpips
+        self.judge = Judge()
+        self.directions = self.judge.embed_images(uncached)
+        self.reference = self.judge.features(reference)
+
+    def scores(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Score -> float64 (n,)."""
+        likeness = (self.judge.embed_images(images) * self.directions).sum(dim=-1)
+        found = {
+            "judge": self.judge.score(images, self.prompts),
+            "psnr": psnr(images, self.uncached),
+            "ssim": ssim(images, self.uncached),
+            "judge_distance": 1 - np.asarray(likeness.double()),
+        }
+        return found | ({} if self.lpips is None else {"lpips": self.lpips(images, self.uncached)})
+
+    def fid(self, images: np.ndarray) -> dict[str, float]:
+        """FID on the judge's features, and how far it spreads when images are drawn again.
+
+        Drawn again, images repeat, which makes any set look farther away: the spread is laid around the figure itself.
+        """
+        features = self.judge.features(images)
+        target = Statistics.of(self.reference)
+        value = fid(Statistics.of(features), target)
+        drawn = np.random.default_rng(0).integers(len(features), size=(_RESAMPLES, len(features)))
+        spread = np.array([fid(Statistics.of(features[index]), target) for index in drawn])
+        low, high = np.percentile(spread - spread.mean(), [2.5, 97.5])
+        return {"mean": value, "low": value + float(low), "high": value + float(high)}
+
+
+def summary(scores: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """Each score's mean and 95% interval."""
+    found = {}
+    for name, values in scores.items():
+        low, high = mean_interval(values)
+        found[name] = {"mean": float(values.mean()), "low": low, "high": high}
+    return found
+
+
+def is_ours(rival: str) -> bool:
+    return rival.startswith("ecad ")
+
+
+def best_at(rows: Sequence[dict[str, Any]], level: float, score: str) -> dict[str, Any] | None:
+    """The best of some settings that cost no more than one `level`-th of uncached."""
+    affordable = [row for row in rows if row["cost"] * level <= TOLERANCE]
+    return max(affordable, key=lambda row: row["scores"][score]["mean"], default=None)
+
+
+def verdicts(rows: Sequence[dict[str, Any]], values: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
+    """At each cost level, for each score, how this project's best setting stands against each rival's.
+
+    The difference is taken image by image. "above" and "below" are outside of its 95% interval.
+
+    Args:
+        rows: of the table.
+        values: key -> score -> float (n,).
+    """
+    rivals = list(dict.fromkeys(row["rival"] for row in rows if not is_ours(row["rival"])))
+    found = []
+    for score in COMPARED:
+        for level in LEVELS:
+            ours = best_at([row for row in rows if is_ours(row["rival"])], level, score)
+            for rival in rivals if ours else []:
+                theirs = best_at([row for row in rows if row["rival"] == rival], level, score)
+                entry = {"score": score, "level": level, "rival": rival, "ours": ours["key"]}
+                if theirs is None:
+                    found.append({**entry, "theirs": None, "verdict": "does not go there"})
+                    continue
+                lead = values[ours["key"]][score] - values[theirs["key"]][score]
+                low, high = mean_interval(lead)
+                verdict = "above" if low > 0 else "below" if high < 0 else "level"
+                entry |= {"theirs": theirs["key"], "lead": float(lead.mean()), "low": low, "high": high}
+                found.append({**entry, "verdict": verdict})
+    return found
+
+
+def areas(rows: Sequence[dict[str, Any]], worst: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Rival -> score -> the hypervolume of its front, from an uncached image's cost and the worst quality.
+
+    Args:
+        rows: of the table.
+        worst: score -> that of images for which all is reused after the first step.
+    """
+    found: dict[str, dict[str, float]] = {}
+    groups = {rival: [row for row in rows if row["rival"] == rival] for rival in {row["rival"] for row in rows}}
+    groups["ecad, both modes"] = [row for row in rows if is_ours(row["rival"])]
+    for rival, members in groups.items():
+        costs = np.array([row["cost"] for row in members])
+        found[rival] = {
+            score: hypervolume(costs, np.array([row["scores"][score]["mean"] for row in members]), 1.0, worst[score])
+            for score in COMPARED
+            if members
+        }
+    return found
+
+
+def row_of(setting: Setting, found: Mapping[str, Any], scorer: Scorer, uncached: Mapping[str, Any]) -> dict[str, Any]:
+    """One line of the table without its time, and with its `values` image by image."""
+    values = scorer.scores(found["images"])
+    return {
+        "key": setting.key,
+        "rival": setting.rival,
+        "name": setting.name,
+        "parameters": dict(setting.parameters),
+        "macs": float(found["macs"].mean()),
+        "cost": float(found["macs"].mean() / uncached["macs"].mean()),
+        "kept_bytes": max(0.0, float(found["kept"] - uncached["kept"])),
+        "scores": summary(values) | {"fid": scorer.fid(found["images"])},
+        "values": values,
+    }

@@ -1,0 +1,212 @@
+"""The caches of diffusers, set up as its documentation says; PixArt lacks the mixin and the contexts that they need.
+
+What a pipeline that knows of caches does by itself is done from outside here: the transformer's class gets diffusers'
+own `CacheMixin`, every denoiser call runs in a `cache_context` that tells step, timestep and sigma, and all states are
+reset when a generation begins.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers.hooks import (
+    FasterCacheConfig,
+    FirstBlockCacheConfig,
+    MagCacheConfig,
+    PyramidAttentionBroadcastConfig,
+    SeaCacheConfig,
+    TaylorSeerCacheConfig,
+)
+from diffusers.models.cache_utils import CacheMixin
+
+from rivals.setting import Calibration, Setting, put_back
+
+Config = Callable[["Loop"], Any]
+
+# Defaults of the configs, of the guide (optimization/cache) and around them. Timestep ranges are of 0 to 1000.
+PAB = {
+    "spatial 2": {"spatial_attention_block_skip_range": 2},
+    "spatial 2, cross 6": {"spatial_attention_block_skip_range": 2, "cross_attention_block_skip_range": 6},
+    "spatial 2, cross 6, wide": {
+        "spatial_attention_block_skip_range": 2,
+        "cross_attention_block_skip_range": 6,
+        "spatial_attention_timestep_skip_range": (0, 1000),
+        "cross_attention_timestep_skip_range": (0, 1000),
+    },
+    "spatial 4, cross 6, wide": {
+        "spatial_attention_block_skip_range": 4,
+        "cross_attention_block_skip_range": 6,
+        "spatial_attention_timestep_skip_range": (0, 1000),
+        "cross_attention_timestep_skip_range": (0, 1000),
+    },
+}
+FASTER = {
+    "default": {},
+    "guide": {"attention_weight": 0.3, "unconditional_batch_timestep_skip_range": (-1, 781)},
+    "wide": {
+        "attention_weight": 0.3,
+        "unconditional_batch_timestep_skip_range": (-1, 1000),
+        "spatial_attention_timestep_skip_range": (-1, 1000),
+    },
+}
+FIRST_BLOCK = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+# Interval, warm-up, lite; order 1 is what the guide recommends.
+TAYLOR = ((5, 3, False), (4, 2, False), (3, 3, False), (2, 2, False), (5, 3, True), (3, 3, True), (2, 2, True))
+MAGNITUDE = ((0.02, 3, 0.2), (0.06, 3, 0.2), (0.12, 3, 0.2), (0.24, 4, 0.2), (0.5, 5, 0.1))
+SEA = ((0.25, 1, 2), (0.2, 0, 2), (0.4, 1, 3), (0.5, 1, 3), (0.7, 1, 4), (1.0, 1, 5))
+
+
+class Loop:
+    """Where a pipeline's denoising loop is, read off its scheduler."""
+
+    def __init__(self, pipe: Any) -> None:
+        self._scheduler = pipe.scheduler
+
+    @property
+    def step(self) -> int:
+        return self._scheduler.step_index or 0
+
+    @property
+    def rows(self) -> int:
+        return len(self._scheduler.timesteps)
+
+    @property
+    def timestep(self) -> int:
+        return int(self._scheduler.timesteps[self.step])
+
+    @property
+    def sigma(self) -> float:
+        """Noise's share of the latents, 0 to 1, as flow matching counts; of others the ratio of noise to signal."""
+        sigma = float(self._scheduler.sigmas[self.step])
+        return sigma if "FlowMatch" in type(self._scheduler).__name__ else sigma / (1 + sigma)
+
+
+@contextmanager
+def diffusers_cache(config: Config, pipe: Any) -> Iterator[None]:
+    """Run a pipeline with one of diffusers' caches.
+
+    Args:
+        config: makes the cache's config, given the loop.
+        pipe: of any diffusers transformer.
+    """
+    transformer, loop, inside = pipe.transformer, Loop(pipe), contextlib.ExitStack()
+
+    def before(*_: Any) -> None:
+        if loop.step == 0:
+            transformer._reset_stateful_cache()
+        where = {"step_index": loop.step, "num_inference_steps": loop.rows}
+        where |= {"timestep": loop.timestep, "sigma": loop.sigma}
+        inside.enter_context(transformer.cache_context("cond_uncond", **where))
+
+    with put_back(pipe):
+        kind = type(transformer)
+        if not isinstance(transformer, CacheMixin):
+            transformer.__class__ = type(kind.__name__, (kind, CacheMixin), {})
+        transformer.enable_cache(config(loop))
+        watches = [
+            transformer.register_forward_pre_hook(before),
+            transformer.register_forward_hook(lambda *_: inside.close(), always_call=True),
+        ]
+        try:
+            yield
+        finally:
+            for watch in watches:
+                watch.remove()
+            transformer.disable_cache()
+
+
+def all_of_diffusers(calibration: Calibration) -> list[Setting]:
+    """All six caches at all their settings."""
+    guided = calibration.generator.architecture.guidance_pair
+    names = [name for name, _ in calibration.generator.pipe.transformer.named_modules()]
+    found = [_setting("diffusers PAB", name, given, partial(pab, given)) for name, given in PAB.items()]
+    if guided:
+        found += [
+            _setting("diffusers FasterCache", name, given, partial(faster, given)) for name, given in FASTER.items()
+        ]
+    else:
+        found.append(Setting("diffusers FasterCache", "all", unusable="no unconditional half to skip"))
+    for threshold in FIRST_BLOCK:
+        given = {"threshold": threshold}
+        found.append(_setting("diffusers FirstBlockCache", str(threshold), given, partial(first_block, given)))
+    for interval, warmup, lite in TAYLOR:
+        given = {"cache_interval": interval, "disable_cache_before_step": warmup, "use_lite_mode": lite, "max_order": 1}
+        if not lite:
+            given["cache_identifiers"] = attention_and_feed_forward(names)
+        name = f"interval {interval}, warm-up {warmup}{', lite' if lite else ''}"
+        found.append(_setting("diffusers TaylorSeer", name, given, partial(taylor, given)))
+    ratios = magnitudes(calibration)
+    for threshold, most, retained in MAGNITUDE:
+        given = {"threshold": threshold, "max_skip_steps": most, "retention_ratio": retained, "mag_ratios": ratios}
+        given["num_inference_steps"] = calibration.steps
+        found.append(_setting("diffusers MagCache", f"{threshold}, {most} steps", given, partial(magnitude, given)))
+    for threshold, order, most in SEA:
+        given = {"threshold": threshold, "residual_order": order, "max_consecutive_cached": most}
+        found.append(
+            _setting("diffusers SeaCache", f"{threshold}, order {order}, {most} steps", given, partial(sea, given))
+        )
+    return found
+
+
+def _setting(rival: str, name: str, given: Mapping[str, Any], config: Config) -> Setting:
+    return Setting(rival, name, given, partial(diffusers_cache, config))
+
+
+def pab(given: Mapping[str, Any], loop: Loop) -> Any:
+    return PyramidAttentionBroadcastConfig(**given, current_timestep_callback=lambda: loop.timestep)
+
+
+def faster(given: Mapping[str, Any], loop: Loop) -> Any:
+    rest = {name: value for name, value in given.items() if name != "attention_weight"}
+    weight = given.get("attention_weight", 0.5)
+    return FasterCacheConfig(
+        **rest,
+        tensor_format="BCHW",
+        attention_weight_callback=lambda _: weight,
+        current_timestep_callback=lambda: loop.timestep,
+    )
+
+
+def first_block(given: Mapping[str, Any], _: Loop) -> Any:
+    return FirstBlockCacheConfig(**given)
+
+
+def taylor(given: Mapping[str, Any], _: Loop) -> Any:
+    # The default of bfloat16 is for models in bfloat16.
+    return TaylorSeerCacheConfig(**given, taylor_factors_dtype=torch.float32)
+
+
+def attention_and_feed_forward(names: list[str]) -> list[str]:
+    """What TaylorSeer's paper forecasts, as patterns: its default patterns match no module called attn1 or ff."""
+    ends = dict.fromkeys(name.split(".")[-1] for name in names if len(name.split(".")) == 3 and "blocks." in name)
+    kept = [end for end in ends if end in ("attn", "attn1", "attn2", "ff", "ff_context", "proj_mlp", "proj_out")]
+    return [rf"[a-z_]*blocks\.\d+\.{end}" for end in kept]
+
+
+def magnitude(given: Mapping[str, Any], _: Loop) -> Any:
+    return MagCacheConfig(**given)
+
+
+def magnitudes(calibration: Calibration) -> list[float]:
+    """MagCache's calibration run: it prints the ratios for people to copy."""
+    config = MagCacheConfig(calibrate=True, num_inference_steps=calibration.steps)
+    printed = io.StringIO()
+    with diffusers_cache(lambda _: config, calibration.generator.pipe), contextlib.redirect_stdout(printed):
+        calibration.run()
+    return ast.literal_eval(printed.getvalue().strip().splitlines()[-1])
+
+
+def sea(given: Mapping[str, Any], _: Loop) -> Any:
+    def images(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor] | None:
+        latents = args[0] if args else kwargs["hidden_states"]
+        # An image is a video of one frame. Packed latents (tokens, channels) are a picture of one row.
+        return [one.unsqueeze(1) if one.ndim == 3 else one.T[:, None, None] for one in latents]
+
+    return SeaCacheConfig(**given, raw_vision_callback=images)

@@ -1,0 +1,192 @@
+"""What a rival really does while it makes images: products that run, features that stay, seconds that pass."""
+
+from __future__ import annotations
+
+import gc
+import io
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+
+from ecad.cost.latency import measure_interleaved
+from ecad.files import write_atomic
+from ecad.image_generators import ImageGenerator
+from rivals.setting import Setting
+
+
+def _count_cpu_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query.shape, key.shape, value.shape)
+
+
+# torch's own formulas, and the one for an operator that it has none for.
+_FORMULAS = flop_registry | {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_cpu_attention}
+
+
+class Products(TorchDispatchMode):
+    """Counts the multiply-accumulates of matrix products, convolutions and attention, whoever runs them.
+
+    torch's `FlopCounterMode` gives the same sum, by module, in half as much time again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if formula := _FORMULAS.get(func.overloadpacket):
+            self.macs += formula(*args, **(kwargs or {}), out_val=out) // 2
+        return out
+
+
+class Meter:
+    """What was measured around the denoiser's forwards.
+
+    Attributes:
+        macs: multiply-accumulates of all matrix products that ran, whoever ran them.
+        kept_bytes: most bytes of tensors alive after a forward that were not before the first one.
+    """
+
+    def __init__(self) -> None:
+        self.macs = self.kept_bytes = 0
+
+    @contextmanager
+    def around(self, pipe: Any, memory: bool) -> Iterator[None]:
+        """Measure all forwards of a pipeline's denoiser; with `memory` also what stays between them."""
+        counters: list[Products] = []
+
+        def begin(*_: Any) -> None:
+            counters.append(Products())
+            counters[-1].__enter__()
+
+        def end(*_: Any) -> None:
+            counters[-1].__exit__(None, None, None)
+            self.macs += counters.pop().macs
+            if memory:
+                self.kept_bytes = max(self.kept_bytes, new_bytes())
+
+        handles = [
+            pipe.transformer.register_forward_pre_hook(begin, prepend=True),
+            pipe.transformer.register_forward_hook(end, always_call=True),
+        ]
+        if memory:
+            gc.collect()
+            gc.freeze()
+        try:
+            yield
+        finally:
+            gc.unfreeze()
+            for handle in handles:
+                handle.remove()
+
+
+def new_bytes() -> int:
+    """Bytes of all tensors made since `gc.freeze` that Python can still reach."""
+    gc.collect()
+    storages = {}
+    for one in gc.get_objects():
+        # Classes of others may pretend to be tensors, at the price of an import.
+        if issubclass(type(one), torch.Tensor) and one.device.type != "meta":
+            storage = one.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
+
+
+def make_batch(
+    generator: ImageGenerator, setting: Setting, prompts: Sequence[str], seeds: Sequence[int], steps: int, memory: bool
+) -> dict[str, np.ndarray]:
+    """A batch: `images`, uint8 (n, height, width, 3), and of one image `macs` and bytes `kept` between forwards."""
+    meter, embeds = Meter(), generator.encode(prompts)
+    with setting.applied(generator.pipe), meter.around(generator.pipe, memory):
+        images = generator.generate(embeds, seeds, steps=setting.steps or steps)
+    return {
+        "images": images,
+        "macs": np.array(meter.macs / len(prompts)),
+        "kept": np.array(meter.kept_bytes / len(prompts)),
+    }
+
+
+def make_images(
+    generator: ImageGenerator,
+    settings: Sequence[Setting],
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    steps: int,
+    batch: int,
+    folder: Path,
+    progress: Callable[[Sequence[Any]], Any],
+) -> dict[str, str]:
+    """Make what is missing of the images of all settings.
+
+    Args:
+        folder: a file for each setting and batch goes there; those that are there are not made again.
+        progress: what to draw the work through.
+
+    Returns:
+        key -> reason, for settings whose rival failed.
+    """
+    failed: dict[str, str] = {}
+    starts = range(0, len(prompts), batch)
+    for start, setting in progress([(start, setting) for start in starts for setting in settings]):
+        file = batch_file(folder, setting, start, batch)
+        if setting.key in failed or file.exists():
+            continue
+        part = slice(start, start + batch)
+        try:
+            found = make_batch(generator, setting, prompts[part], seeds[part], steps, memory=start == 0)
+        except Exception as error:  # one broken rival must not cost the others' images; the table says so
+            failed[setting.key] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            continue
+        content = io.BytesIO()
+        np.savez(content, **found)
+        write_atomic(file, content.getvalue())
+    return failed
+
+
+def batch_file(folder: Path, setting: Setting, start: int, batch: int) -> Path:
+    """Where the images of a batch are."""
+    return folder / setting.key / f"{start:04d}-of-{batch}.npz"
+
+
+def load_images(folder: Path, setting: Setting, count: int, batch: int) -> dict[str, np.ndarray] | None:
+    """All images of a setting, `macs` of each, and `kept` bytes of one; None if some are missing."""
+    files = [batch_file(folder, setting, start, batch) for start in range(0, count, batch)]
+    if not all(file.exists() for file in files):
+        return None
+    parts = [dict(np.load(file, allow_pickle=False)) for file in files]
+    return {
+        "images": np.concatenate([part["images"] for part in parts])[:count],
+        "macs": np.concatenate([np.full(len(part["images"]), part["macs"]) for part in parts])[:count],
+        "kept": parts[0]["kept"],
+    }
+
+
+def time_settings(
+    generator: ImageGenerator, settings: Sequence[Setting], prompts: Sequence[str], seeds: Sequence[int], steps: int
+) -> dict[str, float]:
+    """One round of timing: seconds of the whole pipeline for a batch, text encoder aside, setting after setting."""
+    embeds = generator.encode(prompts)
+
+    def run(setting: Setting) -> None:
+        with setting.applied(generator.pipe):
+            generator.generate(embeds, seeds, steps=setting.steps or steps)
+
+    run(settings[0])
+    runs = {setting.key: partial(run, setting) for setting in settings}
+    return {key: times[0] for key, times in measure_interleaved(runs, samples=1, warmup=0).items()}
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+    }

@@ -1,0 +1,79 @@
+"""Rivals that need no code of their own: fewer steps, and schedules that can be written down by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ecad.genetic.problem import Problem
+from ecad.genetic.study import Study
+from ecad.schedules import CacheSchedule, heuristics
+from rivals.setting import Setting, of_schedule
+
+# The issue names 15, 10 and 8 of 20; below that fewer steps are still the plainest way to 4 times as fast.
+FEWER = (0.75, 0.5, 0.4, 0.3, 0.25)
+# TGATE's README: gate 8 of 25 steps for PixArt, self-attention every 5 steps before the gate; here 20 steps.
+GATES = (0.2, 0.3, 0.5, 0.7)
+# Of what an uncached image costs: which of a front's many schedules are compared.
+BUDGETS = np.array([0.15, 0.2, 0.25, 2 / 7, 1 / 3, 0.4, 0.5, 0.6, 2 / 3, 0.8])
+
+
+def fewer_steps(steps: int) -> list[Setting]:
+    """Uncached, in fewer steps."""
+    counts = dict.fromkeys(round(share * steps) for share in FEWER)
+    return [Setting("fewer steps", str(n), {"steps": n}, steps=n) for n in counts if 0 < n < steps]
+
+
+def every_n(problem: Problem) -> list[Setting]:
+    """FORA (arXiv 2407.01425)."""
+    steps, sites = problem.shape[0], problem.template.sites
+    return [
+        of_schedule("every-n (FORA)", str(n), heuristics.every_n(sites, steps, n), {"n": n})
+        for n in range(2, 7)
+        if n < steps
+    ]
+
+
+def tgate(problem: Problem) -> list[Setting]:
+    """TGATE (arXiv 2404.02747) with its averaging of the guidance halves; one half runs from the gate on."""
+    steps, sites = problem.shape[0], problem.template.sites
+    if not {"attn1", "attn2"} <= set(problem.template.components):
+        return [Setting("TGATE", "all", unusable="freezes cross-attention, which this model does not have")]
+    found = []
+    for gate in dict.fromkeys(max(2, round(share * steps)) for share in GATES):
+        if gate >= steps:
+            continue
+        schedule = with_averaging(heuristics.tgate(sites, steps, gate), gate)
+        found.append(of_schedule("TGATE", f"gate {gate}", schedule, {"gate": gate, "sp_interval": 5, "warmup": 2}))
+    return found or [Setting("TGATE", "all", unusable=f"{steps} steps leave nothing to gate")]
+
+
+def with_averaging(schedule: CacheSchedule, gate: int) -> CacheSchedule:
+    """The schedule with the entries that published files have at their gate."""
+    entry = {"name": "compute_attn_tgate", "kwargs": {"gate_step": gate}}
+    custom = {(gate, block, "custom_compute_attn"): entry for block in schedule.blocks}
+    pipeline = {"name": "tgate", "kwargs": {"gate_step": gate}}
+    return schedule.replace(custom_compute=custom, config={**schedule.config, "pipeline": pipeline})
+
+
+def of_studies(studies: Iterable[Study], problem: Problem) -> list[Setting]:
+    """This project's own: of each study the best by its own prompts at or below each of ten costs."""
+    found: dict[str, Setting] = {}
+    for study in studies:
+        rival = f"ecad {study.settings['mode']}"
+        for candidate in affordable(study):
+            schedule = candidate.schedule.resample(steps=problem.shape[0])
+            facts: dict[str, Any] = {"study": study.settings["seed"], "schedule": candidate.schedule.name}
+            setting = of_schedule(rival, f"{study.settings['seed']} {candidate.schedule.name}", schedule, facts)
+            found[setting.key] = setting
+    return list(found.values())
+
+
+def affordable(study: Study) -> list[Any]:
+    """The best candidate at or below each budget, each once, cheapest first."""
+    front = study.front()
+    costs = np.array([candidate.cost for candidate in front]) / study.uncached_cost
+    last = np.searchsorted(costs, BUDGETS, side="right") - 1
+    return [front[i] for i in np.unique(last[last >= 0])]

@@ -1,0 +1,86 @@
+"""One rival at one setting, and how it is put on a pipeline and taken off again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ecad.image_generators import ImageGenerator
+from ecad.runtime.cache import cached
+from ecad.schedules import CacheSchedule
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A rival at one setting.
+
+    Args:
+        rival: whose front it belongs to.
+        name: the setting, in a word or two.
+        parameters: all of it, as JSON values.
+        applied: puts it on a pipeline for as long as a `with` block lasts.
+        steps: denoising steps, where the rival runs another number of them; None: as many as all.
+        unusable: why it cannot be applied to this model; None if it can.
+    """
+
+    rival: str
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    applied: Callable[[Any], AbstractContextManager[Any]] = nullcontext
+    steps: int | None = None
+    unusable: str | None = None
+
+    @property
+    def key(self) -> str:
+        """A name for a file or a dictionary, another one where the parameters are others."""
+        digest = hashlib.sha256(json.dumps([self.parameters, self.steps]).encode()).hexdigest()[:6]
+        return re.sub(r"[^a-z0-9.]+", "-", f"{self.rival} {self.name} {digest}".lower()).strip("-")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What rivals that look at the model first may look at: never the held-out prompts.
+
+    Args:
+        generator: the model.
+        prompts: to make images of.
+        steps: denoising steps that the comparison is about.
+    """
+
+    generator: ImageGenerator
+    prompts: tuple[str, ...]
+    steps: int
+
+    def run(self) -> None:
+        """Make the images of all prompts, uncached unless something has been put on the pipeline."""
+        self.generator.generate(self.generator.encode(self.prompts), range(len(self.prompts)), steps=self.steps)
+
+
+def of_schedule(rival: str, name: str, schedule: CacheSchedule, parameters: Mapping[str, Any]) -> Setting:
+    """A rival that is a schedule, run by this project."""
+    bits = hashlib.sha256(np.packbits(schedule.recompute).tobytes()).hexdigest()[:16]
+    return Setting(rival, name, {**parameters, "bits": bits}, lambda pipe: cached(pipe, schedule))
+
+
+@contextmanager
+def put_back(pipe: Any) -> Iterator[None]:
+    """Leave a pipeline as it was, whatever a rival does to its parts: classes, forwards, states, order of modules."""
+    parts = [pipe, pipe.scheduler, *pipe.transformer.modules()]
+    before = [(part, type(part), dict(vars(part)), dict(vars(part).get("_modules", {}))) for part in parts]
+    try:
+        yield
+    finally:
+        for part, kind, held, children in before:
+            part.__class__ = kind
+            vars(part).clear()
+            vars(part).update(held)
+            if children:
+                part._modules.clear()
+                part._modules.update(children)

@@ -1,0 +1,102 @@
+"""What people see of the comparison: a table, a verdict, a plot."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from ecad.files import write_atomic
+from ecad.genetic.front import pareto
+from rivals.figures import COMPARED, LEVELS, is_ours
+
+_UNITS = {"psnr": "PSNR against uncached, dB", "judge": "judge score"}
+
+
+def comparison_table(rows: Sequence[dict[str, Any]], missing: Mapping[str, str], title: str) -> Table:
+    """One line a setting, rival by rival, dearest first; then what could not be run."""
+    scores = [name for name in rows[0]["scores"] if name != "fid"]
+    table = Table(title=title, title_justify="left")
+    for name in ("rival", "setting", "x fewer MACs", "x faster", "kept kB", *scores, "FID"):
+        table.add_column(name, justify="left" if name in ("rival", "setting") else "right", no_wrap=name == "rival")
+    for row in sorted(rows, key=lambda row: (is_ours(row["rival"]), row["rival"], -row["cost"])):
+        shown = [
+            _interval(row["scores"][name], 3 if name in ("ssim", "judge_distance", "lpips") else 2) for name in scores
+        ]
+        faster = f"{row['speed_up']:.2f}" if row.get("speed_up") else "–"
+        table.add_row(
+            row["rival"],
+            row["name"],
+            f"{1 / row['cost']:.2f}",
+            faster,
+            f"{row['kept_bytes'] / 1000:.0f}",
+            *shown,
+            _interval(row["scores"]["fid"], 2),
+        )
+    for name, reason in missing.items():
+        table.add_row(name, f"not applicable: {reason}")
+    return table
+
+
+def _interval(score: Mapping[str, float], digits: int) -> str:
+    return f"{score['mean']:.{digits}f} [{score['low']:.{digits}f}, {score['high']:.{digits}f}]"
+
+
+def verdict_table(verdicts: Sequence[dict[str, Any]], areas: Mapping[str, Mapping[str, float]], score: str) -> Table:
+    """By how much this project's best is above each rival's at each level; * outside of the 95% interval."""
+    table = Table(title=f"this project's lead, {_UNITS[score]}; * is beyond doubt", title_justify="left")
+    for name in ("rival", *(f"{level:g}x" for level in LEVELS), "hypervolume"):
+        table.add_column(name, justify="left" if name == "rival" else "right")
+    found = [entry for entry in verdicts if entry["score"] == score]
+    for rival in sorted(areas, key=lambda rival: -areas[rival].get(score, 0)):
+        cells = []
+        for level in LEVELS:
+            entry = next((e for e in found if e["rival"] == rival and e["level"] == level), None)
+            if entry is None or entry["theirs"] is None:
+                cells.append("–")
+            else:
+                cells.append(f"{entry['lead']:+.2f}{'' if entry['verdict'] == 'level' else '*'}")
+        table.add_row(rival, *cells, f"{areas[rival].get(score, 0):.2f}")
+    return table
+
+
+def save_plot(rows: Sequence[dict[str, Any]], title: str, file: Path) -> None:
+    """Quality against MACs: each rival's front with 95% intervals, this project's thick."""
+    figure = Figure(figsize=(13, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    markers = "osD^v<>PX*hHd8p"
+    rivals = sorted({row["rival"] for row in rows}, key=lambda rival: (is_ours(rival), rival))
+    for axes, score in zip(figure.subplots(1, 2), COMPARED, strict=True):
+        for index, rival in enumerate(rivals):
+            members = [row for row in rows if row["rival"] == rival and row["cost"] < 0.98]
+            if not members:
+                continue
+            costs = np.array([row["cost"] for row in members])
+            quality = np.array([row["scores"][score]["mean"] for row in members])
+            ends = np.array([[row["scores"][score][end] for row in members] for end in ("low", "high")])
+            front = pareto(costs, quality)
+            style: dict[str, Any] = {"color": "black" if is_ours(rival) else f"C{index}", "marker": markers[index % 15]}
+            if is_ours(rival):
+                style |= {"lw": 2.5, "ls": "-" if rival.endswith("fast") else ":", "zorder": 5}
+            error = np.abs(ends[:, front] - quality[front])
+            axes.errorbar(
+                1 / costs[front], quality[front], yerr=error, ms=4, capsize=2, elinewidth=0.6, label=rival, **style
+            )
+            axes.scatter(1 / costs, quality, s=8, alpha=0.4, color=style["color"])
+        axes.set(
+            xlabel="times fewer MACs than uncached (log scale)", ylabel=_UNITS[score], xscale="log", xlim=(1.05, 6)
+        )
+        axes.set_xticks([1.25, *LEVELS, 5.0], [f"{level:g}" for level in (1.25, *LEVELS, 5.0)])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize=7, ncols=2)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    write_atomic(file, stream.getvalue())

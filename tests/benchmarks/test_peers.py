@@ -1,0 +1,189 @@
+"""The rivals of `benchmarks/peers.py`: nothing stays behind, caching off is uncached, and the meter tells the truth."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from ecad import builtin
+from ecad.cost.macs import macs_table
+from ecad.genetic.of_generator import problem_of
+from ecad.image_generators import get_image_generator
+from ecad.runtime.cache import cached
+from ecad.schedules import heuristics
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+MODULES = ("setting", "schedules", "in_diffusers", "in_cache_dit", "smooth_cache", "dp_cache", "measure", "figures")
+STEPS = 5
+PROMPTS = builtin.prompts("search")[:2]
+
+
+@pytest.fixture(scope="module")
+def rivals():  # type: ignore[no-untyped-def]
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        found = {name: importlib.import_module(f"rivals.{name}") for name in MODULES}
+    except ImportError as error:
+        pytest.skip(f"the installed diffusers lacks a rival: {error}")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    yield SimpleNamespace(**found)
+    for name in [name for name in sys.modules if name.split(".")[0] == "rivals"]:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def generator():  # type: ignore[no-untyped-def]
+    return replace(get_image_generator("EmojiImageGenerator", device="cpu"), steps=STEPS)
+
+
+@pytest.fixture(scope="module")
+def calibration(rivals, generator):  # type: ignore[no-untyped-def]
+    return rivals.setting.Calibration(generator, tuple(PROMPTS), STEPS)
+
+
+@pytest.fixture(scope="module")
+def uncached(rivals, generator):  # type: ignore[no-untyped-def]
+    return make(rivals, generator, rivals.setting.Setting("uncached", ""))
+
+
+def make(rivals, generator, setting):  # type: ignore[no-untyped-def]
+    return rivals.measure.make_batch(generator, setting, PROMPTS, [3, 4], STEPS, memory=False)
+
+
+def state(pipe):  # type: ignore[no-untyped-def]
+    """What a rival could leave behind: classes, attributes and hooks of every part, and the pipeline's own methods."""
+    parts = [pipe, pipe.scheduler, *pipe.transformer.modules()]
+    volatile = ("_num_timesteps", "_guidance_scale", "_interrupt")
+    names = [
+        (type(part), sorted(name for name in vars(part) if name not in volatile), vars(part).get("forward"))
+        for part in parts
+    ]
+    hooks = [
+        (len(m._forward_hooks), len(m._forward_pre_hooks), id(m.forward.__func__)) for m in pipe.transformer.modules()
+    ]
+    return names, hooks, type(pipe).__call__
+
+
+def rivals_that_patch(rivals, calibration):  # type: ignore[no-untyped-def]
+    found = [
+        *rivals.in_diffusers.all_of_diffusers(calibration),
+        *rivals.in_cache_dit.all_of_cache_dit(calibration),
+        *rivals.dp_cache.all_of_dp_cache(calibration),
+    ]
+    kinds = {setting.rival: setting for setting in found if setting.unusable is None}
+    return list(kinds.values())
+
+
+def test_every_rival_leaves_the_pipeline_as_it_was_also_when_it_fails(rivals, generator, calibration, uncached) -> None:  # type: ignore[no-untyped-def]
+    settings = rivals_that_patch(rivals, calibration)
+    before = state(generator.pipe)
+    assert len(settings) >= 7
+    for setting in settings:
+        found = make(rivals, generator, setting)
+        assert state(generator.pipe) == before, setting.key
+        assert found["macs"] < uncached["macs"] or "PAB" in setting.rival, setting.key
+        with pytest.raises(KeyboardInterrupt), setting.applied(generator.pipe):
+            raise KeyboardInterrupt
+        assert state(generator.pipe) == before, setting.key
+    again = make(rivals, generator, rivals.setting.Setting("uncached", ""))
+    assert (again["images"] == uncached["images"]).all()
+
+
+OFF = {
+    "pab": {"spatial_attention_block_skip_range": 1},
+    "first_block": {"threshold": 0.0},
+    "taylor": {"cache_interval": 1, "cache_identifiers": [r"transformer_blocks\.\d+\.ff"]},
+    "magnitude": {"threshold": -1.0, "mag_ratios": [1.0] * STEPS, "num_inference_steps": STEPS},
+    "sea": {"threshold": 0.0},
+}
+
+
+@pytest.mark.parametrize("name", OFF)
+def test_a_cache_of_diffusers_that_never_reuses_is_uncached(name, rivals, generator, uncached) -> None:  # type: ignore[no-untyped-def]
+    config = getattr(rivals.in_diffusers, name)
+    setting = rivals.setting.Setting(
+        name,
+        "off",
+        applied=lambda pipe: rivals.in_diffusers.diffusers_cache(lambda loop: config(OFF[name], loop), pipe),
+    )
+    found = make(rivals, generator, setting)
+    assert (found["images"] == uncached["images"]).all()
+    assert found["macs"] == uncached["macs"]
+
+
+def test_cache_dit_that_never_reuses_is_uncached(rivals, generator, uncached) -> None:  # type: ignore[no-untyped-def]
+    pytest.importorskip("cache_dit", reason="cache-dit is not installed: pip install -e '.[peers]'")
+    given = {"Fn_compute_blocks": 1, "Bn_compute_blocks": 0, "max_warmup_steps": 1, "residual_diff_threshold": 0.0}
+    setting = rivals.setting.Setting("off", "", applied=lambda pipe: rivals.in_cache_dit.dual_block(given, 0, pipe))
+    found = make(rivals, generator, setting)
+    assert (found["images"] == uncached["images"]).all()
+    assert found["macs"] == uncached["macs"]
+
+
+def test_without_cache_dit_the_table_says_why(rivals, calibration, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    [setting] = rivals.in_cache_dit.all_of_cache_dit(calibration)
+    assert "not installed" in setting.unusable
+
+
+def test_dp_cache_with_every_step_a_key_step_is_uncached(rivals, generator, uncached) -> None:  # type: ignore[no-untyped-def]
+    keys = list(range(STEPS))
+    setting = rivals.setting.Setting("off", "", applied=lambda pipe: rivals.dp_cache.forecast_between(keys, 1, pipe))
+    found = make(rivals, generator, setting)
+    assert (found["images"] == uncached["images"]).all()
+
+
+def test_the_meter_counts_what_the_price_list_says(rivals, generator, uncached) -> None:  # type: ignore[no-untyped-def]
+    problem = problem_of(generator)
+    # The pipeline pads texts to 32 tokens; the generator's architecture states its longest prompt.
+    table = macs_table(replace(generator.architecture, text_tokens=32))
+    assert uncached["macs"] == table.price(problem.template.recompute)
+    # Cross-attention computes: in a row that reuses it, too, the runtime leaves out the captions' projection.
+    every_2 = heuristics.every_n(problem.template.sites, STEPS, 2, components=("attn1", "ff"))
+    setting = rivals.setting.Setting("every 2", "", applied=lambda pipe: cached(pipe, every_2))
+    assert make(rivals, generator, setting)["macs"] == table.price(every_2.recompute)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_key_steps_are_those_of_exhaustive_search(order, rivals) -> None:  # type: ignore[no-untyped-def]
+    steps, count = 7, 4
+    features = torch.from_numpy(np.random.default_rng(order).normal(size=(steps, 30)).cumsum(axis=0))
+    costs = rivals.dp_cache.path_costs(features, order)
+
+    def cost(keys: tuple[int, ...]) -> float:
+        path = (*keys, steps)
+        return sum(costs[i, j, k] for i, j, k in zip(path, path[1:], path[2:], strict=False))
+
+    paths = [(0, 1, *rest) for rest in itertools.combinations(range(2, steps), count - 2)]
+    found = tuple(rivals.dp_cache.key_steps(costs, count))
+    assert found in paths
+    assert cost(found) == pytest.approx(min(map(cost, paths)))
+
+
+def test_a_level_is_won_only_outside_of_the_interval(rivals) -> None:  # type: ignore[no-untyped-def]
+    def row(rival: str, cost: float, mean: float) -> dict:
+        scores = {"psnr": {"mean": mean}, "judge": {"mean": mean}}
+        return {"key": f"{rival} {cost}", "rival": rival, "cost": cost, "scores": scores}
+
+    rows = [
+        row("ecad fast", 0.49, 30.0),
+        row("a", 0.5, 29.0),
+        row("b", 0.5, 29.9),
+        row("c", 0.5, 31.0),
+        row("d", 0.9, 50.0),
+    ]
+    noise = np.array([-1.0, 1.0, -1.0, 1.0])
+    values = {r["key"]: {s: r["scores"][s]["mean"] + 0 * noise for s in ("psnr", "judge")} for r in rows}
+    values["b 0.5"]["psnr"] = 29.9 + noise
+    found = rivals.figures.verdicts(rows, values)
+    at_2 = {e["rival"]: e["verdict"] for e in found if e["score"] == "psnr" and e["level"] == 2.0}
+    assert at_2 == {"a": "above", "b": "level", "c": "below", "d": "does not go there"}
