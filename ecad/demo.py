@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,9 +17,7 @@ from ecad.commands import bar, console, finish, main, search_progress
 from ecad.files import make_folder
 from ecad.prompts import Prompt
 from ecad.report import (
-    Candidate,
     Entry,
-    Generation,
     Interval,
     Picture,
     Results,
@@ -154,6 +152,11 @@ def collect(
     folder: Path,
 ) -> Results:
     """Everything that the report shows; writes the images that it shows into `folder`."""
+    from ecad.cost import find_architecture
+    from ecad.cost.memory import kept_bytes
+    from ecad.report.of_study import results_of
+
+    architecture = find_architecture(GENERATOR)
     entries = []
     for name, schedule in schedules.items():
         kind = "uncached" if name == "uncached" else "found" if name.startswith("found") else "baseline"
@@ -162,24 +165,31 @@ def collect(
         macs = int(problem.price(schedule.recompute[None])[0])
         images = save_images(folder, name, list(judged[name].pixels[:SHOWN_PROMPTS]))
         entries.append(
-            Entry(name, kind, schedule, macs, ratios[name], scores, schedule.metrics.get("quality"), images)  # type: ignore[arg-type]
+            Entry(
+                name=name,
+                kind=kind,  # type: ignore[arg-type]
+                schedule=schedule,
+                macs=macs,
+                time_ratio=ratios[name],
+                scores=scores,
+                search_quality=schedule.metrics.get("quality"),
+                images=images,
+                kept_bytes=kept_bytes(schedule, architecture),
+            )
         )
-    return Results(
+    return replace(
+        results_of(study),
         title="Evolved cache schedules of the built-in model",
         generator=GENERATOR,
         pictures=tuple(Picture(prompt, 1000 + i) for i, prompt in enumerate(prompts[:SHOWN_PROMPTS])),
         entries=tuple(entries),
-        quality_name="psnr",
-        candidates=tuple(Candidate(c.generation, c.cost, c.quality) for c in study.candidates),
-        history=tuple(
-            Generation(row.number, row.images, row.seconds, row.hypervolume, row.front_size) for row in study.history
-        ),
         settings={
             "steps": problem.shape[0],
             "search prompts": SEARCH_PROMPTS,
             "held-out prompts": len(prompts),
             "seed": study.settings["seed"],
         },
+        missing=(),
     )
 
 

@@ -185,6 +185,9 @@ def _missing(study: Study, entries: list[Entry]) -> list[str]:
         told.append("No schedule has been evaluated yet.")
     elif study.candidates[-1].generation > (study.history[-1].number if study.history else -1):
         told.append(f"Generation {study.candidates[-1].generation} is not finished: the search runs or was stopped.")
+    if study.failures:
+        name, reason = next(iter(study.failures.items()))
+        told.append(f"{len(study.failures)} candidates were given up, the first, {name}: {' '.join(reason.split())}")
     if study.candidates and not any(entry.scores for entry in entries if entry.kind == "found"):
         told.append("No held-out scores: the search writes them when it ends.")
     elif any(entry.kind == "found" and not entry.scores for entry in entries):

@@ -280,6 +280,17 @@ class CacheSchedule:
 
         return heat_map(self, width, by_component).plain
 
+    def plot(self, component: str | None = None) -> Any:
+        """A heat map as a plotly figure, for a notebook; needs the extra `report`.
+
+        Args:
+            component: show this one alone.
+        """
+        # Schedules know nothing of reports, but for this: people look for a schedule's picture here.
+        from ecad.report.heat import schedule_figure
+
+        return schedule_figure(self, component)
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         from ecad.schedules.text import heat_map
 
