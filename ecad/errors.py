@@ -24,6 +24,10 @@ class EcadWarning(EcadError, UserWarning):
     """
 
 
+class NotFiniteError(EcadError):
+    """Images that are no numbers (NaN or infinite) came out of a model."""
+
+
 class ScheduleError(EcadError):
     """A cache schedule is malformed or does not fit; says where, what was expected and what was found.
 

@@ -8,6 +8,7 @@ import typer
 
 from ecad.benchmark.encoding import AsJson, Device, FilePath, OutputDir, Seed, encode
 from ecad.commands import ImageGeneratorOption, Weights, main
+from ecad.execution.command import AddressOption, ExecutorOption, GpusOption, Spread, TimeoutOption, WorkersOption
 from ecad.prompts import read_prompts
 
 
@@ -19,6 +20,11 @@ def embed(
         int, typer.Option("--batch-size", "-b", min=1, help="Prompts encoded together, and kept in one file.")
     ] = 64,
     seed: Seed = 0,
+    executor: ExecutorOption = "local",
+    workers: WorkersOption = None,
+    address: AddressOption = None,
+    gpus_per_worker: GpusOption = None,
+    task_timeout: TimeoutOption = 3600,
     weights: Weights = None,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -27,7 +33,8 @@ def embed(
     from ecad.prompts.embed import numbered
 
     folders = {".": numbered(read_prompts(file_path), seed)}
-    encode(image_generator, folders, output_dir, batch_size, weights, device, as_json)
+    spread = Spread(executor, workers, address, gpus_per_worker, task_timeout)
+    encode(image_generator, folders, output_dir, batch_size, weights, device, as_json, spread)
 
 
 if __name__ == "__main__":

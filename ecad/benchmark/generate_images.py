@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ecad.benchmark.encoding import AsJson, Device
-from ecad.commands import ImageGeneratorOption, RequireExact, Weights, bar, errors, finish, main, require_exact
-from ecad.errors import EcadError, ScheduleError
-
-if TYPE_CHECKING:
-    from ecad.image_generators import ImageGenerator
-    from ecad.image_generators.making import Job
-    from ecad.schedules import CacheSchedule
+from ecad.commands import ImageGeneratorOption, RequireExact, Weights, bar, finish, main, require_exact
+from ecad.errors import EcadError
+from ecad.execution.command import (
+    AddressOption,
+    ExecutorOption,
+    GpusOption,
+    Spread,
+    TimeoutOption,
+    WorkersOption,
+    everywhere,
+    say,
+)
 
 
 def generate(
@@ -37,6 +43,11 @@ def generate(
     dont_include_seed: Annotated[bool, typer.Option("--dont-include-seed", help="No seed in image names.")] = False,
     shard: Annotated[str, typer.Option(help="i/n: do the i-th of n parts of the work, e.g. 2/4.")] = "1/1",
     exact: RequireExact = False,
+    executor: ExecutorOption = "local",
+    workers: WorkersOption = None,
+    address: AddressOption = None,
+    gpus_per_worker: GpusOption = None,
+    task_timeout: TimeoutOption = 3600,
     weights: Weights = None,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -45,7 +56,8 @@ def generate(
     if exact:
         require_exact()
     from ecad.image_generators import get_image_generator
-    from ecad.image_generators.making import cut_batches, make_images, units
+    from ecad.image_generators.making import cut_batches, jobs_of, make_images, units
+    from ecad.image_generators.spread import Order, make_images_on
     from ecad.prompts.store import find_stored
     from ecad.schedules.folder import load_schedules
 
@@ -61,34 +73,36 @@ def generate(
     if not schedules:
         finish({"images": 0, "folders": []}, f"nothing to do: all schedules have their images in {output_dir}", as_json)
         return
-    generator = get_image_generator(image_generator, weights, device=device, only="images")
-    jobs = _jobs(generator, schedules, output_dir)
-    steps = make_images(generator, jobs, batches, output_dir, part)
-    done = sum(bar(steps, "generating", hidden=as_json, total=len(units(jobs, batches, part))))
+    spread = Spread(executor, workers, address, gpus_per_worker, task_timeout)
+    with ExitStack() as stack:
+        if spread.in_process:
+            generator = get_image_generator(image_generator, weights, device=device, only="images")
+            jobs, misfits = jobs_of(generator, schedules, output_dir)
+            total = len(units(jobs, batches, part))
+            steps = make_images(generator, jobs, batches, output_dir, part)
+        else:
+            order = Order(
+                os.path.abspath(input_dir),
+                os.path.abspath(schedule_dir),
+                os.path.abspath(output_dir),
+                names=list(schedules),
+                seeds=seeds,
+                batch_size=batch_size,
+                seed_in_name=not dont_include_seed,
+                shard=part,
+            )
+            options = {"weights": everywhere(weights), "device": device, "exact": exact, "order": order}
+            options["image_generator"] = image_generator
+            pool = stack.enter_context(spread.open("ecad.image_generators.spread:worker", options, output_dir))
+            jobs, misfits, total, steps = make_images_on(pool, order, output_dir)
+        for misfit in misfits:
+            say(f"left out, does not fit {image_generator}: {misfit}")
+        done = sum(bar(steps, "generating", hidden=as_json, total=total))
     finish(
         {"images": done, "folders": [str(job.folder) for job in jobs]},
         f"{done} images under {len(jobs)} schedules in {output_dir}",
         as_json,
     )
-
-
-def _jobs(generator: ImageGenerator, schedules: Mapping[str, CacheSchedule], output_dir: Path) -> list[Job]:
-    """A job for each schedule that fits the generator; those of other models in the folder are named and left out."""
-    from ecad.image_generators.making import job_of
-
-    jobs, misfits = [], []
-    for name, schedule in schedules.items():
-        try:
-            jobs.append(job_of(generator, schedule, output_dir / name))
-        except ScheduleError as error:
-            if len(schedules) == 1:
-                raise
-            misfits.append(f"{name} ({error})")
-    if not jobs:
-        raise EcadError(f"none of {len(schedules)} schedules fits {generator.name}; the first: {misfits[0]}")
-    for misfit in misfits:
-        errors.print(f"left out, does not fit {generator.name}: {misfit}", soft_wrap=True, markup=False)
-    return jobs
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ecad.benchmark.encoding import AsJson, Device, FilePath, OutputDir, PromptBatchSize, Seed, SeedStep, encode
 from ecad.commands import ImageGeneratorOption, Weights, main
+from ecad.execution.command import AddressOption, ExecutorOption, GpusOption, Spread, TimeoutOption, WorkersOption
 from ecad.prompts import read_prompts
 
 
@@ -14,6 +15,11 @@ def embed_mjhq(
     prompt_batch_size: PromptBatchSize = 1000,
     seed: Seed = 0,
     seed_step: SeedStep = 0,
+    executor: ExecutorOption = "local",
+    workers: WorkersOption = None,
+    address: AddressOption = None,
+    gpus_per_worker: GpusOption = None,
+    task_timeout: TimeoutOption = 3600,
     weights: Weights = None,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -22,7 +28,8 @@ def embed_mjhq(
     from ecad.prompts.embed import by_category
 
     folders = by_category(read_prompts(file_path, "mjhq"), seed, seed_step)
-    encode(image_generator, folders, output_dir, prompt_batch_size, weights, device, as_json)
+    spread = Spread(executor, workers, address, gpus_per_worker, task_timeout)
+    encode(image_generator, folders, output_dir, prompt_batch_size, weights, device, as_json, spread)
 
 
 if __name__ == "__main__":

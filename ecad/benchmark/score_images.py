@@ -12,6 +12,15 @@ import typer
 from ecad.benchmark.scoring import FileModeOption, NamingModeOption, matched_items, tell
 from ecad.commands import bar, finish, main
 from ecad.errors import EcadError
+from ecad.execution.command import (
+    AddressOption,
+    ExecutorOption,
+    GpusOption,
+    Spread,
+    TimeoutOption,
+    WorkersOption,
+    everywhere,
+)
 from ecad.prompts import read_prompts
 
 
@@ -35,6 +44,11 @@ def score(
         Path | None, typer.Option(help="Uncached images, named and foldered as those to score.")
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Hub id or local copy of the scorer's weights.")] = None,
+    executor: ExecutorOption = "local",
+    workers: WorkersOption = None,
+    address: AddressOption = None,
+    gpus_per_worker: GpusOption = None,
+    task_timeout: TimeoutOption = 3600,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images scored together.")] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -44,6 +58,7 @@ def score(
     from ecad.quality import get_scorer
     from ecad.quality.folder_scores import is_foreign, score_folder
     from ecad.quality.images import image_files
+    from ecad.quality.spread import score_folders_on
 
     folders = {
         place: list(files) for place, files in groupby(sorted(image_files(image_dir)), key=lambda file: file.parent)
@@ -63,31 +78,43 @@ def score(
         folder: matched_items(image_dir, files, prompts, image_naming_mode or "image_reward", reference_dir)
         for folder, files in kept.items()
     }
-    chosen = get_scorer(scorer, weights, device)
-    if chosen.compares != (reference_dir is not None):
-        need = "needs the uncached images" if chosen.compares else "takes no uncached images"
-        raise EcadError(f"scorer {scorer!r} {need}: {'give' if chosen.compares else 'leave out'} --reference-dir")
-    rows = []
-    for folder, (found, unmatched) in items.items():
-        scores = score_folder(
-            folder,
-            found,
-            chosen,
-            folder / output_subpath,
-            again=rescore_existing,
-            delete_after=delete_after,
-            batch_size=batch_size,
-            progress=partial(bar, label=folder.name, hidden=as_json),
-        )
-        rows.append(
-            {
-                "folder": str(folder),
-                "total_score": scores["total_score"],
-                "num_images": scores["num_images"],
-                "num_prompts": len(scores["avg_by_prompt"]),
-                "num_unmatched": len(unmatched),
-            }
-        )
+    spread = Spread(executor, workers, address, gpus_per_worker, task_timeout)
+    options = {"again": rescore_existing, "delete_after": delete_after, "batch_size": batch_size}
+    if spread.in_process:
+        chosen = get_scorer(scorer, weights, device)
+        _check_reference(scorer, chosen.compares, reference_dir)
+        scores = {
+            folder: score_folder(
+                folder,
+                found,
+                chosen,
+                folder / output_subpath,
+                progress=partial(bar, label=folder.name, hidden=as_json),
+                **options,  # type: ignore[arg-type]
+            )
+            for folder, (found, _) in items.items()
+        }
+    else:
+        built_from = {"scorer": scorer, "weights": everywhere(weights), "device": device}
+        with spread.open("ecad.quality.spread:worker", built_from, image_dir) as pool:
+            _check_reference(scorer, pool.facts["compares"], reference_dir)
+            scores = score_folders_on(
+                pool,
+                {folder: found for folder, (found, _) in items.items()},
+                output_subpath,
+                progress=lambda steps, total: bar(steps, "scoring", hidden=as_json, total=total),
+                **options,  # type: ignore[arg-type]
+            )
+    rows = [
+        {
+            "folder": str(folder),
+            "total_score": scores[folder]["total_score"],
+            "num_images": scores[folder]["num_images"],
+            "num_prompts": len(scores[folder]["avg_by_prompt"]),
+            "num_unmatched": len(unmatched),
+        }
+        for folder, (_, unmatched) in items.items()
+    ]
     lines = [
         f"{row['folder']}: {scorer} {row['total_score']:.4f}, "
         f"{row['num_images']} images of {row['num_prompts']} prompts"
@@ -98,6 +125,12 @@ def score(
         "\n".join(lines),
         as_json,
     )
+
+
+def _check_reference(scorer: str, compares: bool, reference_dir: Path | None) -> None:
+    if compares != (reference_dir is not None):
+        need = "needs the uncached images" if compares else "takes no uncached images"
+        raise EcadError(f"scorer {scorer!r} {need}: {'give' if compares else 'leave out'} --reference-dir")
 
 
 if __name__ == "__main__":

@@ -189,6 +189,22 @@ class Executor:
             yield from ended
             source.paused = source.paused and not ended
 
+    def finish(self, tasks: Iterable[Task]) -> Iterator[tuple[int, Any]]:
+        """`run`, where every task counts.
+
+        Raises:
+            EcadError: after all others are done, if tasks were given up.
+        """
+        failures = []
+        for place, result in self.run(tasks):
+            if isinstance(result, Failure):
+                failures.append(result)
+            else:
+                yield place, result
+        if failures:
+            reason = f"the last: {failures[-1].reason}{self._see}"
+            raise EcadError(f"{len(failures)} tasks were given up; {reason}; the same command tries them again")
+
     def status(self) -> str:
         """One line: how many workers, and how busy they have been."""
         ready = [worker for worker in self._crew.values() if worker.ready is not None]

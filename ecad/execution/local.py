@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,6 +17,8 @@ from typing import Any
 from ecad.errors import EcadError
 from ecad.execution.worker import Reply, WorkerSpec, attempt, build
 
+# Seconds in which workers may end by themselves.
+_GRACE = 2.0
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -81,6 +84,12 @@ class LocalWorkers:
         known.pipe.close()
 
     def close(self) -> None:
+        # Who is idle sees its pipe end, and cleans up after itself; who is not has no say.
+        for known in self._processes.values():
+            known.pipe.close()
+        until = time.monotonic() + _GRACE
+        for known in self._processes.values():
+            known.process.join(max(0.0, until - time.monotonic()))
         for worker in list(self._processes):
             self.stop(worker)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ecad.errors import EcadError
+from ecad.errors import EcadError, NotFiniteError
 from ecad.execution import Failure
 from ecad.genetic.store import Store
 from ecad.prompts import Prompt
@@ -113,7 +113,12 @@ class LocalEvaluator:
 
     def run(self, jobs: Iterable[Job | None]) -> Iterator[tuple[int, np.ndarray | Failure]]:
         for place, (schedule, items) in enumerate(filter(None, jobs)):
-            yield place, self.score(self.generate(schedule, items), items)
+            found: np.ndarray | Failure
+            try:
+                found = self.score(self.generate(schedule, items), items)
+            except NotFiniteError as error:
+                found = Failure(str(error), tries=1)
+            yield place, found
 
 
 def all_items(prompts: Sequence[Prompt], seeds: Sequence[int]) -> Batch:

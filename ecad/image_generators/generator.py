@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ecad.cost.architectures import Architecture
-from ecad.errors import EcadError
+from ecad.errors import EcadError, NotFiniteError
 from ecad.image_generators.text import PromptEmbeds
 from ecad.runtime.cache import cached
 from ecad.schedules import CacheSchedule
@@ -96,6 +96,7 @@ class ImageGenerator:
         Raises:
             EcadError: as many embeddings as seeds were expected.
             ScheduleError: the schedule does not fit the model or the number of steps.
+            NotFiniteError: the model gives NaN or infinity.
         """
         if len(embeds) != len(seeds):
             raise EcadError(f"a batch needs one seed an image: expected {len(embeds)} seeds, found {len(seeds)}")
@@ -112,6 +113,9 @@ class ImageGenerator:
                 generator=generators,
                 output_type="np",
             ).images
+        if not np.isfinite(images).all():
+            under = "without a schedule" if schedule is None else f"under schedule {schedule.name!r}"
+            raise NotFiniteError(f"{self.name} {under}: expected images, found values that are no finite numbers")
         return np.asarray(np.round(images * 255), dtype=np.uint8)
 
 

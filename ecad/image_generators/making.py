@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -78,6 +78,31 @@ class Job:
             return "uncached"
         runs = executed(self.schedule.recompute, readers(self.schedule.sites))
         return "uncached" if runs.all() else hashlib.sha256(np.packbits(runs).tobytes()).hexdigest()[:16]
+
+
+# A batch, and the jobs that make the same images of it.
+Unit = tuple[Batch, list[Job]]
+
+
+def jobs_of(
+    generator: ImageGenerator, schedules: Mapping[str, CacheSchedule], output_dir: Path
+) -> tuple[list[Job], list[str]]:
+    """A job for each schedule that fits a generator, in a folder of its name; and which do not fit, and why.
+
+    Raises:
+        EcadError: none fits.
+    """
+    jobs, misfits = [], []
+    for name, schedule in schedules.items():
+        try:
+            jobs.append(job_of(generator, schedule, output_dir / name))
+        except ScheduleError as error:
+            if len(schedules) == 1:
+                raise
+            misfits.append(f"{name} ({error})")
+    if not jobs:
+        raise EcadError(f"none of {len(schedules)} schedules fits {generator.name}; the first: {misfits[0]}")
+    return jobs, misfits
 
 
 def job_of(
@@ -164,24 +189,43 @@ def make_images(
         EcadError: a folder holds images of another kind, embeddings do not fit the generator, or a file cannot be
             read or written.
     """
-    settings = _settings(generator, batches)
-    rows = {item.file: item.row() for batch in batches for item in batch}
-    loaded: tuple[Batch, PromptEmbeds] | None = None
+    settings = settings_of(generator, batches)
+    make = unit_maker(generator)
     with scratch_folder(output_dir, shard) as scratch, ImageWriter(scratch) as writer:
-        for job in jobs:
-            begin_folder(job.folder, {**settings, "plan": job.plan, **job.call}, rows, scratch, replace)
-        for batch, alike in units(jobs, batches, shard):
-            if missing := [job for job in alike if not _is_done(job, batch)]:
-                if loaded is None or loaded[0] is not batch:
-                    loaded = batch, stored_embeds(generator, batch)
-                images = generator.generate(
-                    loaded[1], [item.noise_seed for item in batch], missing[0].schedule, **missing[0].call
-                )
-                writer.write(images, [[job.folder / item.file for job in missing] for item in batch])
-            yield len(batch) * len(alike)
+        begin_folders(jobs, batches, settings, scratch, replace)
+        for unit in units(jobs, batches, shard):
+            yield make(unit, writer)
 
 
-def units(jobs: Sequence[Job], batches: Sequence[Batch], shard: tuple[int, int]) -> list[tuple[Batch, list[Job]]]:
+def begin_folders(
+    jobs: Sequence[Job], batches: Sequence[Batch], settings: Mapping[str, Any], scratch: Path, replace: bool = False
+) -> None:
+    """Write what all jobs' folders are going to hold, see `begin_folder`."""
+    rows = {item.file: item.row() for batch in batches for item in batch}
+    for job in jobs:
+        begin_folder(job.folder, {**settings, "plan": job.plan, **job.call}, rows, scratch, replace)
+
+
+def unit_maker(generator: ImageGenerator) -> Callable[[Unit, ImageWriter], int]:
+    """A function that makes what is missing of a unit of work and gives how many images are done then."""
+    loaded: tuple[Batch, PromptEmbeds] | None = None
+
+    def make(unit: Unit, writer: ImageWriter) -> int:
+        nonlocal loaded
+        batch, alike = unit
+        if missing := [job for job in alike if not _is_done(job, batch)]:
+            if loaded is None or loaded[0] is not batch:
+                loaded = batch, stored_embeds(generator, batch)
+            images = generator.generate(
+                loaded[1], [item.noise_seed for item in batch], missing[0].schedule, **missing[0].call
+            )
+            writer.write(images, [[job.folder / item.file for job in missing] for item in batch])
+        return len(batch) * len(alike)
+
+    return make
+
+
+def units(jobs: Sequence[Job], batches: Sequence[Batch], shard: tuple[int, int]) -> list[Unit]:
     """A shard's units of work: a batch, and the jobs that make the same images of it."""
     alike: dict[tuple[object, ...], list[Job]] = {}
     for job in jobs:
@@ -217,7 +261,7 @@ def stored_embeds(generator: ImageGenerator, batch: Batch) -> PromptEmbeds:
     return moved[[place[item.stored.entry.stem] for item in batch]]
 
 
-def _settings(generator: ImageGenerator, batches: Sequence[Batch]) -> dict[str, Any]:
+def settings_of(generator: ImageGenerator, batches: Sequence[Batch]) -> dict[str, Any]:
     """What all images depend on beside their job."""
     kinds = {json.dumps(item.stored.settings, sort_keys=True) for batch in batches for item in batch}
     if len(kinds) > 1:

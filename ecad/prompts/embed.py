@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from ecad.image_generators import ImageGenerator
+from ecad.execution import Executor, Job, Task
+from ecad.image_generators import ImageGenerator, get_image_generator
 from ecad.prompts.files import Prompt
 from ecad.prompts.names import as_file_name, mjhq_stem, prompt_stem
-from ecad.prompts.store import Entry, write_store
+from ecad.prompts.store import Entry, begin_store, write_shard, write_store
 
 # Lines of COCO's captions that the method's first release keeps in one folder.
 MEGABATCH = 3000
@@ -71,17 +74,47 @@ def embed(
     Raises:
         EcadError: a folder holds another store, or cannot be written.
     """
-    settings = {
-        "image_generator": generator.name,
-        "text_encoder": generator.text_fingerprint(),
-        "dtype": str(generator.dtype).removeprefix("torch."),
-        "max_tokens": generator.max_tokens,
-    }
+    settings = _settings(generator)
     for name, entries in folders.items():
         texts = [entry.prompt.text for entry in entries]
         batches = write_store(output_dir / name, entries, generator.encode, settings, batch_size, replace)
         for number, _ in enumerate(batches):
             yield generator.count_cut(texts[number * batch_size : (number + 1) * batch_size])
+
+
+def embed_on(
+    executor: Executor, folders: Mapping[str, Sequence[Entry]], output_dir: Path, batch_size: int
+) -> Iterator[int]:
+    """`embed` by workers that `worker` builds: each encodes whole shards, and writes them itself."""
+    shards = [
+        (output_dir / folder, name, rows)
+        for folder, entries in folders.items()
+        for name, rows in begin_store(output_dir / folder, entries, executor.facts["settings"], batch_size).items()
+    ]
+    tasks = (Task(str(folder / name), (os.path.abspath(folder), name, rows)) for folder, name, rows in shards)
+    yield from (cut for _, cut in executor.finish(tasks))
+
+
+def worker(image_generator: str, weights: str | None, device: str) -> Job:
+    """Load a text encoder; a task is (folder of the store, file of the shard, rows of its prompts)."""
+    generator = get_image_generator(image_generator, weights, device=device, only="text")
+
+    def work(task: tuple[str, str, list[dict[str, Any]]]) -> int:
+        folder, name, rows = task
+        write_shard(Path(folder), name, rows, generator.encode)
+        return generator.count_cut([row["text"] for row in rows])
+
+    return Job(work, {"settings": _settings(generator)})
+
+
+def _settings(generator: ImageGenerator) -> dict[str, Any]:
+    """What embeddings depend on."""
+    return {
+        "image_generator": generator.name,
+        "text_encoder": generator.text_fingerprint(),
+        "dtype": str(generator.dtype).removeprefix("torch."),
+        "max_tokens": generator.max_tokens,
+    }
 
 
 def num_batches(folders: Mapping[str, Sequence[Entry]], batch_size: int) -> int:

@@ -86,19 +86,37 @@ def write_store(
     Raises:
         EcadError: the folder holds another store, or cannot be written.
     """
+    for name, rows in begin_store(folder, entries, settings, batch_size, replace).items():
+        write_shard(Path(folder), name, rows, encode)
+        yield
+
+
+def begin_store(
+    folder: str | os.PathLike[str],
+    entries: Sequence[Entry],
+    settings: Mapping[str, Any],
+    batch_size: int,
+    replace: bool = False,
+) -> dict[str, list[dict[str, Any]]]:
+    """The part of `write_store` that comes before all shards: gives the file of each, and the rows of its prompts."""
     target = Path(folder)
     index = _index(entries, settings, batch_size)
     make_folder(target)
     for left in target.glob(".*.tmp"):  # by a killed run
         left.unlink(missing_ok=True)
     _begin(target, index, replace)
-    for name, rows in index["shards"].items():
-        if not (target / name).exists():
-            embeds = encode([row["text"] for row in rows])
-            if embeds.negative is not None and not (target / NEGATIVE).exists():
-                write_atomic(target / NEGATIVE, save({"negative": _plain(embeds.negative)}))
-            write_atomic(target / name, save(_tensors([row["stem"] for row in rows], embeds)))
-        yield
+    return dict(index["shards"])
+
+
+def write_shard(
+    folder: Path, name: str, rows: Sequence[Mapping[str, Any]], encode: Callable[[Sequence[str]], PromptEmbeds]
+) -> None:
+    """Encode the prompts of one shard, unless it is there."""
+    if not (folder / name).exists():
+        embeds = encode([row["text"] for row in rows])
+        if embeds.negative is not None and not (folder / NEGATIVE).exists():
+            write_atomic(folder / NEGATIVE, save({"negative": _plain(embeds.negative)}))
+        write_atomic(folder / name, save(_tensors([row["stem"] for row in rows], embeds)))
 
 
 def find_stored(folder: str | os.PathLike[str]) -> dict[str, list[Stored]]:

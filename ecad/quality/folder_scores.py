@@ -64,29 +64,56 @@ def score_folder(
     Raises:
         EcadError: an image cannot be read, a reference has another size, or the output is of another scorer.
     """
-    journal = output.with_name(f".{output.name}.unfinished")
-    digests = {item: _digest(item) for item in items}
-    known = ({} if again else _read_output(output, scorer)) | _read_journal(journal, scorer)
-    todo = [item for item in items if _known_score(known, folder, item, digests[item]) is None]
-    for start in progress(range(0, len(todo), batch_size)) if todo else ():
-        batch = todo[start : start + batch_size]
+    scores = FolderScores(folder, items, scorer, output, again)
+    batches = scores.batches(batch_size)
+    for place in progress(range(len(batches))) if batches else ():
+        scores.keep(batches[place], score_batch(batches[place], scorer))
+    return scores.finish(delete_after, facts)
+
+
+class FolderScores:
+    """The scores of a folder's images while they come in, safe from interruptions.
+
+    Args:
+        folder, items, scorer, output, again: as for `score_folder`; of the scorer name and version only.
+
+    Raises:
+        EcadError: an image cannot be read, or the output is of another scorer.
+    """
+
+    def __init__(self, folder: Path, items: Sequence[Item], scorer: Scorer, output: Path, again: bool = False) -> None:
+        self._folder, self._items, self._scorer, self._output = folder, items, scorer, output
+        self._journal = output.with_name(f".{output.name}.unfinished")
+        self._digests = {item: _digest(item) for item in items}
+        self._known = ({} if again else _read_output(output, scorer)) | _read_journal(self._journal, scorer)
+
+    def batches(self, batch_size: int) -> list[list[Item]]:
+        """What is still to be scored."""
+        todo = [i for i in self._items if _known_score(self._known, self._folder, i, self._digests[i]) is None]
+        return [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
+
+    def keep(self, batch: Sequence[Item], scores: Sequence[float]) -> None:
+        """Write down the scores of a batch."""
         rows = {
-            _name(folder, item): {"digest": digests[item], "prompt_id": item.prompt.id, "score": score}
-            for item, score in zip(batch, _score(batch, scorer), strict=True)
+            _name(self._folder, item): {"digest": self._digests[item], "prompt_id": item.prompt.id, "score": score}
+            for item, score in zip(batch, scores, strict=True)
         }
-        _append(journal, scorer, rows)
-        known |= rows
-    named = {_name(folder, item): item for item in items}
-    kept = {name: row for name, row in known.items() if name in named or row.get("deleted")}
-    if delete_after:
-        kept |= {name: kept[name] | {"deleted": True} for name in named}
-    result = {**_summary(kept, scorer), **(facts or {}), "images": kept}
-    write_atomic(output, json.dumps(result, indent=1) + "\n")
-    journal.unlink(missing_ok=True)
-    if delete_after:
-        for item in items:
-            item.file.unlink(missing_ok=True)
-    return result
+        _append(self._journal, self._scorer, rows)
+        self._known |= rows
+
+    def finish(self, delete_after: bool = False, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Write the output when everything is scored, and give its content."""
+        named = {_name(self._folder, item): item for item in self._items}
+        kept = {name: row for name, row in self._known.items() if name in named or row.get("deleted")}
+        if delete_after:
+            kept |= {name: kept[name] | {"deleted": True} for name in named}
+        result = {**_summary(kept, self._scorer), **(facts or {}), "images": kept}
+        write_atomic(self._output, json.dumps(result, indent=1) + "\n")
+        self._journal.unlink(missing_ok=True)
+        if delete_after:
+            for item in self._items:
+                item.file.unlink(missing_ok=True)
+        return result
 
 
 def is_foreign(output: Path) -> bool:
@@ -94,7 +121,12 @@ def is_foreign(output: Path) -> bool:
     return output.exists() and "scorer" not in _load(output)
 
 
-def _score(batch: Sequence[Item], scorer: Scorer) -> list[float]:
+def score_batch(batch: Sequence[Item], scorer: Scorer) -> list[float]:
+    """The scores of some images, read from their files.
+
+    Raises:
+        EcadError: an image cannot be read, a reference has another size, or a score is no finite number.
+    """
     images = read_images([item.file for item in batch])
     references = None
     if scorer.compares:
