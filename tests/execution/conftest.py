@@ -1,0 +1,34 @@
+"""Makes `jobs.py` importable, here and in every worker; a Ray cluster of several nodes on this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+# A dead node is known after seconds instead of half a minute.
+_IMPATIENT = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """A head that works on nothing; tests add nodes, and take them away."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    arguments = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+    made = Cluster(initialize_head=True, head_node_args={**arguments, "_system_config": _IMPATIENT})
+    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
+    yield made
+    ray.shutdown()
+    made.shutdown()
+    del os.environ["PYTHONPATH"]
