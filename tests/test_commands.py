@@ -13,6 +13,7 @@ from PIL import Image
 
 from ecad.cli import main
 from ecad.schedules import CacheSchedule
+from ecad.schedules.provenance import made_for
 
 PROMPT = "a 3d crab on a blue background"
 
@@ -69,18 +70,45 @@ def test_schedules_are_written_and_shown(run) -> None:  # type: ignore[no-untype
 
 def test_optimize_leaves_a_front_and_goes_on(run) -> None:  # type: ignore[no-untyped-def]
     Path("two.txt").write_text(f"{PROMPT}\na twitter owl on a red background\n")
-    settings = ("--mode", "paper", "--population-size", 4, "--prompt-file", "two.txt")
+    settings = ("--mode", "paper", "--population-size", 4, "--prompt-file", "two.txt", "--held-out-file", "two.txt")
     command = ("optimize", "-o", "study", *settings, "--json", "--generations")
     code, out, _ = run(*command, 1)
     assert code == 0
     for row in json.loads(out)["front"]:
-        assert CacheSchedule.load(Path("study", "front", f"{row['name']}.json")).metrics["total_macs"] == row["macs"]
+        schedule = CacheSchedule.load(Path("study", "front", f"{row['name']}.json"))
+        assert schedule.metrics["total_macs"] == row["macs"]
+        provenance, _ = made_for(schedule.attributes)
+        assert provenance.model == "EmojiImageGenerator"
+        assert {name: score.mean for name, score in provenance.held_out.items()} == {
+            name: entry["mean"] for name, entry in row["held_out"].items()
+        }
+        assert set(row["held_out"]) == {"psnr", "judge"}
     assert len(list(Path("study/gen_000/candidates").iterdir())) == 4
-    assert run(*command, 2)[0] == 0
+    assert run("optimize", "-o", "study", "--resume", "--generations", 2, "--json")[0] == 0
     assert len(list(Path("study/gen_001/candidates").iterdir())) == 4
     code, _, err = run(*command, 2, "--seed", 1)
     assert code == 2
     assert "seed" in err.splitlines()[-1]
+
+
+def test_a_search_by_time_keeps_its_prices(run) -> None:  # type: ignore[no-untyped-def]
+    Path("one.txt").write_text(f"{PROMPT}\n")
+    files = ("--prompt-file", "one.txt", "--held-out-file", "one.txt")
+    command = ("optimize", "-o", "timed", "--cost", "latency", "--population-size", 2, *files, "--json")
+    code, out, _ = run(*command, "--generations", 1)
+    assert code == 0
+    times = Path("timed/times.json").read_text()
+    result = json.loads(out)
+    assert all(0 < row["ns"] <= result["uncached_ns"] for row in result["front"])
+    for row in result["front"]:
+        metrics = CacheSchedule.load(Path("timed", "front", f"{row['name']}.json")).metrics
+        assert metrics["expected_ms"] == row["ns"] / 1e6
+        assert "total_macs" not in metrics
+    assert run(*command, "--generations", 1)[1] == out
+    assert Path("timed/times.json").read_text() == times
+    Path("timed/times.json").write_text("{}")
+    code, _, err = run(*command, "--generations", 1)
+    assert (code, "times.json" in err) == (2, True)
 
 
 MISTAKES = [
@@ -98,6 +126,9 @@ MISTAKES = [
     (("optimize", "-o", "study", "--generations", 1, "--quality", "beauty"), "beauty"),
     (("optimize", "-o", "study", "--generations", 1, "--initial-dir", "missing"), "missing"),
     (("optimize", "-o", "empty.txt/study", "--generations", 1, "--prompt-file", "one.txt"), "empty.txt"),
+    (("optimize", "-o", "study", "--generations", 1, "--cost", "money"), "money"),
+    (("optimize", "-o", "nothing", "--resume"), "nothing: --resume"),
+    (("optimize", "-o", "study", "--generations", 1, "--second-quality", "psnr"), "--second-quality"),
     (("schedule", "show", "broken.json"), "broken.json"),
     (("schedule", "every-n", "--n", 0, "-o", "x.json"), "--n"),
     (("schedule", "every-n", "--components", "nose", "-o", "x.json"), "nose"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,24 @@ class CostTable:
         names = np.array([component for _, component in self.sites])
         found = {name: costs[..., names == name].sum(axis=-1) for name in dict.fromkeys(names.tolist())}
         return found | {OUTSIDE: np.full(costs.shape[:-1], self.fixed_per_step, dtype=np.int64)}
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; `from_json` reads them."""
+        return {
+            "sites": [list(site) for site in self.sites],
+            "fixed_per_step": self.fixed_per_step,
+            "per_site": self.per_site.tolist(),
+            "readers": None if self.readers is None else self.readers.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> CostTable:
+        """The table that `to_json` gave; raises KeyError, TypeError or ValueError for anything else."""
+        sites = tuple((str(block), str(component)) for block, component in document["sites"])
+        per_site, readers = np.array(document["per_site"], dtype=np.int64), document["readers"]
+        if per_site.shape != (len(sites),):
+            raise ValueError(f"{per_site.shape} prices of {len(sites)} sites")
+        return cls(sites, int(document["fixed_per_step"]), per_site, None if readers is None else np.array(readers))
 
     def _runs(self, recompute: np.ndarray) -> np.ndarray:
         if recompute.ndim < 2 or recompute.shape[-1] != len(self.sites) or not recompute.shape[-2]:

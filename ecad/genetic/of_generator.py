@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Literal, get_args
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from ecad.cost.architectures import Architecture
 from ecad.cost.macs import macs_table
+from ecad.cost.table import CostTable
 from ecad.errors import EcadError
+from ecad.files import write_atomic
 from ecad.genetic.evaluator import Batch, LocalEvaluator
 from ecad.genetic.problem import Problem
 from ecad.image_generators import ImageGenerator
+from ecad.image_generators.time_table import time_table
+from ecad.image_generators.timing import device_name
 from ecad.prompts import Prompt
-from ecad.quality import Judge, psnr
+from ecad.quality.scorers import get_scorer, quality_names
 from ecad.schedules import CacheSchedule, heuristics
-
-Quality = Literal["psnr", "judge"]
 
 
 def problem_of(generator: ImageGenerator) -> Problem:
@@ -33,11 +37,37 @@ def problem_for(architecture: Architecture, steps: int, guidance_scale: float) -
     return Problem(CacheSchedule(uncached.recompute, table.sites, "uncached", config=config), table.price)
 
 
+def latency_problem(generator: ImageGenerator, prompts: Sequence[Prompt], file: Path) -> Problem:
+    """`problem_of`, priced in nanoseconds of one image on the generator's device.
+
+    Args:
+        generator: what is timed.
+        prompts: a batch of them.
+        file: that keeps the times: a search that goes on must not have other prices.
+
+    Raises:
+        EcadError: the file is damaged, or its times are of another device.
+    """
+    device = device_name(generator.pipe.device)
+    if file.exists():
+        try:
+            known = json.loads(file.read_bytes())
+            table, expected = CostTable.from_json(known["table"]), known["device"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise EcadError(f"{file}: expected a table of times, found {error}; search in another folder") from error
+        if expected != device:
+            raise EcadError(f"{file}: times of another device: expected {expected}, found {device}")
+    else:
+        table = time_table(generator, generator.encode([prompt.text for prompt in prompts]))
+        write_atomic(file, json.dumps({"device": device, "nanoseconds": True, "table": table.to_json()}) + "\n")
+    return replace(problem_of(generator), price=table.price, unit="ns")
+
+
 def evaluator_of(
     generator: ImageGenerator,
     prompts: Sequence[Prompt],
     seeds: Sequence[int],
-    quality: Quality = "psnr",
+    quality: str = "psnr",
     batch_size: int = 8,
 ) -> LocalEvaluator:
     """An evaluator that makes a generator's images and scores them.
@@ -46,15 +76,17 @@ def evaluator_of(
         generator: makes the images.
         prompts: what they are made of.
         seeds: of the images of each prompt.
-        quality: "psnr", likeness to the uncached image of the same prompt and seed, in decibels (its noise is so low
-            that a handful of prompts ranks schedules), or "judge", likeness to the prompt.
+        quality: a scorer that rises as images get better: "psnr", likeness to the uncached image of the same prompt and
+            seed, in decibels (its noise is so low that a handful of prompts ranks schedules); or another of
+            `quality_names()`, such as "image_reward".
         batch_size: images made at once.
 
     Raises:
-        EcadError: an unknown quality, no prompt or no seed.
+        EcadError: an unknown quality, one whose weights are not found, no prompt or no seed.
     """
-    if quality not in get_args(Quality):
-        raise EcadError(f"quality {quality!r} is unknown: expected {' or '.join(get_args(Quality))}")
+    if quality not in quality_names():
+        raise EcadError(f"quality {quality!r} is unknown: expected one of {', '.join(quality_names())}")
+    scorer = get_scorer(quality, device=str(generator.pipe.device))
     embeds = generator.encode([prompt.text for prompt in prompts])
     place = {prompt.id: index for index, prompt in enumerate(prompts)}
     references: dict[Batch, np.ndarray] = {}
@@ -63,19 +95,11 @@ def evaluator_of(
         batch = embeds[[place[item.prompt.id] for item in items]]
         return generator.generate(batch, [item.seed for item in items], schedule)
 
-    def likeness(images: np.ndarray, items: Batch) -> np.ndarray:
+    def score(images: np.ndarray, items: Batch) -> np.ndarray:
         # In the same batch as the candidates', so that rounding is the same, too.
-        if items not in references:
+        if scorer.compares and items not in references:
             references[items] = generate(None, items)
-        return psnr(images, references[items])
-
-    if quality == "psnr":
-        score = likeness
-    else:
-        judge = Judge(device=str(generator.pipe.device))
-
-        def score(images: np.ndarray, items: Batch) -> np.ndarray:
-            return judge.score(images, [item.prompt.text for item in items])
+        return scorer.score(images, [item.prompt.text for item in items], references.get(items))
 
     return LocalEvaluator(
         generate,
@@ -89,5 +113,6 @@ def evaluator_of(
             "generator": generator.name,
             "weights": generator.fingerprint(),
             "guidance_scale": generator.guidance_scale,
+            **({"scorer": scorer.version} if scorer.version else {}),
         },
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from ecad.commands import ImageGeneratorOption, Weights, bar, console, finish, main, search_progress
@@ -22,11 +22,12 @@ from ecad.execution.command import (
     say,
 )
 from ecad.files import make_folder
+from ecad.genetic.flags import recall, remember
 from ecad.prompts import Prompt, read_prompts
 
 if TYPE_CHECKING:
-    from ecad.genetic.evaluator import Evaluator
     from ecad.genetic.held_out import HeldOut
+    from ecad.genetic.search import Progress
     from ecad.genetic.study import Candidate, Study
 
 # Away from the seeds of the search, which count from 0.
@@ -34,15 +35,25 @@ HELD_OUT_SEED = 1_000_000
 
 
 def optimize(
+    context: typer.Context,
     output_dir: Annotated[
         Path, typer.Option("--output-dir", "-o", help="Folder of the study; goes on if it is there.")
     ],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a study that must be there, with the flags it began with.")
+    ] = False,
     image_generator: ImageGeneratorOption = "EmojiImageGenerator",
     prompt_file: Annotated[Path | None, typer.Option(help="Prompts to search with; the built-in ones if none.")] = None,
     num_images_per_prompt: Annotated[int, typer.Option(min=1, help="Seeds of each prompt, from 0.")] = 1,
     quality: Annotated[
-        str, typer.Option(help="psnr: likeness to uncached images; judge: likeness to prompts.")
+        str, typer.Option(help="psnr: likeness to uncached images; image_reward, clip, pick, judge: to prompts; ssim.")
     ] = "psnr",
+    second_quality: Annotated[
+        str | None, typer.Option(help="Score the front's held-out images by this, too: a search may please one scorer.")
+    ] = None,
+    cost: Annotated[
+        str, typer.Option(help="macs, or latency: time measured on this device, added up by site.")
+    ] = "macs",
     mode: Annotated[str, typer.Option(help="fast, or paper: the search as published.")] = "fast",
     population_size: Annotated[
         int | None, typer.Option(min=2, help="Candidates a generation; 12, or 72 in mode paper.")
@@ -50,7 +61,7 @@ def optimize(
     generations: Annotated[int | None, typer.Option(min=1, help="Stop after so many, the first included.")] = None,
     max_minutes: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
     target_speedup: Annotated[
-        float | None, typer.Option(min=1, help="Find only schedules with so many times fewer MACs, or more.")
+        float | None, typer.Option(min=1, help="Find only schedules that cost so many times less, or still less.")
     ] = None,
     min_quality: Annotated[float | None, typer.Option(help="Find only schedules of this quality or better.")] = None,
     initial_dir: Annotated[Path | None, typer.Option(help="Folder of schedules to start from.")] = None,
@@ -74,8 +85,14 @@ def optimize(
     as_json: Annotated[bool, typer.Option("--json", help="Print the front as JSON.")] = False,
 ) -> None:
     """Evolve cache schedules into a front of cost against quality."""
+    if resume:
+        context.invoke(optimize, context, **recall(context, output_dir))
+        return
     if generations is None and max_minutes is None:
         raise EcadError("give --generations or --max-minutes: the search has no end of its own")
+    if cost not in ("macs", "latency"):
+        raise EcadError(f"--cost {cost!r} is unknown: expected macs or latency")
+    from ecad.genetic.hand_out import FRONT, judge, save_front, with_provenance
     from ecad.genetic.initial import heuristic_schedules
     from ecad.genetic.pooled import Images, evaluators
     from ecad.genetic.search import search
@@ -86,7 +103,9 @@ def optimize(
     initial = [CacheSchedule.load(path) for path in _schedule_files(initial_dir)]
     spread = Spread(executor, workers, address, gpus_per_worker, task_timeout)
     make_folder(output_dir)
-    images = [Images(prompts, range(num_images_per_prompt)), Images(held_out, [HELD_OUT_SEED])]
+    scorers = [quality, *_second(image_generator, quality, second_quality)] if held_out else []
+    images = [Images(prompts, range(num_images_per_prompt), quality)]
+    images += [Images(held_out, [HELD_OUT_SEED], scorer) for scorer in scorers]
     with (
         _live(output_dir, live),
         evaluators(
@@ -96,9 +115,9 @@ def optimize(
             image_generator=image_generator,
             weights=weights,
             device=device,
-            quality=quality,  # type: ignore[arg-type]
             batch_size=batch_size,
-        ) as (problem, make, pool),
+            timed=cost == "latency",
+        ) as (problem, make, origin, pool),
     ):
         if mode == "paper" and not initial and not random_start:
             initial = heuristic_schedules(problem, population_size)
@@ -116,41 +135,88 @@ def optimize(
                 max_cost=None if target_speedup is None else problem.uncached_cost / target_speedup,
                 min_quality=min_quality,
                 asynchronous=asynchronous,
-                on_progress=on_progress,
+                on_progress=_remembering(context, output_dir, on_progress),
             )
         front = study.front()
-        for candidate in front:
-            candidate.schedule.save(output_dir / "front" / f"{candidate.schedule.name}.json")
-        again = _judged(make(1), front, output_dir, as_json) if held_out and front else None
-    rows = [_row(study, candidate, quality) for candidate in front]
-    entries = {entry.candidate.path: entry for entry in again or []}
-    for row, candidate in zip(rows, front, strict=True):
-        if entry := entries.get(candidate.path):
-            row |= {"held_out": entry.quality, "low": entry.low, "high": entry.high, "beaten_by": entry.beaten_by}
+        draw = partial(bar, hidden=as_json)
+        judged = {
+            name: judge(make(place), front, output_dir, draw) for place, name in enumerate(scorers, start=1) if front
+        }
+        known = [with_provenance(candidate, origin, study, judged, len(held_out)) for candidate in front]
+        save_front(known, output_dir)
+    rows = [_row(study, candidate, judged) for candidate in front]
     if not as_json:
         for row in rows:
             console.print(_line(row, quality))
-        console.print(_verdict(again))
+        for line in _verdicts(judged):
+            console.print(line)
     for name, reason in study.failures.items():
         say(f"{name}: given up: {reason}")
-    result: dict[str, Any] = {"front": rows, "uncached_macs": study.uncached_cost, "failures": study.failures}
+    result: dict[str, Any] = {
+        "front": rows,
+        f"uncached_{study.unit.lower()}": study.uncached_cost,
+        "failures": study.failures,
+    }
     if pool is not None:
         result |= {"workers": pool.summary(), "utilisation": pool.utilisation}
-    finish(result, f"{len(front)} schedules in {output_dir / 'front'}", as_json)
+    finish(result, f"{len(front)} schedules in {output_dir / FRONT}", as_json)
 
 
-def _judged(judge: Evaluator, front: list[Candidate], folder: Path, as_json: bool) -> list[HeldOut]:
-    """The front's scores on held-out prompts, but for schedules whose images were given up."""
-    from ecad.genetic.evaluator import evaluate_each
-    from ecad.genetic.held_out import rescore
-    from ecad.genetic.store import Store
+def _remembering(context: typer.Context, folder: Path, show: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """Keep the flags once the first candidate is there: a mistake among them must leave nothing behind."""
+    kept = False
 
-    with Store.open(folder) as store:
-        scores = evaluate_each(judge, [candidate.schedule for candidate in front], store)
-        found = np.array(list(bar(scores, "held-out prompts", as_json, total=len(front))))
-    known = np.isfinite(found).all(axis=1)
-    kept = [candidate for candidate, is_known in zip(front, known, strict=True) if is_known]
-    return rescore(kept, found[known], np.arange(len(judge.prompts)))
+    def told(now: Progress) -> None:
+        nonlocal kept
+        if not kept:
+            remember(context, folder)
+        kept = True
+        show(now)
+
+    return told
+
+
+def _second(image_generator: str, quality: str, second: str | None) -> list[str]:
+    """The second scorer: the one asked for; for the built-in model, whose scorers are at hand, the other of its two."""
+    if second is None and image_generator == "EmojiImageGenerator":
+        second = "psnr" if quality == "judge" else "judge"
+    if second == quality:
+        raise EcadError(f"--second-quality: expected another scorer than --quality, found {quality!r} twice")
+    return [] if second is None else [second]
+
+
+def _row(study: Study, candidate: Candidate, judged: Mapping[str, Sequence[HeldOut]]) -> dict[str, Any]:
+    fewer = study.uncached_cost / candidate.cost
+    row = {"name": candidate.schedule.name, study.unit.lower(): candidate.cost, "fewer": fewer}
+    row[study.settings["scorer"]] = candidate.quality
+    row["held_out"] = {
+        name: {"mean": entry.quality, "low": entry.low, "high": entry.high, "beaten_by": entry.beaten_by}
+        for name, entries in judged.items()
+        for entry in entries
+        if entry.candidate.path == candidate.path
+    }
+    return row
+
+
+def _line(row: dict[str, Any], quality: str) -> str:
+    less = "fewer MACs" if "macs" in row else "less time"
+    line = f"{row['name']}  {row['fewer']:5.2f}x {less}  {quality} {row[quality]:.2f}  held out:"
+    found = [f"{name} {e['mean']:.2f} [{e['low']:.2f}, {e['high']:.2f}]" for name, e in row["held_out"].items()]
+    return f"{line} {', '.join(found) or 'not scored'}"
+
+
+def _verdicts(judged: Mapping[str, Sequence[HeldOut]]) -> Iterator[str]:
+    """Whether the prompts of the search and the held-out ones agree on what is worth having."""
+    if not judged:
+        yield "not scored on held-out prompts: give a file of them with --held-out-file"
+    for name, entries in judged.items():
+        beaten = [entry for entry in entries if entry.beaten_by is not None]
+        if beaten:
+            names = ", ".join(f"{entry.candidate.schedule.name} (by {entry.beaten_by})" for entry in beaten)
+            share = f"{len(beaten)} of {len(entries)} schedules"
+            yield f"held-out {name} disagrees: {share} are beaten by a cheaper one: {names}"
+        else:
+            yield f"held-out {name} agrees: no schedule is worse there than a cheaper one, beyond doubt"
 
 
 @contextmanager
@@ -167,29 +233,6 @@ def _live(folder: Path, wanted: bool) -> Iterator[None]:
     with live_page(folder) as url:
         say(f"the search so far: {url}")
         yield
-
-
-def _row(study: Study, candidate: Candidate, quality: str) -> dict[str, Any]:
-    fewer = study.uncached_cost / candidate.cost
-    return {"name": candidate.schedule.name, "macs": candidate.cost, "fewer": fewer, quality: candidate.quality}
-
-
-def _line(row: dict[str, Any], quality: str) -> str:
-    line = f"{row['name']}  {row['fewer']:5.2f}x fewer MACs  {quality} {row[quality]:.2f}"
-    if "held_out" in row:
-        line += f"  held out {row['held_out']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-    return line
-
-
-def _verdict(again: list[HeldOut] | None) -> str:
-    """Whether the prompts of the search and the held-out ones agree on what is worth having."""
-    if again is None:
-        return "not scored on held-out prompts: give a file of them with --held-out-file"
-    beaten = [entry for entry in again if entry.beaten_by is not None]
-    if not beaten:
-        return "held-out prompts agree: no schedule is worse there than a cheaper one, beyond doubt"
-    names = ", ".join(f"{entry.candidate.schedule.name} (by {entry.beaten_by})" for entry in beaten)
-    return f"held-out prompts disagree: {len(beaten)} of {len(again)} schedules are beaten by a cheaper one: {names}"
 
 
 def _prompts(image_generator: str, prompt_file: Path | None) -> list[Prompt]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from ecad.runtime.plan import executed
 from ecad.schedules import CacheSchedule
 from ecad.schedules.schedule import Bits
 
+Unit = Literal["MACs", "ns"]
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
@@ -22,7 +24,8 @@ class Problem:
 
     Args:
         template: any schedule of the model; every candidate has its steps, sites and config.
-        price: cost of one image under each of many schedules: bool (n, steps, sites) -> int64 (n,), in MACs.
+        price: cost of one image under each of many schedules: bool (n, steps, sites) -> int64 (n,).
+        unit: of the cost, "MACs" or "ns".
 
     >>> from ecad.cost.architectures import find_architecture
     >>> from ecad.cost.macs import macs_table
@@ -35,6 +38,7 @@ class Problem:
 
     template: CacheSchedule
     price: Callable[[Bits], np.ndarray]
+    unit: Unit = "MACs"
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -71,7 +75,9 @@ class Problem:
     def settings(self) -> dict[str, Any]:
         """What a study must not mix, as JSON values; the two costs tell one price list from another."""
         cheapest = self.price(np.zeros((1, *self.shape), dtype=bool))
+        unit = {} if self.unit == "MACs" else {"unit": self.unit}
         return {
+            **unit,
             "steps": self.shape[0],
             "sites": [list(site) for site in self.template.sites],
             "config": self.template.to_json()["config"],

@@ -219,7 +219,7 @@ class Run:
     def close(self, generation: int, number: int, bits: Bits, cost: int, quality: float, left: int | None) -> None:
         """Keep what a candidate is worth, NaN if it was given up; `left` is how many are still to come, if known."""
         if not np.isnan(quality):
-            self._keep(Candidate(generation, number, bits, cost, quality, self.problem.template))
+            self._keep(Candidate(generation, number, bits, cost, quality, self.problem.template, self.problem.unit))
         self.count(generation, np.array([cost]), np.array([quality]))
         self.new += 1
         self._report(generation, left)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,10 @@ class Candidate:
     Args:
         generation, number: its place in the study.
         recompute: bool (steps, sites).
-        cost: MACs of one image.
+        cost: of one image.
         quality: mean score of its images, larger is better.
         template: a schedule of the same model.
+        unit: of the cost, "MACs" or "ns".
     """
 
     generation: int
@@ -38,16 +39,19 @@ class Candidate:
     cost: int
     quality: float
     template: CacheSchedule = field(repr=False)
+    unit: str = "MACs"
 
     @cached_property
     def schedule(self) -> CacheSchedule:
         """What it recomputes, with its cost and quality among the metrics."""
+        macs = {"total_macs": self.cost, "total_macs_T": self.cost / 1e12}
+        cost = macs if self.unit == "MACs" else {"expected_ms": self.cost / 1e6}
         return CacheSchedule(
             self.recompute,
             self.template.sites,
             name_of(self.generation, self.number),
             config=self.template.config,
-            metrics={"total_macs": self.cost, "total_macs_T": self.cost / 1e12, "quality": self.quality},
+            metrics={**cost, "quality": self.quality},
             attributes={"generation": self.generation, "candidate": self.number},
         )
 
@@ -89,6 +93,7 @@ class Study:
         items: the images that every candidate is judged by.
         held_out: other images that were scored.
         candidates: all that were evaluated, in order, those of an unfinished generation too.
+        unit: of all costs, "MACs" or "ns".
         history: one entry a complete generation.
         failures: name of a candidate that was given up -> why.
 
@@ -167,12 +172,14 @@ class Study:
         self.held_out: Batch = tuple(i for i in scored if (i.prompt.id, i.prompt.text, i.seed) not in known)
         # Candidates first: a search that goes on may add generations in between, but takes none away.
         rows = store.candidates()
-        self.candidates = [_candidate(row, row.quality, template) for row in rows if row.quality is not None]
+        self.unit = settings.get("unit", "MACs")
+        make = partial(_candidate, template=template, unit=self.unit)
+        self.candidates = [make(row, row.quality) for row in rows if row.quality is not None]
         self.failures: dict[str, str] = {}
         unfinished = set()
         for row in rows:
             if row.quality is None:
-                plan = plan_key(template.replace(recompute=_candidate(row, np.nan, template).recompute))
+                plan = plan_key(template.replace(recompute=make(row, np.nan).recompute))
                 if reason := next(filter(None, store.failures(plan, self.items, settings["scorer"])), None):
                     self.failures[name_of(row.generation, row.number)] = reason
                 else:
@@ -205,10 +212,10 @@ def name_of(generation: int, number: int) -> str:
     return f"gen_{generation:03d}_cand_{number:03d}"
 
 
-def _candidate(row: CandidateRow, quality: float, template: CacheSchedule) -> Candidate:
+def _candidate(row: CandidateRow, quality: float, template: CacheSchedule, unit: str) -> Candidate:
     shape = template.recompute.shape
     if len(row.bits) != -(-template.recompute.size // 8):
         raise ValueError(f"expected {template.recompute.size} bits, found {8 * len(row.bits)}")
     bits = np.unpackbits(np.frombuffer(row.bits, dtype=np.uint8), count=template.recompute.size)
     recompute = bits.astype(bool).reshape(shape)
-    return Candidate(row.generation, row.number, recompute, row.cost, quality, template)
+    return Candidate(row.generation, row.number, recompute, row.cost, quality, template, unit)

@@ -69,6 +69,11 @@ def scorer_names() -> list[str]:
     return [*_SCORERS, *_COMPARING]
 
 
+def quality_names() -> list[str]:
+    """Those of them that rise as images get better."""
+    return [name for name in scorer_names() if name != "lpips"]
+
+
 def _comparison(measure: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:
     def score(images: Images, prompts: Sequence[str], references: Images | None) -> np.ndarray:
         assert references is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ecad.cost.memory import kept_bytes
 from ecad.errors import EcadError, ScheduleError
 from ecad.genetic.hindsight import guesses
 from ecad.genetic.store import DATABASE
+from ecad.genetic.study import Candidate as Evaluated
 from ecad.genetic.study import Study
 from ecad.image_generators.image_folder import MANIFEST
 from ecad.quality import mean_interval
@@ -31,6 +32,7 @@ from ecad.report.results import (
     image_paths,
 )
 from ecad.schedules import CacheSchedule, heuristics
+from ecad.schedules.schedule import Bits
 
 BASELINES = (2, 3, 4)
 PICTURES = Path("images", "pictures.json")
@@ -80,8 +82,8 @@ def results_of(study: Study, folder: Path | None = None) -> Results:
         entries=tuple(entries),
         quality_name=scorer,
         candidates=tuple(
-            Candidate(c.generation, c.cost, c.quality, c.number, np.packbits(c.recompute).tobytes())
-            for c in study.candidates
+            Candidate(c.generation, macs, c.quality, c.number, np.packbits(c.recompute).tobytes())
+            for c, macs in zip(study.candidates, _macs(study, study.candidates), strict=True)
         ),
         history=tuple(Generation(g.number, g.images, g.seconds, g.hypervolume, g.front_size) for g in study.history),
         guesses=tuple(Guess(*guess) for guess in guesses(study)),
@@ -93,14 +95,28 @@ def results_of(study: Study, folder: Path | None = None) -> Results:
 def shown(study: Study) -> list[tuple[str, str, CacheSchedule, int]]:
     """Name, kind, schedule and MACs of what a report shows: the uncached one, hand-made ones, the front."""
     template = uncached(study)
-    found = [("uncached", "uncached", template, study.uncached_cost)]
+    [macs] = macs_of(study, [template.recompute], [study.uncached_cost])
+    found = [("uncached", "uncached", template, macs)]
     if (architecture := architecture_of(study)) is not None and template.num_steps > max(BASELINES):
         table = macs_table(architecture)
         for n in BASELINES if table.sites == template.sites else ():
             schedule = heuristics.every_n(template.sites, template.num_steps, n).replace(config=template.config)
             found.append((f"every-{n}", "baseline", schedule, int(table.price(schedule.recompute[None])[0])))
-    front = [(c.schedule.name, "found", c.schedule, c.cost) for c in study.front()]
-    return found + front
+    front = study.front()
+    pairs = zip(front, _macs(study, front), strict=True)
+    return found + [(candidate.schedule.name, "found", candidate.schedule, macs) for candidate, macs in pairs]
+
+
+def _macs(study: Study, candidates: Sequence[Evaluated]) -> list[int]:
+    return macs_of(study, [candidate.recompute for candidate in candidates], [c.cost for c in candidates])
+
+
+def macs_of(study: Study, bits: Sequence[Bits], costs: Sequence[int]) -> list[int]:
+    """MACs of an image under each of some schedules of a study; what it has for a cost, if its model is unknown."""
+    architecture = architecture_of(study)
+    if study.unit == "MACs" or architecture is None or not bits:
+        return list(costs)
+    return [int(macs) for macs in macs_table(architecture).price(np.array(bits))]
 
 
 def uncached(study: Study) -> CacheSchedule:

@@ -1,0 +1,79 @@
+"""What a search hands out: its front, each schedule scored on held-out images and told where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecad.genetic.evaluator import Evaluator, evaluate_each
+from ecad.genetic.held_out import HeldOut, rescore
+from ecad.genetic.store import Store
+from ecad.genetic.study import Candidate, Study
+from ecad.schedules import CacheSchedule
+from ecad.schedules.provenance import KEY, Provenance, Score
+
+FRONT = "front"
+
+
+def judge(evaluator: Evaluator, front: Sequence[Candidate], folder: Path, bar: Any) -> list[HeldOut]:
+    """The front's scores on held-out images, but for schedules whose images were given up.
+
+    Args:
+        evaluator: makes and scores these images.
+        front: cheapest first.
+        folder: of the study, which keeps the scores.
+        bar: draws progress: (items, label, total=...) -> items.
+    """
+    with Store.open(folder) as store:
+        scores = evaluate_each(evaluator, [candidate.schedule for candidate in front], store)
+        found = np.array(list(bar(scores, f"held-out prompts, {evaluator.scorer}", total=len(front))))
+    known = np.isfinite(found).all(axis=1)
+    kept = [candidate for candidate, is_known in zip(front, known, strict=True) if is_known]
+    prompts = np.repeat(np.arange(len(evaluator.prompts)), len(evaluator.seeds))
+    return rescore(kept, found[known], prompts)
+
+
+def with_provenance(
+    candidate: Candidate, origin: Provenance, study: Study, judged: Mapping[str, Sequence[HeldOut]], images: int
+) -> CacheSchedule:
+    """A candidate's schedule with all that is known of it.
+
+    Args:
+        candidate: of the study.
+        origin: of schedules of this generator.
+        study: that found it.
+        judged: scorer -> held-out scores of the front.
+        images: that these are means of.
+    """
+    settings = study.settings
+    own = {
+        name: entry for name, entries in judged.items() for entry in entries if entry.candidate.path == candidate.path
+    }
+    provenance = replace(
+        origin,
+        search={
+            **{name: settings[name] for name in ("mode", "seed", "population_size", "scorer")},
+            "prompts": len(settings["prompts"]),
+            "images of each prompt": len(settings["seeds"]),
+            "generations": len(study.history),
+            "images": study.history[-1].images if study.history else 0,
+        },
+        held_out={name: Score(entry.quality, entry.low, entry.high) for name, entry in own.items()},
+        held_out_images=images if own else 0,
+    )
+    schedule = candidate.schedule
+    return schedule.replace(attributes={**schedule.attributes, KEY: provenance.to_json()})
+
+
+def save_front(schedules: Sequence[CacheSchedule], folder: Path) -> None:
+    """Write the front's files into a study's folder, and take away those of an earlier front."""
+    names = {f"{schedule.name}.json" for schedule in schedules}
+    for old in (folder / FRONT).glob("gen_*_cand_*.json"):
+        if old.name not in names:
+            old.unlink()
+    for schedule in schedules:
+        schedule.save(folder / FRONT / f"{schedule.name}.json")
