@@ -99,6 +99,7 @@ def comparison_page(comparison: Comparison, title: str) -> str:
     totals = list(dict.fromkeys(name for column in columns for name in column.totals))
     return render(
         "comparison.html",
+        ["comparison.js"],
         data={},
         title=f"Images of {title}",
         columns=columns,

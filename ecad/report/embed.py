@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ LARGEST_SIDE = 256
 _WEBP_QUALITY = 88
 
 
-def render(name: str, data: dict[str, Any], **values: Any) -> str:
+def render(name: str, scripts: Sequence[str], data: dict[str, Any], **values: Any) -> str:
     """A page as text.
 
     Args:
         name: of the template in this folder.
-        data: what the page's script reads, JSON values.
+        scripts: files in this folder, in the order in which they run.
+        data: what they read, JSON values.
         **values: what the template shows; all text in them is escaped.
     """
     templates = {file: _asset(file) for file in ("base.html", name)}
@@ -38,7 +40,7 @@ def render(name: str, data: dict[str, Any], **values: Any) -> str:
         data={"recolour": {LIGHT[name]: DARK[name] for name in COLOURS}, **data},
         colours=COLOURS,
         style=Markup(_asset("page.css")),
-        script=Markup(_asset(f"{Path(name).stem}.js")),
+        script=Markup("".join(map(_asset, scripts))),
         plotly=Markup(get_plotlyjs()) if "plots" in data else "",
         plotly_version=plotly.__version__,
     )

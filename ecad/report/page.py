@@ -42,6 +42,7 @@ def page(results: Results, folder: str | os.PathLike[str], live: str | None = No
     tables = list(dict.fromkeys((entry.schedule.num_steps, entry.schedule.sites) for entry in results.ordered()))
     return render(
         "page.html",
+        ["draw.js", "page.js"],
         title=results.title,
         results=results,
         headline=summary.headline(results),
