@@ -128,7 +128,8 @@ class Executor:
         self._greeting: Greeting | None = None
         self._want = self._deaths = self._done = self._given_up = 0
         self._hopeless = ""
-        self._looked = -float("inf")
+        self._idle: set[int] = set()
+        self._looked = self._checked = -float("inf")
 
     def __enter__(self) -> Executor:
         return self
@@ -259,14 +260,17 @@ class Executor:
 
     def _hand_out(self, source: _Source, again: deque[_Attempt], at_work: set[_Attempt]) -> None:
         """Give every idle worker a task: what failed elsewhere first."""
-        idle = [worker for worker in self._crew.values() if worker.ready is not None and worker.attempt is None]
-        able = {worker.number for worker in self._crew.values() if worker.ready is not None}
-        for worker in idle:
-            fresh = (one for one in again if worker.number not in one.tried_by or able <= {*one.tried_by})
+        able = {worker.number for worker in self._crew.values() if worker.ready is not None} if again else set()
+        for number in sorted(self._idle):
+            worker = self._crew[number]
+            fresh = (one for one in again if number not in one.tried_by or able <= {*one.tried_by})
             if attempt := next(fresh, None):
                 again.remove(attempt)
             elif (attempt := source.next()) is None:
+                if not again:
+                    return
                 continue
+            self._idle.remove(number)
             attempt.tried_by.append(worker.number)
             worker.attempt, worker.since = attempt, self._clock()
             at_work.add(attempt)
@@ -274,9 +278,11 @@ class Executor:
 
     def _overdue(self) -> list[tuple[int, Reply]]:
         """End the workers whose tasks take too long."""
-        late = [
-            worker for worker in self._crew.values() if worker.attempt and self._clock() - worker.since > self._timeout
-        ]
+        now = self._clock()
+        if now - self._checked < _TICK:
+            return []
+        self._checked = now
+        late = [worker for worker in self._crew.values() if worker.attempt and now - worker.since > self._timeout]
         for worker in late:
             self._workers.stop(worker.number)
         return [(worker.number, Reply("died", f"no answer within {self._timeout:g} s")) for worker in late]
@@ -302,6 +308,7 @@ class Executor:
     def _end(self, worker: _Worker, attempt: _Attempt, reply: Reply) -> _Attempt:
         worker.busy += self._clock() - worker.since if reply.kind == "died" else reply.seconds
         worker.attempt = None
+        self._idle.add(worker.number)
         if reply.kind == "done":
             worker.done += 1
             worker.in_a_row = 0
@@ -328,6 +335,7 @@ class Executor:
                 return
         self._greeting = self._greeting or greeting
         worker.ready = self._clock()
+        self._idle.add(worker.number)
 
     def _refuse(self, worker: _Worker, reason: str, log: str) -> None:
         """It keeps its place, so that its replacement gets another one; but it is given no work."""
@@ -343,6 +351,7 @@ class Executor:
     def _dismiss(self, worker: _Worker) -> None:
         worker.left = self._clock()
         self._gone.append(self._crew.pop(worker.number))
+        self._idle.discard(worker.number)
         self._looked = -float("inf")
 
     def _give_up(self, attempt: _Attempt, reason: str) -> Failure:
