@@ -16,15 +16,14 @@ os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 
 import argparse
 import importlib.metadata
-import importlib.util
 import json
 import re
+import sys
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -159,27 +158,42 @@ def lpips_or_reason() -> tuple[Any, str | None]:
         return None, str(error)
 
 
-def report(
-    comparison: Comparison, settings: list[Setting], missing: dict[str, str], corner: Setting, args: Any
-) -> None:
-    """Score what is there, print, plot and write the numbers."""
-    uncached = comparison.load(UNCACHED)
-    reference = comparison.load(REFERENCE)
-    if uncached is None or reference is None:
-        raise EcadError(f"{comparison.folder}: no uncached images: run without --rounds-only first")
+def rows_of(comparison: Comparison, settings: list[Setting], corner: Setting) -> tuple[dict[str, Any], list[Any], Any]:
+    """What is there, scored: facts of the uncached images and of the corner, the table's rows, and scores by image.
+
+    Raises:
+        EcadError: there is nothing to compare, or nothing to compare it with.
+    """
+    uncached, reference, worst = (comparison.load(setting) for setting in (UNCACHED, REFERENCE, corner))
+    if uncached is None or reference is None or worst is None:
+        raise EcadError(f"{comparison.folder}: expected uncached images, found none: run without --rounds-only first")
     lpips, no_lpips = lpips_or_reason()
     scorer = Scorer(comparison.prompts, uncached["images"], reference["images"], lpips)
-    loaded = [(setting, comparison.load(setting)) for setting in settings]
-    rows = [row_of(setting, found, scorer, uncached) for setting, found in bar(loaded, "scores") if found is not None]
+    loaded = [(setting, found) for setting in settings if (found := comparison.load(setting)) is not None]
+    if not loaded:
+        raise EcadError(f"{comparison.folder}: expected images of a rival, found none: is --rivals too narrow?")
+    rows = [row_of(setting, found, scorer, uncached) for setting, found in bar(loaded, "scores")]
     values = {row["key"]: row.pop("values") for row in rows}
-    times = time_all(comparison, [UNCACHED, *(s for s in settings if s.key in values)], args.rounds)
+    plain = row_of(UNCACHED, uncached, scorer, uncached)
+    facts = {
+        "uncached": {"macs": plain["macs"], "scores": plain["scores"]},
+        "corner": {score: float(scorer.scores(worst["images"])[score].mean()) for score in COMPARED},
+        "without_lpips": no_lpips,
+    }
+    return facts, rows, values
+
+
+def report(
+    comparison: Comparison, settings: list[Setting], missing: dict[str, str], corner: Setting, rounds: int
+) -> None:
+    """Score and time what is there, print it, plot it and write the numbers."""
+    facts, rows, values = rows_of(comparison, settings, corner)
+    times = time_all(comparison, [UNCACHED, *(s for s in settings if s.key in values)], rounds)
     ratios = speedups(times, UNCACHED.key) if times else {}
     for row in rows:
         row["speed_up"] = ratios.get(row["key"])
         row["seconds"] = times.get(row["key"], [])
-    found = comparison.load(corner)
-    worst = {score: float(scorer.scores(found["images"])[score].mean()) for score in COMPARED}
-    standing, area = verdicts(rows, values), areas(rows, worst)
+    standing, area = verdicts(rows, values), areas(rows, facts["corner"])
     title = f"{comparison.generator.name}, {comparison.steps} steps, {len(comparison.prompts)} held-out prompts"
     console.print(comparison_table(rows, missing, title))
     for score in COMPARED:
@@ -193,20 +207,15 @@ def report(
         "batch": comparison.batch,
         "versions": versions(),
         "machine": machine() | {"load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None},
-        "uncached": {
-            "macs": float(uncached["macs"].mean()),
-            "scores": row_of(UNCACHED, uncached, scorer, uncached)["scores"],
-            "seconds": times.get(UNCACHED.key, []),
-            "median_seconds": median(times[UNCACHED.key]) if times else None,
-        },
-        "corner": worst,
-        "without_lpips": no_lpips,
+        "seconds_uncached": times.get(UNCACHED.key, []),
+        **facts,
         "rows": rows,
-        "values": {key: {name: score.tolist() for name, score in scores.items()} for key, scores in values.items()},
         "not_applicable": missing,
         "verdicts": standing,
         "hypervolume": area,
     }
+    by_image = {key: {name: score.tolist() for name, score in scores.items()} for key, scores in values.items()}
+    write_atomic(comparison.folder / "values.json", json.dumps(by_image) + "\n")
     write_atomic(comparison.folder / "peers.json", json.dumps(result, indent=1) + "\n")
     save_plot(rows, title, comparison.folder / "peers.png")
     print(f"written to {comparison.folder}")
@@ -243,9 +252,12 @@ def main() -> None:
     if not args.rounds_only:
         comparison.make([REFERENCE], [REFERENCE_SEED + i for i in range(len(prompts))], "reference")
         failed = comparison.make([UNCACHED, corner, *settings], seeds, "images")
-        missing |= {f"{s.rival} ({s.name})": failed[s.key] for s in settings if s.key in failed}
-    report(comparison, settings, missing, corner, args)
+        missing |= {f"{s.rival} ({s.name})": f"failed: {failed[s.key]}" for s in settings if s.key in failed}
+    report(comparison, settings, missing, corner, args.rounds)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except EcadError as error:
+        sys.exit(f"peers: {error}")

@@ -18,6 +18,8 @@ LEVELS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 TOLERANCE = 1.02
 # The larger, the better; fidelity first: it tells schedules apart with few prompts.
 COMPARED = ("psnr", "judge")
+# Where hypervolumes begin, of an uncached image's cost: what is hardly cheaper shall not decide.
+DEAREST = 0.8
 _RESAMPLES = 200
 
 
@@ -59,7 +61,7 @@ class Scorer:
         drawn = np.random.default_rng(0).integers(len(features), size=(_RESAMPLES, len(features)))
         spread = np.array([fid(Statistics.of(features[index]), target) for index in drawn])
         low, high = np.percentile(spread - spread.mean(), [2.5, 97.5])
-        return {"mean": value, "low": value + float(low), "high": value + float(high)}
+        return {"mean": value, "low": max(0.0, value + float(low)), "high": value + float(high)}
 
 
 def summary(scores: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
@@ -110,7 +112,7 @@ def verdicts(rows: Sequence[dict[str, Any]], values: Mapping[str, Mapping[str, n
 
 
 def areas(rows: Sequence[dict[str, Any]], worst: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Rival -> score -> the hypervolume of its front, from an uncached image's cost and the worst quality.
+    """Rival -> score -> the hypervolume of its front, from `DEAREST` of an uncached image's cost and the worst quality.
 
     Args:
         rows: of the table.
@@ -122,7 +124,9 @@ def areas(rows: Sequence[dict[str, Any]], worst: Mapping[str, float]) -> dict[st
     for rival, members in groups.items():
         costs = np.array([row["cost"] for row in members])
         found[rival] = {
-            score: hypervolume(costs, np.array([row["scores"][score]["mean"] for row in members]), 1.0, worst[score])
+            score: hypervolume(
+                costs, np.array([row["scores"][score]["mean"] for row in members]), DEAREST, worst[score]
+            )
             for score in COMPARED
             if members
         }

@@ -15,7 +15,16 @@ os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "ERROR")
 
 # First blocks, warm-up, threshold. 8, 8, 0.08 are the defaults (for 28 steps); the other values are those of the guide
 # and of the projects that build on it (vLLM-Omni: 1, 4, 0.12).
-DUAL_BLOCK = ((8, 8, 0.08), (1, 4, 0.12), (1, 4, 0.2), (1, 2, 0.2), (1, 2, 0.35), (1, 2, 0.6))
+DUAL_BLOCK = (
+    (8, 8, 0.08),
+    (1, 4, 0.12),
+    (1, 4, 0.14),
+    (1, 4, 0.16),
+    (1, 4, 0.2),
+    (1, 2, 0.2),
+    (1, 2, 0.35),
+    (1, 2, 0.6),
+)
 # Policy -> threshold, as in the guide's gallery of masks.
 MASKS = {"slow": 0.15, "medium": 0.2, "fast": 0.2, "ultra": 0.3}
 

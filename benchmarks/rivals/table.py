@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -40,7 +41,7 @@ def comparison_table(rows: Sequence[dict[str, Any]], missing: Mapping[str, str],
             _interval(row["scores"]["fid"], 2),
         )
     for name, reason in missing.items():
-        table.add_row(name, f"not applicable: {reason}")
+        table.add_row(name, reason if reason.startswith("failed") else f"not applicable: {reason}")
     return table
 
 
@@ -75,14 +76,17 @@ def save_plot(rows: Sequence[dict[str, Any]], title: str, file: Path) -> None:
     rivals = sorted({row["rival"] for row in rows}, key=lambda rival: (is_ours(rival), rival))
     for axes, score in zip(figure.subplots(1, 2), COMPARED, strict=True):
         for index, rival in enumerate(rivals):
-            members = [row for row in rows if row["rival"] == rival and row["cost"] < 0.98]
+            members = [row for row in rows if row["rival"] == rival and row["cost"] < 0.9]
             if not members:
                 continue
             costs = np.array([row["cost"] for row in members])
             quality = np.array([row["scores"][score]["mean"] for row in members])
             ends = np.array([[row["scores"][score][end] for row in members] for end in ("low", "high")])
             front = pareto(costs, quality)
-            style: dict[str, Any] = {"color": "black" if is_ours(rival) else f"C{index}", "marker": markers[index % 15]}
+            style: dict[str, Any] = {
+                "color": "black" if is_ours(rival) else colormaps["tab20"](index),
+                "marker": markers[index % 15],
+            }
             if is_ours(rival):
                 style |= {"lw": 2.5, "ls": "-" if rival.endswith("fast") else ":", "zorder": 5}
             error = np.abs(ends[:, front] - quality[front])
