@@ -154,8 +154,8 @@ def time_all(comparison: Comparison, settings: list[Setting], rounds: int) -> di
 def lpips_or_reason() -> tuple[Any, str | None]:
     try:
         return load_lpips(), None
-    except EcadError as error:
-        return None, str(error)
+    except EcadError:
+        return None, "torchmetrics or AlexNet's weights were not found"
 
 
 def rows_of(comparison: Comparison, settings: list[Setting], corner: Setting) -> tuple[dict[str, Any], list[Any], Any]:
