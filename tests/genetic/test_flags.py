@@ -59,7 +59,7 @@ def test_what_is_given_again_counts_and_is_kept(run):
 def test_without_a_study_there_is_nothing_to_resume(run, tmp_path, content):
     if content is not None:
         (tmp_path / FLAGS).write_text(content)
-    with pytest.raises(EcadError, match="expected a study with its flags.json"):
+    with pytest.raises(EcadError, match="expected a study with its flags"):
         run("--resume")
     assert not CALLS
 
