@@ -12,8 +12,8 @@ from ecad.cost.inputs import forward_inputs
 from ecad.runtime.discovery import discover
 from ecad.runtime.families import readers, running_order
 from ecad.runtime.memory import output_sizes
-from ecad.runtime.plan import make_plan
-from ecad.schedules import CacheSchedule
+from ecad.runtime.plan import peaks
+from ecad.schedules import CacheSchedule, Sites
 
 
 def kept_bytes(schedule: CacheSchedule, architecture: Architecture) -> int:
@@ -31,8 +31,30 @@ def kept_bytes(schedule: CacheSchedule, architecture: Architecture) -> int:
     >>> kept_bytes(heuristics.every_n(pixart_sites(28), 20, n=2), find_architecture("PixArtAlphaImageGenerator"))
     99090432
     """
-    sizes = np.array(_sizes(architecture))
-    return make_plan(schedule.recompute, readers(schedule.sites)).peak(sizes, running_order(schedule.sites))
+    return int(kept_bytes_of_many(schedule.recompute[None], schedule.sites, architecture)[0])
+
+
+def kept_bytes_of_many(recompute: np.ndarray, sites: Sites, architecture: Architecture) -> np.ndarray:
+    """`kept_bytes` of many schedules of one model.
+
+    Args:
+        recompute: bool (schedules, steps, sites), at least one step.
+        sites: of the architecture's model.
+        architecture: at its own image size.
+
+    Returns:
+        int64 (schedules,).
+
+    Raises:
+        EcadError: as `forward_inputs` does.
+
+    >>> from ecad.cost import find_architecture
+    >>> from ecad.schedules import heuristics, pixart_sites
+    >>> bits = heuristics.every_n(pixart_sites(28), 20, n=2).recompute
+    >>> kept_bytes_of_many(bits[None], pixart_sites(28), find_architecture("PixArtAlphaImageGenerator")).tolist()
+    [99090432]
+    """
+    return peaks(recompute, readers(sites), np.array(_sizes(architecture)), running_order(sites))
 
 
 @lru_cache(maxsize=16)

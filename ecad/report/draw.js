@@ -43,7 +43,13 @@ const Draw = (() => {
 
   // ---- Schedules
 
-  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  function bytes(text) {
+    const letters = atob(text);
+    const found = new Uint8Array(letters.length);
+    for (let i = 0; i < letters.length; i++) found[i] = letters.charCodeAt(i);
+    return found;
+  }
+
   const isSet = (packed, i) => (packed[i >> 3] >> (7 - (i & 7))) & 1;
   const number = (point, table, step, site) => isSet(point.packed, step * table.sites.length + site);
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -11,11 +11,12 @@ import plotly.graph_objects as go
 from ecad.genetic.front import pareto
 from ecad.report.look import axis, escaped, layout
 from ecad.report.palette import KINDS, LIGHT
-from ecad.report.results import Candidate, Interval, Results
+from ecad.report.results import Interval, Results
 from ecad.report.summary import (
     Cost,
     Point,
     cost_axis,
+    cost_of,
     decimals,
     duration_text,
     faintness,
@@ -28,6 +29,8 @@ from ecad.report.summary import (
 
 # As many steps as a slider can be moved by hand.
 FRAMES = 60
+# More points than these take a browser seconds; the slider's generations show every one.
+MOST_POINTS = 1200
 _SYMBOLS = {"uncached": "square", "baseline": "diamond", "found": "circle"}
 
 
@@ -38,7 +41,7 @@ def front_figure(results: Results, scorer: str | None = None, cost: Cost = "macs
         results: what to show.
         scorer: one of `results.scorers`: held-out scores with 95% intervals. None: quality on the search's own prompts,
             with everything that the search evaluated, and a slider over its generations where the cost is known of all.
-        cost: "macs", "time" as measured, or "memory" of kept features.
+        cost: "macs", "time" as measured, "expected" time, or "memory" of kept features.
 
     Returns:
         a figure whose points carry, as customdata, their entry's place in `results.ordered()`, or, past the last one,
@@ -48,14 +51,14 @@ def front_figure(results: Results, scorer: str | None = None, cost: Cost = "macs
     points = search_points(results, cost) if scorer is None else held_out_points(results, scorer, cost)
     digits = 3 if scorer is None else decimals(results, scorer)
     quality = f"{results.quality_name} score, search prompts" if scorer is None else f"{scorer} score, held-out prompts"
-    cloud = results.candidates if scorer is None and cost == "macs" else ()
+    cloud = _candidates(results, cost, scale.factor) if scorer is None else None
     traces = [
-        _cloud(results, cloud, scale.factor, 0.0),
+        _evaluated(cloud),
         _line(scale.factor, [(p.cost, p.quality) for p in front([q for q in points if q.entry.kind == "found"])]),
         *(_entries(results, kind, points, digits, scale.factor) for kind in KINDS),
     ]
     figure = go.Figure([*traces, _ring("solid"), _ring("dot")], _front_layout(scale.title, quality))
-    return _with_generations(figure, results, scale.factor) if cloud else figure
+    return _with_generations(figure, cloud) if cloud else figure
 
 
 def history_figure(results: Results) -> go.Figure:
@@ -105,20 +108,65 @@ def _front_layout(across: str, quality: str) -> dict[str, Any]:
     )
 
 
-def _cloud(results: Results, candidates: Sequence[Candidate], factor: float, opacity: float, first: int = 0) -> Any:
-    """Evaluated candidates; `first` is the place of the first of them among all."""
-    start = len(results.entries) + first
-    return go.Scatter(
-        x=[candidate.macs / factor for candidate in candidates],
-        y=[candidate.quality for candidate in candidates],
-        mode="markers",
-        name="evaluated",
-        marker={"color": LIGHT["candidate"], "size": 5, "opacity": opacity or faintness(len(candidates))},
-        customdata=list(range(start, start + len(candidates))),
-        text=[f"generation {one.generation}, {macs_text(one.macs)}MACs" for one in candidates],
-        hovertemplate="%{text}, %{y:.4g}<extra></extra>",
-        showlegend=bool(candidates),
+class _Cloud(NamedTuple):
+    """The evaluated candidates: where they stand, their places behind the entries, what each is called."""
+
+    x: np.ndarray
+    y: np.ndarray
+    generation: np.ndarray
+    place: np.ndarray
+    text: np.ndarray
+
+    def trace(self, chosen: Any, colour: str, opacity: float, name: str = "evaluated") -> go.Scatter:
+        return go.Scatter(
+            x=self.x[chosen].tolist(),
+            y=self.y[chosen].tolist(),
+            mode="markers",
+            name=name,
+            marker={"color": LIGHT[colour], "size": 5, "opacity": opacity},
+            customdata=self.place[chosen].tolist(),
+            text=self.text[chosen].tolist(),
+            hovertemplate="%{text}, %{y:.4g}<extra></extra>",
+            showlegend=bool(len(self.x[chosen])),
+        )
+
+
+def _candidates(results: Results, cost: Cost, factor: float) -> _Cloud | None:
+    costs = [cost_of(one, cost) for one in results.candidates]
+    if not costs or any(one is None for one in costs):
+        return None
+    return _Cloud(
+        np.array(costs, dtype=float) / factor,
+        np.array([one.quality for one in results.candidates]),
+        np.array([one.generation for one in results.candidates]),
+        np.arange(len(costs), dtype=np.int32) + len(results.entries),
+        np.array([f"generation {one.generation}, {macs_text(one.macs)}MACs" for one in results.candidates]),
     )
+
+
+def _evaluated(cloud: _Cloud | None) -> go.Scatter:
+    """All of the cloud, or as many of it as a browser draws at once."""
+    if cloud is None:
+        return go.Scatter(x=[], y=[], mode="markers", name="evaluated", showlegend=False)
+    chosen = thinned(cloud.x, cloud.y)
+    name = "evaluated" if len(chosen) == len(cloud.x) else f"evaluated ({len(chosen):,} of {len(cloud.x):,})"
+    return cloud.trace(chosen, "candidate", faintness(len(chosen)), name)
+
+
+def thinned(cost: np.ndarray, quality: np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
+    """The indices, ascending, of at most so many points: of every range of costs the best ones, and some of the rest.
+
+    >>> thinned(np.array([1, 2, 3]), np.array([5, 5, 5])).tolist()
+    [0, 1, 2]
+    """
+    if len(cost) <= most:
+        return np.arange(len(cost))
+    kept = []
+    # Eight of every range: half of them nearest to the front.
+    for part in np.array_split(np.argsort(cost, kind="stable"), most // 8):
+        best_first = part[np.argsort(-quality[part], kind="stable")]
+        kept += [best_first[:4], best_first[np.linspace(4, len(part) - 1, 4).round().astype(int)]]
+    return np.unique(np.concatenate(kept))
 
 
 def _line(factor: float, corners: Sequence[tuple[float, float]]) -> go.Scatter:
@@ -162,21 +210,18 @@ def _entries(results: Results, kind: str, points: Sequence[Point], digits: int, 
     )
 
 
-def _with_generations(figure: go.Figure, results: Results, factor: float) -> go.Figure:
+def _with_generations(figure: go.Figure, cloud: _Cloud) -> go.Figure:
     """Frames that show what each generation brought, and the front as it was then."""
-    generation = np.array([candidate.generation for candidate in results.candidates])
-    macs = np.array([candidate.macs for candidate in results.candidates])
-    quality = np.array([candidate.quality for candidate in results.candidates])
+    newest = int(cloud.generation.max())
     # The newest of all, and as many earlier ones as a slider can hold.
-    ends = np.unique(np.linspace(generation.max(), 0, min(FRAMES, int(generation.max()) + 1)).round().astype(int))
+    ends = np.unique(np.linspace(newest, 0, min(FRAMES, newest + 1)).round().astype(int))
     frames, front_so_far, before = [], np.zeros(0, dtype=int), 0
     for end in ends.tolist():
-        upto = int(np.searchsorted(generation, end, side="right"))
+        upto = int(np.searchsorted(cloud.generation, end, side="right"))
         pool = np.concatenate([front_so_far, np.arange(before, upto)])
-        front_so_far = pool[pareto(macs[pool], quality[pool])]
-        new = _cloud(results, results.candidates[before:upto], factor, 1.0, first=before)
-        new.marker.color = LIGHT["baseline"]
-        line = _line(factor, [(float(macs[i]), float(quality[i])) for i in front_so_far])
+        front_so_far = pool[pareto(cloud.x[pool], cloud.y[pool])]
+        line = _line(1.0, [(float(cloud.x[i]), float(cloud.y[i])) for i in front_so_far])
+        new = cloud.trace(slice(before, upto), "baseline", 1.0)
         frames.append(go.Frame(name=str(end), data=[new, line], traces=[0, 1]))
         before = upto
     figure.frames = [*frames, go.Frame(name="all", data=[figure.data[0], figure.data[1]], traces=[0, 1])]

@@ -12,9 +12,11 @@ import numpy as np
 
 from ecad.cost.architectures import Architecture, find_architecture
 from ecad.cost.macs import macs_table
-from ecad.cost.memory import kept_bytes
+from ecad.cost.memory import kept_bytes_of_many
+from ecad.cost.table import CostTable
 from ecad.errors import EcadError, ScheduleError
 from ecad.genetic.hindsight import guesses
+from ecad.genetic.pooled import TIMES
 from ecad.genetic.store import DATABASE
 from ecad.genetic.study import Candidate as Evaluated
 from ecad.genetic.study import Study
@@ -36,6 +38,7 @@ from ecad.schedules.schedule import Bits
 
 BASELINES = (2, 3, 4)
 PICTURES = Path("images", "pictures.json")
+MEASURED = "measured.json"
 
 
 def read_results(folder: str | os.PathLike[str]) -> Results:
@@ -82,8 +85,21 @@ def results_of(study: Study, folder: Path | None = None) -> Results:
         entries=tuple(entries),
         quality_name=scorer,
         candidates=tuple(
-            Candidate(c.generation, macs, c.quality, c.number, np.packbits(c.recompute).tobytes())
-            for c, macs in zip(study.candidates, _macs(study, study.candidates), strict=True)
+            Candidate(
+                c.generation,
+                macs,
+                c.quality,
+                c.number,
+                np.packbits(c.recompute).tobytes(),
+                kept_bytes=kept,
+                expected_ns=c.cost if study.unit == "ns" else None,
+            )
+            for c, macs, kept in zip(
+                study.candidates,
+                _macs(study, study.candidates),
+                _kept(study, [c.recompute for c in study.candidates]),
+                strict=True,
+            )
         ),
         history=tuple(Generation(g.number, g.images, g.seconds, g.hypervolume, g.front_size) for g in study.history),
         guesses=tuple(Guess(*guess) for guess in guesses(study)),
@@ -159,8 +175,6 @@ def _entry(
     if len(again) and not np.isnan(again).any():
         scores[study.settings["scorer"]] = Interval(float(again.mean()), *mean_interval(again, prompts))
     images = image_paths(name, num_pictures)
-    architecture = architecture_of(study)
-    fits = architecture is not None and macs_table(architecture).sites == schedule.sites
     return Entry(
         name=name,
         kind=kind,
@@ -170,20 +184,61 @@ def _entry(
         scores=scores,
         search_quality=None if np.isnan(found).any() else float(found.mean()),
         images=images if folder is not None and any((folder / image).exists() for image in images) else (),
-        kept_bytes=kept_bytes(schedule, architecture) if architecture is not None and fits else None,
+        kept_bytes=_kept(study, [schedule.recompute])[0],
+        expected_ns=_expected(study, schedule, folder),
     )
 
 
-def _speedup(folder: Path | None, name: str) -> float | None:
-    """What `ecad latency` has written into the schedule's file in the folder `front`, if it has."""
-    file = Path(folder or "", "front", f"{name}.json")
-    if folder is None or not file.is_file():
+def _kept(study: Study, bits: Sequence[Bits]) -> list[int] | list[None]:
+    """Most bytes kept under each of some schedules of a study, if its model is known."""
+    architecture, sites = architecture_of(study), uncached(study).sites
+    if architecture is None or macs_table(architecture).sites != sites:
+        return [None] * len(bits)
+    return [int(kept) for kept in kept_bytes_of_many(np.array(bits), sites, architecture)]
+
+
+def _expected(study: Study, schedule: CacheSchedule, folder: Path | None) -> int | None:
+    """Nanoseconds of an image, if the study was searched by expected time and has kept its price list."""
+    if study.unit != "ns" or folder is None or not (folder / TIMES).is_file():
         return None
     try:
-        value = CacheSchedule.load(file).metrics.get("speedup")
-    except ScheduleError:
+        table = CostTable.from_json(json.loads((folder / TIMES).read_bytes())["table"])
+        return int(table.price(schedule.recompute[None])[0])
+    except (OSError, ValueError, KeyError, TypeError, ScheduleError) as error:
+        raise EcadError(
+            f"{folder / TIMES}: expected the times that the study was searched by, found {error}"
+        ) from error
+
+
+def read_measured(folder: Path) -> dict[str, Any]:
+    """What `ecad report --images` has measured: the device, and how many times faster than uncached each schedule is.
+
+    Raises:
+        EcadError: the file is damaged.
+    """
+    if not (folder / MEASURED).is_file():
+        return {"device": None, "speedups": {}}
+    try:
+        told = json.loads((folder / MEASURED).read_bytes())
+        speedups = {str(name): float(ratio) for name, ratio in told["speedups"].items()}
+        if not all(0 < ratio < float("inf") for ratio in speedups.values()):
+            raise ValueError("a ratio that is none")
+        return {"device": str(told["device"]), "speedups": speedups}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EcadError(f"{folder / MEASURED}: expected measured speed-ups, found {error}: remove it") from error
+
+
+def _speedup(folder: Path | None, name: str) -> float | None:
+    """What `ecad latency` has written into the schedule's file in the folder `front`, or `--images` has measured."""
+    if folder is None:
         return None
-    return float(value) if isinstance(value, int | float) and value > 0 else None
+    measured: float | None = read_measured(folder)["speedups"].get(name)
+    file = folder / "front" / f"{name}.json"
+    try:
+        value = CacheSchedule.load(file).metrics.get("speedup") if file.is_file() else None
+    except ScheduleError:
+        value = None
+    return float(value) if isinstance(value, int | float) and value > 0 else measured
 
 
 def _settings(study: Study) -> dict[str, Any]:

@@ -3,7 +3,8 @@
   const { data, at, drawn, redrawn, recoloured, figureOf, draw, drawLater, bytes, mean, range, number, scheduleFigure, documentOf } = Draw;
   const points = data.points;
   points.forEach((point) => { point.packed = bytes(point.bits); });
-  let unpacked = null; // the bits of all candidates
+  let unpacked = null; // the bits of all candidates, from when one of them is looked at first
+  let unpacking = false;
 
   // A candidate that is no entry: it has bits and numbers, but no held-out scores and no pictures.
   function candidate(i) {
@@ -21,11 +22,18 @@
   }
 
   async function unpack() {
-    if (!data.candidates.bits) return;
+    if (unpacking || !data.candidates.bits) return;
+    unpacking = true;
     const stream = new Blob([bytes(data.candidates.bits)]).stream().pipeThrough(new DecompressionStream("deflate"));
     unpacked = new Uint8Array(await new Response(stream).arrayBuffer());
-    if (chosen >= points.length || partner >= points.length) show();
+    show();
   }
+
+  const find = (name, otherwise) => {
+    const known = points.findIndex((point) => point.name === name);
+    const place = known < 0 ? data.candidates.names.indexOf(name) : -1;
+    return known >= 0 ? known : place >= 0 ? points.length + place : otherwise;
+  };
 
   // ---- The chosen schedule beside another
 
@@ -98,16 +106,16 @@
   function fillPairs(one, other) {
     const rows = [...document.querySelectorAll(".pictures tbody tr")];
     const place = detail.querySelector(".pairs");
-    const pictured = [one, other].filter((point) => point && rows.some((_, row) => source(point, row)));
+    const uncached = points.find((point) => point.kind === "uncached");
+    const pictured = [...new Set([uncached, other, one])].filter((point) => point && rows.some((_, row) => source(point, row)));
     place.hidden = !pictured.length;
     const heads = element("div", "which");
-    const pair = one !== other && pictured.length === 2;
-    const shown = one === other ? pictured.slice(0, 1) : [other, one].filter(Boolean);
-    shown.forEach((point) => heads.append(element("div", "", point.name)));
+    const pair = one !== other && pictured.includes(one) && pictured.includes(other);
+    pictured.forEach((point) => heads.append(element("div", "", point.name)));
     if (pair) heads.append(element("div", "", "difference × 8"));
     place.replaceChildren(heads, ...rows.map((tr, row) => {
       const figure = element("figure");
-      shown.forEach((point) => figure.append(picture(point, row)));
+      pictured.forEach((point) => figure.append(picture(point, row)));
       if (pair) figure.append(difference(one, other, row));
       figure.append(element("figcaption", "", tr.querySelector("th").firstChild.textContent));
       return figure;
@@ -158,6 +166,7 @@
 
   function show() {
     if (!detail) return;
+    if (Math.max(chosen, partner) >= points.length) unpack();
     const one = candidate(chosen);
     const other = candidate(partner);
     option(at("chosen"), chosen);
@@ -182,20 +191,26 @@
   const plot = at("front-plot");
 
   // Where each point stands in the plot that is shown.
-  function places() {
+  function places(traces) {
     const found = new Map();
-    for (const trace of plot?.data ?? []) {
+    for (const trace of traces) {
       [...(trace.customdata ?? [])].forEach((i, k) => found.set(i, [trace.x[k], trace.y[k]]));
     }
     return found;
   }
 
+  function spots(traces) {
+    const found = places(traces);
+    return [chosen, partner].map((i) => found.get(i) ?? []).map(([x, y]) => (x === undefined ? { x: [], y: [] } : { x: [x], y: [y] }));
+  }
+
   function mark() {
     if (!plot?.data) return;
-    const found = places();
-    const rings = [plot.data.length - 2, plot.data.length - 1];
-    const spots = [chosen, partner].map((i) => found.get(i));
-    Plotly.restyle(plot, { x: spots.map((spot) => (spot ? [spot[0]] : [])), y: spots.map((spot) => (spot ? [spot[1]] : [])) }, rings);
+    const [one, other] = spots(plot.data);
+    const rings = plot.data.slice(-2);
+    // Plotly draws every point again for a change of one.
+    if ([one, other].every((spot, i) => spot.x[0] === rings[i].x[0] && spot.y[0] === rings[i].y[0])) return;
+    Plotly.restyle(plot, { x: [one.x, other.x], y: [one.y, other.y] }, [plot.data.length - 2, plot.data.length - 1]);
   }
 
   const selected = (id) => document.querySelector(`#${id} input:checked`).value;
@@ -205,8 +220,10 @@
     const shown = figureOf(name);
     // Plotly's own slider cannot be reached by keyboard; the page's drives the same frames.
     delete shown.layout.sliders;
+    const rings = spots(shown.data);
+    shown.data.slice(-2).forEach((ring, i) => Object.assign(ring, rings[i]));
     drawn.delete(plot);
-    draw(plot, () => structuredClone(shown));
+    draw(plot, () => structuredClone({ data: shown.data, layout: shown.layout }));
     slider(shown.frames ?? []);
     mark();
   }
@@ -255,6 +272,12 @@
     });
   }
 
+  if (detail) {
+    const asked = new URLSearchParams(location.hash.slice(1));
+    chosen = find(asked.get("schedule"), chosen);
+    partner = find(asked.get("with"), partner);
+  }
+
   redrawn.push(mark);
   if (plot) {
     view();
@@ -267,7 +290,7 @@
       const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (!way) return;
       event.preventDefault();
-      const order = [...places()].sort(([, one], [, other]) => one[0] - other[0] || one[1] - other[1]).map(([i]) => i);
+      const order = [...places(plot.data)].sort(([, one], [, other]) => one[0] - other[0] || one[1] - other[1]).map(([i]) => i);
       const next = order[Math.min(order.length - 1, Math.max(0, order.indexOf(event.shiftKey ? partner : chosen) + way))];
       if (next !== undefined) (event.shiftKey ? compare : choose)(next);
     });
@@ -288,16 +311,16 @@
 
   if (detail) {
     for (const select of [at("chosen"), at("partner")]) points.forEach((point, i) => select.add(new Option(point.name, i)));
-    const asked = new URLSearchParams(location.hash.slice(1));
-    const find = (name, otherwise) => {
-      const known = points.findIndex((point) => point.name === name);
-      const place = known < 0 ? data.candidates.names.indexOf(name) : -1;
-      return known >= 0 ? known : place >= 0 ? points.length + place : otherwise;
-    };
-    chosen = find(asked.get("schedule"), chosen);
-    partner = find(asked.get("with"), partner);
     at("chosen").addEventListener("change", (event) => choose(Number(event.target.value)));
     at("partner").addEventListener("change", (event) => compare(Number(event.target.value)));
+    // The plot thins out a large search; by name every candidate is found.
+    at("any")?.addEventListener("input", (event) => {
+      const wanted = event.target.value;
+      const found = data.candidates.names.filter((name) => name.includes(wanted)).slice(0, 30);
+      at("near").replaceChildren(...found.map((name) => new Option(name)));
+      const place = data.candidates.names.indexOf(wanted);
+      if (place >= 0) choose(find(wanted, points.length + place));
+    });
     for (const row of document.querySelectorAll(".numbers tbody tr")) row.addEventListener("click", () => choose(Number(row.dataset.entry)));
     for (const id of ["look", "component"]) at(id).addEventListener("change", () => fillMap(candidate(chosen), candidate(partner)));
     detail.querySelector(".copy").addEventListener("click", async (event) => {
@@ -312,7 +335,6 @@
       setTimeout(() => { event.target.textContent = "Copy"; }, 1500);
     });
     show();
-    unpack();
   }
 
   if (data.live) {

@@ -18,7 +18,12 @@ from ecad.report.palette import KINDS
 from ecad.report.results import Entry, Results, file_stem
 from ecad.schedules import CacheSchedule, Sites
 
-COSTS: tuple[tuple[summary.Cost, str], ...] = (("macs", "MACs"), ("time", "time"), ("memory", "memory"))
+COSTS: tuple[tuple[summary.Cost, str], ...] = (
+    ("macs", "MACs"),
+    ("time", "time"),
+    ("expected", "time (expected)"),
+    ("memory", "memory"),
+)
 
 
 def write_page(results: Results, folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
@@ -162,17 +167,20 @@ def _candidates(results: Results) -> dict[str, Any]:
     whole = best is not None and all(one.bits for one in results.candidates)
     bits = zlib.compress(b"".join(one.bits for one in results.candidates)) if whole else b""
     macs = [other.macs for other in results.entries]
+    columns = {
+        "MACs": [summary.macs_text(one.macs, macs) for one in results.candidates],
+        "fewer MACs": [
+            summary.ratio_text(None if best is None else best.macs / one.macs) for one in results.candidates
+        ],
+        f"{results.quality_name}, search": [f"{one.quality:.4g}" for one in results.candidates],
+        "time (expected)": [summary.expected_text(one.expected_ns) for one in results.candidates],
+        "kept": [summary.bytes_text(one.kept_bytes) for one in results.candidates],
+    }
+    known = [name for name, texts in columns.items() if any(text != summary.NOT_MEASURED for text in texts)]
     return {
         "names": [f"gen_{one.generation:03d}_cand_{one.number:03d}" for one in results.candidates],
-        "numbers": [
-            [
-                summary.macs_text(one.macs, macs),
-                summary.ratio_text(None if best is None else best.macs / one.macs),
-                f"{one.quality:.4g}",
-            ]
-            for one in results.candidates
-        ],
-        "columns": ["MACs", "fewer MACs", f"{results.quality_name}, search"],
+        "numbers": list(zip(*(columns[name] for name in known), strict=True)),
+        "columns": known,
         "bits": base64.b64encode(bits).decode(),
     }
 

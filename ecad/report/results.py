@@ -90,6 +90,7 @@ class Entry:
         time_ratio: measured: the uncached time of an image divided by this schedule's, so 2.0 is twice as fast.
         scores: scorer -> mean over the held-out prompts and seeds, higher is better.
         kept_bytes: most bytes of reused features at any moment of one image.
+        expected_ns: time of one image, as the price list has it that the search went by.
         search_quality: its mean quality on the search's own prompts, as a candidate has it.
         images: one PNG a picture of the results, relative to their folder; or none at all.
     """
@@ -103,6 +104,7 @@ class Entry:
     search_quality: FiniteFloat | None = None
     images: tuple[_ImagePath, ...] = ()
     kept_bytes: _Count | None = None
+    expected_ns: _Count | None = None
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -115,6 +117,7 @@ class Candidate:
         quality: its images' mean score on the search's own prompts.
         number: its place in the generation.
         bits: what it recomputes, in the order of the uncached entry's steps and sites, eight to a byte; or nothing.
+        kept_bytes, expected_ns: as an entry has them.
     """
 
     generation: _Count
@@ -122,6 +125,8 @@ class Candidate:
     quality: FiniteFloat
     number: _Count = 0
     bits: bytes = b""
+    kept_bytes: _Count | None = None
+    expected_ns: _Count | None = None
 
 
 @dataclass(frozen=True, config=_CONFIG)

@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ecad.genetic.front import pareto
-from ecad.report.results import Entry, Interval, Results
+from ecad.report.results import Candidate, Entry, Interval, Results
 from ecad.schedules.schedule import Bits
 
-Cost = Literal["macs", "time", "memory"]
+Cost = Literal["macs", "time", "expected", "memory"]
 
 NOT_MEASURED = "–"
 _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
@@ -85,6 +85,14 @@ def bytes_text(count: int | None) -> str:
     return f"{count / 1e6:.3g} MB"
 
 
+def expected_text(nanoseconds: int | None) -> str:
+    """
+    >>> expected_text(12_345_678), expected_text(None)
+    ('12.3 ms', '–')
+    """
+    return NOT_MEASURED if nanoseconds is None else f"{nanoseconds / 1e6:.1f} ms"
+
+
 def duration_text(seconds: float) -> str:
     """
     >>> [duration_text(seconds) for seconds in (9.4, 192, 7500)]
@@ -115,17 +123,22 @@ class Axis(NamedTuple):
     factor: float
 
 
-def cost_of(entry: Entry, cost: Cost) -> float | None:
-    """MACs of an image; its time, uncached being 1; or the most bytes kept. None where it is not known."""
+def cost_of(one: Entry | Candidate, cost: Cost) -> float | None:
+    """MACs of an image; its time as measured, uncached being 1, or as expected; or the most bytes kept.
+
+    None where it is not known.
+    """
     if cost == "time":
-        return None if entry.time_ratio is None else 1 / entry.time_ratio
-    return entry.macs if cost == "macs" else entry.kept_bytes
+        return 1 / one.time_ratio if isinstance(one, Entry) and one.time_ratio is not None else None
+    return {"macs": one.macs, "expected": one.expected_ns, "memory": one.kept_bytes}[cost]
 
 
 def cost_axis(results: Results, cost: Cost) -> Axis:
     """How a cost is shown."""
     if cost == "time":
         return Axis("measured time of an image, uncached = 1", 1.0)
+    if cost == "expected":
+        return Axis("expected milliseconds of an image", 1e6)
     if cost == "memory":
         return Axis("megabytes of features kept", 1e6)
     factor, unit = plot_unit(results)

@@ -1,13 +1,15 @@
-"""What a search does not leave and a report is better with: images of its front, and scores of hand-made schedules."""
+"""What a search does not leave and a report is better with: images and times of its front, scores of hand-made ones."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ecad.cost.latency import measure_interleaved, speedups
 from ecad.errors import EcadError
 from ecad.files import write_atomic
 from ecad.genetic.evaluator import Item, LocalEvaluator, evaluate_each
@@ -15,18 +17,20 @@ from ecad.genetic.of_generator import evaluator_of
 from ecad.genetic.store import Store
 from ecad.genetic.study import Study
 from ecad.image_generators import ImageGenerator
-from ecad.report.of_study import PICTURES, generator_of, read_pictures, shown
+from ecad.image_generators.timing import device_name
+from ecad.report.of_study import MEASURED, PICTURES, generator_of, read_measured, read_pictures, shown
 from ecad.report.results import Picture, image_paths, save_images
 from ecad.schedules import CacheSchedule
 
 # Shown side by side; a front of a hundred is no easier to understand.
 MOST_SHOWN = 12
+ROUNDS = 3
 
 Bar = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 def supply(study: Study, folder: str | os.PathLike[str], generator: ImageGenerator, images: int, bar: Bar) -> None:
-    """Score the hand-made schedules as the study's candidates were, and make images of them and of the front.
+    """Score the hand-made schedules as the candidates were; make images of them and of the front, and time them.
 
     What is there already is not made again. Images are of held-out prompts if the study has any.
 
@@ -52,7 +56,9 @@ def supply(study: Study, folder: str | os.PathLike[str], generator: ImageGenerat
             evaluator = _evaluator(generator, items, study)
             for schedule in bar(baselines, "hand-made schedules"):
                 list(evaluate_each(evaluator, [schedule], store))
-    _make_images(study, Path(folder), generator, _spread({n: s for n, (_, s) in schedules.items()}), images, bar)
+    looked_at = _spread({name: schedule for name, (_, schedule) in schedules.items()})
+    _make_images(study, Path(folder), generator, looked_at, images, bar)
+    _measure_times(study, Path(folder), generator, looked_at, bar)
 
 
 def _evaluator(generator: ImageGenerator, items: Sequence[Item], study: Study) -> LocalEvaluator:
@@ -89,3 +95,23 @@ def _make_images(
     for name, schedule in bar(todo, "images"):
         save_images(folder, name, list(generator.generate(embeds, [item.seed for item in items], schedule)))
     write_atomic(folder / PICTURES, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+
+
+def _measure_times(
+    study: Study, folder: Path, generator: ImageGenerator, schedules: dict[str, CacheSchedule], bar: Bar
+) -> None:
+    """Time batches of images in turns with the uncached one, unless that has been done on this device."""
+    device, known = device_name(generator.pipe.device), read_measured(folder)
+    ratios = known["speedups"] if known["device"] == device else {}
+    todo = {name: schedule for name, schedule in schedules.items() if name not in ratios}
+    if not todo:
+        return
+    items = study.items[: study.settings["batch_size"]]
+    embeds, seeds = generator.encode([item.prompt.text for item in items]), [item.seed for item in items]
+    runs = {
+        name: partial(generator.generate, embeds, seeds, schedule)
+        for name, schedule in {"uncached": schedules["uncached"], **todo}.items()
+    }
+    times = measure_interleaved(runs, ROUNDS, progress=lambda rounds: bar(rounds, "timing"))
+    document = {"device": device, "speedups": {**ratios, **speedups(times, "uncached")}}
+    write_atomic(folder / MEASURED, json.dumps(document, indent=1, ensure_ascii=False) + "\n")

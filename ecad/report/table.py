@@ -6,7 +6,16 @@ from rich.table import Table
 from rich.text import Text
 
 from ecad.report.results import Results
-from ecad.report.summary import bytes_text, decimals, macs_ratio, macs_text, quality_text, ratio_text, score_text
+from ecad.report.summary import (
+    bytes_text,
+    decimals,
+    expected_text,
+    macs_ratio,
+    macs_text,
+    quality_text,
+    ratio_text,
+    score_text,
+)
 
 _STYLES = {"uncached": "", "baseline": "yellow", "found": "bold green"}
 
@@ -14,6 +23,7 @@ _STYLES = {"uncached": "", "baseline": "yellow", "found": "bold green"}
 def header(results: Results) -> list[str]:
     """The columns' names."""
     names = ["schedule", "MACs", "fewer MACs", "faster"]
+    names += ["time (expected)"] if _expects(results) else []
     names += ["kept"] if _keeps(results) else []
     names += [f"{results.quality_name}, search"] if _search_alone(results) else []
     return [*names, *results.scorers]
@@ -29,6 +39,7 @@ def rows(results: Results) -> list[list[str]]:
             macs_text(entry.macs, macs),
             ratio_text(macs_ratio(results, entry)),
             ratio_text(entry.time_ratio),
+            *([expected_text(entry.expected_ns)] if _expects(results) else []),
             *([bytes_text(entry.kept_bytes)] if _keeps(results) else []),
             *([quality_text(entry.search_quality)] if _search_alone(results) else []),
             *(score_text(entry.scores.get(scorer), digits[scorer]) for scorer in results.scorers),
@@ -39,6 +50,10 @@ def rows(results: Results) -> list[list[str]]:
 
 def _keeps(results: Results) -> bool:
     return any(entry.kept_bytes is not None for entry in results.entries)
+
+
+def _expects(results: Results) -> bool:
+    return any(entry.expected_ns is not None for entry in results.entries)
 
 
 def _search_alone(results: Results) -> bool:

@@ -15,6 +15,7 @@ import pytest
 from ecad.genetic.search import search
 from ecad.report import Results
 from ecad.report.comparison import read_comparison, write_comparison
+from ecad.report.figures import MOST_POINTS
 from ecad.report.heat import schedule_figure
 from ecad.report.live import live_page
 from ecad.report.page import write_page
@@ -115,6 +116,8 @@ def test_points_are_picked_by_mouse_and_compared(visit: Callable[..., Any], file
         "3.20×",
     ]
     assert page.locator(".pairs .difference").count() == 2
+    # Neither of the two is the uncached one, which stands there all the same.
+    assert page.locator(".pairs .which div").all_inner_texts() == ["uncached", "found-1", HOSTILE, "difference × 8"]
     page.locator("#look label").filter(has_text="difference").click()
     every_2 = np.array([[1, 0, 1, 0], [1, 0, 1, 0]])
     np.testing.assert_array_equal(shown_cells(page), every_2 - np.array([[1, 0, 1, 0], [1, 0, 0, 0]]))
@@ -194,6 +197,35 @@ def test_axes_and_generations_are_switched(visit: Callable[..., Any], file: Path
     assert page.locator("#generations output").inner_text() == "0"
     page.keyboard.press("ArrowRight")
     assert page.evaluate(new) == [27.5]
+
+
+def test_all_candidates_have_every_known_cost(visit: Callable[..., Any], tmp_path: Path, results: Results) -> None:
+    priced = [
+        [replace(one, expected_ns=2_000_000 * i, kept_bytes=3_000_000 * i) for i, one in enumerate(several, start=1)]
+        for several in (results.entries, results.candidates)
+    ]
+    write_page(replace(results, entries=priced[0], candidates=priced[1]), tmp_path, tmp_path / "priced.html")
+    page = visit(tmp_path / "priced.html")
+    page.locator("#quality label").filter(has_text="Search").click()
+    for name, expected in (("time (expected)", [2, 4]), ("memory", [3, 6])):
+        page.locator("#cost label").filter(has_text=name).click()
+        assert page.evaluate("[...document.getElementById('front-plot').data[0].x]") == expected
+    page.locator("#any").fill("gen_001_cand_007")
+    assert title(page).startswith("gen_001_cand_007")
+    page.locator("#schedule-plot .main-svg").first.wait_for()
+    rows = page.locator(".facts tbody tr").all_inner_texts()
+    assert "time (expected)\t4.0 ms\t4.0 ms" in rows
+    assert "kept\t6 MB\t6 MB" in rows
+
+
+def test_a_large_search_is_thinned_but_whole(visit: Callable[..., Any], tmp_path: Path, results: Results) -> None:
+    many = tuple(replace(results.candidates[0], macs=10**9 + i, quality=i % 7, number=i) for i in range(5000))
+    write_page(replace(results, candidates=many), tmp_path, tmp_path / "large.html")
+    page = visit(tmp_path / "large.html")
+    page.locator("#quality label").filter(has_text="Search").click()
+    assert page.evaluate("document.getElementById('front-plot').data[0].x.length") == MOST_POINTS
+    page.locator("#any").fill("gen_000_cand_4998")
+    assert title(page).startswith("gen_000_cand_4998")
 
 
 def test_what_prompts_and_names_hold_does_nothing(visit: Callable[..., Any], file: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from ecad.report import Candidate, Results
-from ecad.report.figures import FRAMES, front_figure, guesses_figure, history_figure
+from ecad.report.figures import FRAMES, MOST_POINTS, front_figure, guesses_figure, history_figure, thinned
 from ecad.report.heat import age, schedule_figure
 from ecad.report.look import escaped
 from ecad.schedules import flux_sites, heuristics
@@ -80,6 +80,22 @@ def test_the_slider_shows_what_each_generation_brought(results: Results) -> None
     assert len(frames) == FRAMES + 1
     assert sum(len(frame.data[0].x) for frame in frames[:-1]) == 300
     assert frames[-2].data[1].x == (0.701e-6,)
+
+
+def test_a_cloud_is_thinned_away_from_the_front() -> None:
+    rng = np.random.default_rng(0)
+    cost, quality = rng.random(5000), rng.random(5000)
+    kept = thinned(cost, quality)
+    assert len(kept) == len(set(kept.tolist())) == MOST_POINTS
+    # The best of every range of costs: the front itself stands in the plot anyway.
+    for part in np.array_split(np.argsort(cost), MOST_POINTS // 8):
+        assert part[quality[part].argmax()] in kept
+
+
+def test_a_schedule_plots_itself() -> None:
+    mixed = heuristics.every_n(evolved().sites, 4, 2, ["ff"])
+    assert mixed.plot().to_json() == schedule_figure(mixed).to_json()
+    assert mixed.plot("ff").to_json() == schedule_figure(mixed, "ff").to_json() != mixed.plot().to_json()
 
 
 def test_history_and_guesses(results: Results) -> None:
