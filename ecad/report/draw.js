@@ -29,7 +29,7 @@ const Draw = (() => {
   const redrawn = []; // what is to be done after all was drawn anew
   const redraw = () => { drawn.forEach((figure, place) => draw(place, figure)); redrawn.forEach((act) => act()); };
   dark.addEventListener("change", redraw);
-  addEventListener("beforeprint", () => { printing = true; later.forEach((place) => place.draw()); redraw(); });
+  addEventListener("beforeprint", () => { printing = true; document.querySelectorAll("details").forEach((one) => { one.open = true; }); later.forEach((place) => place.draw()); redraw(); });
   addEventListener("afterprint", () => { printing = false; redraw(); });
 
   // What is far down is drawn when it comes near, so that the front is there at once.

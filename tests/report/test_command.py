@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from ecad.genetic import Study
-from ecad.genetic.of_generator import evaluator_of, problem_of
+from ecad.genetic.of_generator import evaluator_of, latency_problem, problem_of
+from ecad.genetic.pooled import TIMES
 from ecad.genetic.search import search
 from ecad.image_generators import get_image_generator
 from ecad.prompts import Prompt
-from ecad.report.of_study import study_results
+from ecad.report.of_study import MEASURED, study_results
+from ecad.report.summary import packed
 
 from .test_comparison import images as images  # the fixture
 from .test_of_study import finished as finished
@@ -72,9 +74,37 @@ def test_images_are_made_of_a_study_that_has_none(run: Run, tmp_path: Path) -> N
     study = Study.open(folder)
     assert study.held_out == ()
     study.close()
-    # Again, and nothing is made again.
+    assert all(entry.time_ratio is not None for entry in results.entries)
+    measured = (folder / MEASURED).read_bytes()
+    # Again, and nothing is made or measured again.
     assert run("report", folder, "--images", "2")[0] == 0
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
+    assert (folder / MEASURED).read_bytes() == measured
+    (folder / MEASURED).write_text('{"device": "none", "speedups": {"every-2": "fast"}}')
+    code, _, told = run("report", folder)
+    assert (code, told.count("\n")) == (2, 1)
+    assert str(folder / MEASURED) in told
+    (folder / MEASURED).write_bytes(measured)
     code, _, told = run("report", folder, "--images", "2", "--weights", tmp_path / "elsewhere")
     assert code == 2
     assert told.count("\n") == 1
+
+
+def test_a_search_by_time_prices_everything_it_shows(tmp_path: Path) -> None:
+    generator = get_image_generator("EmojiImageGenerator", device="cpu")
+    folder, seen = tmp_path / "study", [Prompt("0", "a fox")]
+    folder.mkdir()
+    problem = latency_problem(generator, seen, folder / TIMES)
+    search(
+        problem, evaluator_of(generator, seen, [0], "psnr", 1), folder, mode="paper", generations=1, population_size=2
+    ).close()
+    results, study = study_results(folder), Study.open(folder)
+    assert [one.expected_ns for one in results.candidates] == [one.cost for one in study.candidates]
+    for entry in results.entries:
+        assert entry.expected_ns == problem.price(entry.schedule.recompute[None])[0]
+    assert {entry.kind for entry in results.entries} == {"uncached", "baseline", "found"}
+    # What is kept, too, of all of them.
+    kept = {one.bits: one.kept_bytes for one in results.candidates}
+    for entry in results.entries:
+        assert entry.kept_bytes == kept.get(packed(entry.schedule.recompute), entry.kept_bytes) is not None
+    study.close()
