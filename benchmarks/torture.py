@@ -37,7 +37,8 @@ from ecad.prompts.store import INDEX, Entry, find_stored, load_stored, write_sto
 from ecad.quality.images import read_image
 from ecad.report import Results
 from ecad.schedules import CacheSchedule, heuristics, importers, pixart_sites
-from ecad.schedules.provenance import made_for
+from ecad.schedules.card import card
+from ecad.schedules.provenance import KEY
 
 LONGEST = 10  # seconds that a reader may take
 ODD = (
@@ -57,13 +58,17 @@ class Target:
 
 
 def make_schedule(folder: Path) -> None:
-    schedule = heuristics.every_n(pixart_sites(2), 4, 2).replace(config={"height": 256}, metrics={"total_macs": 5})
+    origin = {"denoiser": "D", "layout": "1", "configuration": "2", "latents": [4, 8, 8], "search": {"mode": "fast"}}
+    origin |= {"held_out": {"psnr": {"mean": 1.0, "low": 0.0, "high": 2.0}}, "versions": {"ecad": "1"}}
+    metrics = {"total_macs": 5, "latency": {"speedup": 2.0, "gpu": "x"}}
+    schedule = heuristics.every_n(pixart_sites(2), 4, 2)
+    schedule = schedule.replace(config={"height": 256}, metrics=metrics, attributes={KEY: origin})
     schedule.save(folder / "a.json")
 
 
 def read_schedule(folder: Path) -> None:
     schedule = CacheSchedule.load(folder / "a.json")
-    made_for(schedule.attributes)
+    assert all(line.isprintable() for line in card(schedule).split("\n"))
     assert CacheSchedule.from_json(json.loads(json.dumps(schedule.to_json()))) == schedule
 
 

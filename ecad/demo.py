@@ -91,7 +91,7 @@ def demo(
     schedules = hand_made | choose(study.front(), [costs[0] // 1.5, *costs[1:], costs[0] // 6])
     judged = judge_schedules(generator, schedules, prompts, "held-out prompts", as_json)
     ratios = measure_speedups(generator, schedules, prompts[:BATCH], as_json)
-    results = collect(study, problem, schedules, judged, ratios, prompts, output_dir)
+    results = collect(study, generator, schedules, judged, ratios, prompts, output_dir)
     results.save(output_dir)
     page = write_report(results, output_dir)[0]
     if not as_json:
@@ -144,7 +144,7 @@ def measure_speedups(
 
 def collect(
     study: Any,
-    problem: Any,
+    generator: Any,
     schedules: Mapping[str, CacheSchedule],
     judged: Mapping[str, Images],
     ratios: Mapping[str, float],
@@ -152,17 +152,26 @@ def collect(
     folder: Path,
 ) -> Results:
     """Everything that the report shows; writes the images that it shows into `folder`."""
-    from ecad.cost import find_architecture
+    from ecad.cost import macs_table
     from ecad.cost.memory import kept_bytes
+    from ecad.genetic.hand_out import with_provenance
+    from ecad.image_generators.origin import provenance_for
+    from ecad.image_generators.timing import device_name
     from ecad.report.of_study import results_of
+    from ecad.schedules.provenance import Score
 
-    architecture = find_architecture(GENERATOR)
+    architecture, origin, table = generator.architecture, provenance_for(generator), macs_table(generator.architecture)
     entries = []
     for name, schedule in schedules.items():
         kind = "uncached" if name == "uncached" else "found" if name.startswith("found") else "baseline"
         # Against itself an image has no error to speak of.
         scores = {k: _interval(v) for k, v in judged[name].scores.items() if (name, k) != ("uncached", "psnr")}
-        macs = int(problem.price(schedule.recompute[None])[0])
+        if kind == "found":
+            held_out = {k: Score(v.mean, v.low, v.high) for k, v in scores.items()}
+            schedule = with_provenance(schedule, origin, study, held_out, len(prompts))
+            latency = {"speedup": ratios[name], "gpu": device_name(generator.pipe.device)}
+            schedule = schedule.replace(metrics={**schedule.metrics, "latency": latency})
+        macs = int(table.price(schedule.recompute[None])[0])
         images = save_images(folder, name, list(judged[name].pixels[:SHOWN_PROMPTS]))
         entries.append(
             Entry(
@@ -184,7 +193,7 @@ def collect(
         pictures=tuple(Picture(prompt, 1000 + i) for i, prompt in enumerate(prompts[:SHOWN_PROMPTS])),
         entries=tuple(entries),
         settings={
-            "steps": problem.shape[0],
+            "steps": generator.steps,
             "search prompts": SEARCH_PROMPTS,
             "held-out prompts": len(prompts),
             "seed": study.settings["seed"],

@@ -15,7 +15,7 @@ class EcadError(Exception):
     """
 
     def __str__(self) -> str:
-        return _printable(" ".join(super().__str__().split("\n")))
+        return printable(" ".join(super().__str__().split("\n")))
 
 
 class EcadWarning(EcadError, UserWarning):
@@ -67,15 +67,15 @@ class ScheduleError(EcadError):
     def __str__(self) -> str:
         place = _pairs(step=self.step, block=self.block, component=self.component)
         values = _pairs(expected=self.expected, found=self.found)
-        file = None if self.file is None else _printable(self.file)
-        return ": ".join(part for part in (file, place, _printable(self.problem), values) if part)
+        file = None if self.file is None else printable(self.file)
+        return ": ".join(part for part in (file, place, printable(self.problem), values) if part)
 
 
 def _pairs(**fields: str | None) -> str:
-    return ", ".join(f"{name} {_clipped(_printable(text))}" for name, text in fields.items() if text is not None)
+    return ", ".join(f"{name} {_clipped(printable(text))}" for name, text in fields.items() if text is not None)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Keep a hostile key or file name from breaking the line or the terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 

@@ -9,6 +9,8 @@ from ecad import demo
 from ecad.cli import main
 from ecad.report import Results
 from ecad.schedules import CacheSchedule
+from ecad.schedules.card import card
+from ecad.schedules.provenance import made_for
 
 
 class Point:
@@ -40,6 +42,11 @@ def test_a_short_demo_leaves_everything(
     assert {"uncached", "every-2", "every-3", "every-4"} <= {entry.name for entry in results.entries}
     for entry in results.entries:
         assert entry.name in shown
+        provenance, _ = made_for(entry.schedule.attributes)
+        assert (provenance is not None) == (entry.kind == "found")
+        if provenance is not None:
+            assert provenance.held_out["judge"].mean == entry.scores["judge"].mean
+            assert f"{entry.time_ratio} on" in card(entry.schedule)
         assert CacheSchedule.load(tmp_path / "schedules" / f"{entry.name}.json").recompute.shape == (20, 36)
         assert all((tmp_path / image).stat().st_size > 100 for image in entry.images)
         assert entry.scores["judge"].low <= entry.scores["judge"].mean <= entry.scores["judge"].high

@@ -37,22 +37,29 @@ def judge(evaluator: Evaluator, front: Sequence[Candidate], folder: Path, bar: A
     return rescore(kept, found[known], prompts)
 
 
+def scores_of(candidate: Candidate, judged: Mapping[str, Sequence[HeldOut]]) -> dict[str, Score]:
+    """Scorer -> held-out score of one candidate of those that `judge` judged."""
+    return {
+        name: Score(entry.quality, entry.low, entry.high)
+        for name, entries in judged.items()
+        for entry in entries
+        if entry.candidate.path == candidate.path
+    }
+
+
 def with_provenance(
-    candidate: Candidate, origin: Provenance, study: Study, judged: Mapping[str, Sequence[HeldOut]], images: int
+    schedule: CacheSchedule, origin: Provenance, study: Study, held_out: Mapping[str, Score], images: int
 ) -> CacheSchedule:
-    """A candidate's schedule with all that is known of it.
+    """A schedule of a study with all that is known of it.
 
     Args:
-        candidate: of the study.
-        origin: of schedules of this generator.
+        schedule: that the study found.
+        origin: of schedules of its generator.
         study: that found it.
-        judged: scorer -> held-out scores of the front.
+        held_out: scorer -> its score.
         images: that these are means of.
     """
     settings = study.settings
-    own = {
-        name: entry for name, entries in judged.items() for entry in entries if entry.candidate.path == candidate.path
-    }
     provenance = replace(
         origin,
         search={
@@ -62,10 +69,9 @@ def with_provenance(
             "generations": len(study.history),
             "images": study.history[-1].images if study.history else 0,
         },
-        held_out={name: Score(entry.quality, entry.low, entry.high) for name, entry in own.items()},
-        held_out_images=images if own else 0,
+        held_out=held_out,
+        held_out_images=images if held_out else 0,
     )
-    schedule = candidate.schedule
     return schedule.replace(attributes={**schedule.attributes, KEY: provenance.to_json()})
 
 

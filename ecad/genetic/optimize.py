@@ -92,7 +92,7 @@ def optimize(
         raise EcadError("give --generations or --max-minutes: the search has no end of its own")
     if cost not in ("macs", "latency"):
         raise EcadError(f"--cost {cost!r} is unknown: expected macs or latency")
-    from ecad.genetic.hand_out import FRONT, judge, save_front, with_provenance
+    from ecad.genetic.hand_out import FRONT, judge, save_front, scores_of, with_provenance
     from ecad.genetic.initial import heuristic_schedules
     from ecad.genetic.pooled import Images, evaluators
     from ecad.genetic.search import search
@@ -142,7 +142,7 @@ def optimize(
         judged = {
             name: judge(make(place), front, output_dir, draw) for place, name in enumerate(scorers, start=1) if front
         }
-        known = [with_provenance(candidate, origin, study, judged, len(held_out)) for candidate in front]
+        known = [with_provenance(one.schedule, origin, study, scores_of(one, judged), len(held_out)) for one in front]
         save_front(known, output_dir)
     rows = [_row(study, candidate, judged) for candidate in front]
     if not as_json:

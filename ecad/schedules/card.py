@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from ecad.errors import printable
 from ecad.schedules.provenance import Provenance, made_for
 from ecad.schedules.schedule import CacheSchedule
 
@@ -22,6 +23,11 @@ def card(schedule: CacheSchedule) -> str:
     <BLANKLINE>
     It does not say what it was made for.
     """
+    # Files come from strangers: what they say must not do things to a terminal.
+    return "\n".join(map(printable, _text(schedule).split("\n")))
+
+
+def _text(schedule: CacheSchedule) -> str:
     provenance, steps = made_for(schedule.attributes)
     components = ", ".join(schedule.components)
     parts = [
@@ -57,7 +63,7 @@ def _worth(schedule: CacheSchedule, provenance: Provenance) -> Iterator[str]:
     """Only what was measured: MACs and time are among the metrics once `ecad macs` and `ecad latency` were run."""
     macs, latency = schedule.metrics.get("total_macs"), schedule.metrics.get("latency")
     if macs is not None:
-        yield f"- MACs of an image: {macs:,}"
+        yield f"- MACs of an image: {macs:,}" if isinstance(macs, int) else f"- MACs of an image: {macs}"
     if isinstance(latency, Mapping):
         yield f"- measured speed-up: {latency.get('speedup', 'not said')} on {latency.get('gpu', 'a device not named')}"
     for scorer, score in provenance.held_out.items():

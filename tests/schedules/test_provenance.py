@@ -124,3 +124,12 @@ def test_a_folder_or_name_without_a_schedule_is_refused(tmp_path):
         CacheSchedule.from_pretrained(tmp_path)
     with pytest.raises(ecad.EcadError, match="expected a folder or a hub repository"):
         CacheSchedule.from_pretrained("a/b/c")
+
+
+def test_the_card_of_a_hostile_file_is_text(schedule):
+    odd = ORIGIN.to_json() | {"model": "\x1b[2J", "search": {"a\x07": "\x1b]0;x"}}
+    hostile = schedule.replace(
+        attributes={"provenance": odd}, metrics={"total_macs": "many", "latency": {"gpu": "\x00"}}
+    )
+    assert all(line.isprintable() for line in card(hostile).split("\n"))
+    assert "MACs of an image: many" in card(hostile)
