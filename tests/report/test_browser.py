@@ -242,7 +242,8 @@ def test_it_looks_well(visit: Callable[..., Any], file: Path, scheme: str) -> No
     page = visit(file, color_scheme=scheme)
     height = page.evaluate("document.body.scrollHeight")
     page.set_viewport_size({"width": 1280, "height": height})
-    page.wait_for_function("[...document.querySelectorAll('.card .plot')].every(plot => plot.data)")
+    for plot in page.locator(".card .plot").all():
+        plot.locator(".main-svg").first.wait_for()
     page.screenshot(path=SCREENSHOTS / f"report-{scheme}.png", full_page=True)
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert paper == {"light": "rgb(252, 252, 250)", "dark": "rgb(20, 20, 21)"}[scheme]
