@@ -34,7 +34,7 @@ const Draw = (() => {
 
   // What is far down is drawn when it comes near, so that the front is there at once; one at a time, so that scrolling goes on.
   const later = new Set();
-  const near = new IntersectionObserver((seen) => seen.forEach((one) => { if (one.isIntersecting) requestIdleCallback(() => later.has(one.target) && one.target.draw()); }), { rootMargin: "400px" });
+  const near = new IntersectionObserver((seen) => seen.forEach((one) => { if (one.isIntersecting) requestIdleCallback(() => later.has(one.target) && one.target.draw(), { timeout: 1000 }); }), { rootMargin: "400px" });
   function drawLater(place, figure) {
     place.draw = () => { near.unobserve(place); later.delete(place); draw(place, figure); };
     later.add(place);

@@ -243,6 +243,7 @@ def test_it_looks_well(visit: Callable[..., Any], file: Path, scheme: str) -> No
     height = page.evaluate("document.body.scrollHeight")
     page.set_viewport_size({"width": 1280, "height": height})
     for plot in page.locator(".card .plot").all():
+        plot.scroll_into_view_if_needed()  # drawn when it comes near
         plot.locator(".main-svg").first.wait_for()
     page.screenshot(path=SCREENSHOTS / f"report-{scheme}.png", full_page=True)
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
