@@ -158,7 +158,6 @@ def collect(
     from ecad.image_generators.origin import provenance_for
     from ecad.image_generators.timing import device_name
     from ecad.report.of_study import results_of
-    from ecad.schedules.provenance import Score
 
     architecture, origin, table = generator.architecture, provenance_for(generator), macs_table(generator.architecture)
     entries = []
@@ -167,8 +166,7 @@ def collect(
         # Against itself an image has no error to speak of.
         scores = {k: _interval(v) for k, v in judged[name].scores.items() if (name, k) != ("uncached", "psnr")}
         if kind == "found":
-            held_out = {k: Score(v.mean, v.low, v.high) for k, v in scores.items()}
-            schedule = with_provenance(schedule, origin, study, held_out, len(prompts))
+            schedule = with_provenance(schedule, origin, study, scores, len(prompts))
             latency = {"speedup": ratios[name], "gpu": device_name(generator.pipe.device)}
             schedule = schedule.replace(metrics={**schedule.metrics, "latency": latency})
         macs = int(table.price(schedule.recompute[None])[0])

@@ -1,6 +1,7 @@
 """Spreading independent tasks over workers: processes of this machine, or actors of a Ray cluster."""
 
-from ecad.execution.executor import Executor, Failure, Task
+from ecad.execution.executor import Executor
+from ecad.execution.tasks import Failure, Task
 from ecad.execution.worker import Job, WorkerSpec
 
 __all__ = ["Executor", "Failure", "Job", "Task", "WorkerSpec"]

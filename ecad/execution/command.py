@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 
 from ecad.commands import errors
 from ecad.errors import EcadError
-from ecad.execution.executor import Executor, by_host
+from ecad.execution.executor import Executor
 from ecad.execution.worker import WorkerSpec
 
 FAILURES = "failures.log"
@@ -97,3 +98,17 @@ def everywhere(path: str | os.PathLike[str] | None) -> str | None:
 def say(line: str) -> None:
     """One line to the user that is not the result."""
     errors.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def by_host(summary: Iterable[dict[str, Any]]) -> list[str]:
+    """A line a host: how many workers it had, what they did, and how busy they were."""
+    hosts = defaultdict(list)
+    for row in summary:
+        hosts[row["worker"].rsplit(":", 1)[0]].append(row)
+    lines = []
+    for host, rows in sorted(hosts.items()):
+        total = {name: sum(row[name] for row in rows) for name in ("tasks", "failed", "seconds", "busy_seconds")}
+        share = total["busy_seconds"] / total["seconds"] if total["seconds"] else 0.0
+        line = f"{host}: {len(rows)} workers, {total['tasks']} tasks, {share:.0%} busy"
+        lines.append(line + (f", {total['failed']} tries failed" if total["failed"] else ""))
+    return lines

@@ -7,15 +7,16 @@ one; after three tries it is given up, with the last reason, and the others go o
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ecad.errors import EcadError
+from ecad.execution.tasks import Attempt, Failure, Source, Task
 from ecad.execution.worker import Greeting, Reply, versions
 
 TRIES = 3
@@ -25,25 +26,6 @@ _SUSPECT = 2
 _HOPELESS = 3
 # Seconds between two looks at the clock and at the cluster.
 _TICK = 1.0
-
-
-class Task(NamedTuple):
-    """A piece of work.
-
-    Args:
-        label: what to call it when it fails.
-        payload: what the worker's job takes, plain values or arrays.
-    """
-
-    label: str
-    payload: Any
-
-
-class Failure(NamedTuple):
-    """What becomes of a task that is given up: the last reason, and how often it was tried."""
-
-    reason: str
-    tries: int
 
 
 class Workers(Protocol):
@@ -75,15 +57,6 @@ class Workers(Protocol):
 
 
 @dataclass(eq=False)
-class _Attempt:
-    """A task on its way."""
-
-    index: int
-    task: Task
-    tried_by: list[int] = field(default_factory=list)
-
-
-@dataclass(eq=False)
 class _Worker:
     """What the driver knows of a worker; times in seconds on the executor's clock."""
 
@@ -92,7 +65,7 @@ class _Worker:
     ready: float | None = None
     left: float | None = None
     unfit: str = ""
-    attempt: _Attempt | None = None
+    attempt: Attempt | None = None
     since: float = 0.0
     busy: float = 0.0
     done: int = 0
@@ -165,8 +138,8 @@ class Executor:
             (place among the tasks, result), in the order in which they end; the result of a task that was given up is a
             `Failure`.
         """
-        source, again = _Source(tasks), deque[_Attempt]()
-        at_work: set[_Attempt] = set()
+        source, again = Source(tasks), deque[Attempt]()
+        at_work: set[Attempt] = set()
         while True:
             self._recruit()
             self._hand_out(source, again, at_work)
@@ -258,7 +231,7 @@ class Executor:
             if reason := next(filter(None, reasons), None):
                 raise EcadError(f"no worker can do the work: {reason}{self._see}")
 
-    def _hand_out(self, source: _Source, again: deque[_Attempt], at_work: set[_Attempt]) -> None:
+    def _hand_out(self, source: Source, again: deque[Attempt], at_work: set[Attempt]) -> None:
         """Give every idle worker a task: what failed elsewhere first."""
         able = {worker.number for worker in self._crew.values() if worker.ready is not None} if again else set()
         for number in sorted(self._idle):
@@ -287,7 +260,7 @@ class Executor:
             self._workers.stop(worker.number)
         return [(worker.number, Reply("died", f"no answer within {self._timeout:g} s")) for worker in late]
 
-    def _hear(self, number: int, reply: Reply) -> _Attempt | None:
+    def _hear(self, number: int, reply: Reply) -> Attempt | None:
         """Take note of a reply; gives the task that it ends."""
         if (worker := self._crew.get(number)) is None:
             return None
@@ -305,7 +278,7 @@ class Executor:
             return self._end(worker, worker.attempt, reply)
         return None
 
-    def _end(self, worker: _Worker, attempt: _Attempt, reply: Reply) -> _Attempt:
+    def _end(self, worker: _Worker, attempt: Attempt, reply: Reply) -> Attempt:
         worker.busy += self._clock() - worker.since if reply.kind == "died" else reply.seconds
         worker.attempt = None
         self._idle.add(worker.number)
@@ -354,7 +327,7 @@ class Executor:
         self._idle.discard(worker.number)
         self._looked = -float("inf")
 
-    def _give_up(self, attempt: _Attempt, reason: str) -> Failure:
+    def _give_up(self, attempt: Attempt, reason: str) -> Failure:
         self._given_up += 1
         if not self._done and self._given_up >= _HOPELESS:
             raise EcadError(f"the first {_HOPELESS} tasks failed, each {TRIES} times; the last: {reason}{self._see}")
@@ -376,43 +349,6 @@ class Executor:
     @property
     def _see(self) -> str:
         return "" if self._log is None else f" (see {self._log})"
-
-
-class _Source:
-    """Tasks, taken as they are needed."""
-
-    def __init__(self, tasks: Iterable[Task | None]) -> None:
-        self._tasks = iter(tasks)
-        self._count = 0
-        self.paused = self.ended = False
-
-    def next(self) -> _Attempt | None:
-        if self.paused or self.ended:
-            return None
-        try:
-            task = next(self._tasks)
-        except StopIteration:
-            self.ended = True
-            return None
-        if task is None:
-            self.paused = True
-            return None
-        self._count += 1
-        return _Attempt(self._count - 1, task)
-
-
-def by_host(summary: Iterable[dict[str, Any]]) -> list[str]:
-    """A line a host: how many workers it had, what they did, and how busy they were."""
-    hosts = defaultdict(list)
-    for row in summary:
-        hosts[row["worker"].rsplit(":", 1)[0]].append(row)
-    lines = []
-    for host, rows in sorted(hosts.items()):
-        total = {name: sum(row[name] for row in rows) for name in ("tasks", "failed", "seconds", "busy_seconds")}
-        share = total["busy_seconds"] / total["seconds"] if total["seconds"] else 0.0
-        line = f"{host}: {len(rows)} workers, {total['tasks']} tasks, {share:.0%} busy"
-        lines.append(line + (f", {total['failed']} tries failed" if total["failed"] else ""))
-    return lines
 
 
 def _short(value: Any) -> str:

@@ -14,7 +14,7 @@ from ecad.genetic.held_out import HeldOut, rescore
 from ecad.genetic.store import Store
 from ecad.genetic.study import Candidate, Study
 from ecad.schedules import CacheSchedule
-from ecad.schedules.provenance import KEY, Provenance, Score
+from ecad.schedules.provenance import KEY, Interval, Provenance
 
 FRONT = "front"
 
@@ -37,10 +37,10 @@ def judge(evaluator: Evaluator, front: Sequence[Candidate], folder: Path, bar: A
     return rescore(kept, found[known], prompts)
 
 
-def scores_of(candidate: Candidate, judged: Mapping[str, Sequence[HeldOut]]) -> dict[str, Score]:
+def scores_of(candidate: Candidate, judged: Mapping[str, Sequence[HeldOut]]) -> dict[str, Interval]:
     """Scorer -> held-out score of one candidate of those that `judge` judged."""
     return {
-        name: Score(entry.quality, entry.low, entry.high)
+        name: Interval(entry.quality, entry.low, entry.high)
         for name, entries in judged.items()
         for entry in entries
         if entry.candidate.path == candidate.path
@@ -48,7 +48,7 @@ def scores_of(candidate: Candidate, judged: Mapping[str, Sequence[HeldOut]]) -> 
 
 
 def with_provenance(
-    schedule: CacheSchedule, origin: Provenance, study: Study, held_out: Mapping[str, Score], images: int
+    schedule: CacheSchedule, origin: Provenance, study: Study, held_out: Mapping[str, Interval], images: int
 ) -> CacheSchedule:
     """A schedule of a study with all that is known of it.
 

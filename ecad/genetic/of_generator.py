@@ -59,7 +59,7 @@ def latency_problem(generator: ImageGenerator, prompts: Sequence[Prompt], file: 
             raise EcadError(f"{file}: times of another device: expected {expected}, found {device}")
     else:
         table = time_table(generator, generator.encode([prompt.text for prompt in prompts]))
-        write_atomic(file, json.dumps({"device": device, "nanoseconds": True, "table": table.to_json()}) + "\n")
+        write_atomic(file, json.dumps({"device": device, "table": table.to_json()}) + "\n")
     return replace(problem_of(generator), price=table.price, unit="ns")
 
 

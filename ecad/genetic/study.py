@@ -138,7 +138,7 @@ class Study:
 
     def scores(self, candidate: Candidate) -> np.ndarray:
         """The scores of a candidate's images, float64 (items,); NaN where there is none."""
-        return self._store.scores(plan_key(candidate.schedule), self.items, self.settings["scorer"])
+        return self.search_scores(candidate.schedule)
 
     def held_out_scores(self, schedule: CacheSchedule) -> np.ndarray:
         """The scores of a schedule's images of `held_out`, float64 (held_out,); NaN where there is none."""

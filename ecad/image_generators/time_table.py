@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from statistics import median
@@ -22,12 +22,7 @@ from ecad.runtime.families import readers
 from ecad.schedules import CacheSchedule, heuristics
 
 
-def time_table(
-    generator: ImageGenerator,
-    embeds: PromptEmbeds,
-    rounds: int = 3,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> CostTable:
+def time_table(generator: ImageGenerator, embeds: PromptEmbeds, rounds: int = 3) -> CostTable:
     """Nanoseconds of an image, additive by step and site, from a few batches made in turns.
 
     The time of a forward that computes everything, less that of one that reuses everything, is shared out among the
@@ -37,7 +32,6 @@ def time_table(
         generator: makes the images, denoiser and VAE.
         embeds: one entry an image of the batch.
         rounds: batches of each kind that count; one more of each is made before them.
-        progress: what to draw the rounds through.
     """
     denoiser = generator.pipe.transformer
     sites = discover(denoiser)
@@ -57,7 +51,7 @@ def time_table(
         finish_device_work()
         return _between(begun, ended), [[_between(*pair) for pair in pairs] for pairs in calls]
 
-    for number in progress(range(-1, rounds)):
+    for number in range(-1, rounds):
         whole, [full] = run(uncached, [])
         _, [_, *inside] = run(uncached, modules)
         _, [cheap] = run(reusing, [])
@@ -86,6 +80,7 @@ def _timed(
 
     def mark() -> Any:
         if device.type != "cuda":
+            finish_device_work()
             return perf_counter_ns()
         event = torch.cuda.Event(enable_timing=True)
         event.record()

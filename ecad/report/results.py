@@ -27,6 +27,7 @@ from pydantic.dataclasses import dataclass
 from ecad.errors import EcadError
 from ecad.files import write_atomic
 from ecad.schedules import CacheSchedule
+from ecad.schedules.provenance import Interval
 
 RESULTS_FILE = "results.json"
 
@@ -59,15 +60,6 @@ _Schedule = Annotated[CacheSchedule, PlainValidator(_schedule), PlainSerializer(
 _ImagePath = Annotated[str, PlainValidator(_image_path)]
 _Count = Annotated[int, Field(ge=0)]
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, ser_json_bytes="base64", val_json_bytes="base64")
-
-
-@dataclass(frozen=True, config=_CONFIG)
-class Interval:
-    """A mean score with the ends of its 95% interval."""
-
-    mean: FiniteFloat
-    low: FiniteFloat
-    high: FiniteFloat
 
 
 @dataclass(frozen=True, config=_CONFIG)

@@ -17,7 +17,7 @@ _Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True, config=_CONFIG)
-class Score:
+class Interval:
     """A mean over held-out images with the ends of its 95% interval; larger is better."""
 
     mean: FiniteFloat
@@ -57,7 +57,7 @@ class Provenance:
     guidance_scale: FiniteFloat | None = None
     search: Mapping[str, JsonValue] = Field(default_factory=dict)
     versions: Mapping[str, str] = Field(default_factory=dict)
-    held_out: Mapping[str, Score] = Field(default_factory=dict)
+    held_out: Mapping[str, Interval] = Field(default_factory=dict)
     held_out_images: _Count = 0
 
     def to_json(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 
 from ecad.errors import EcadError
 from ecad.execution import Executor, Failure, Task, WorkerSpec
-from ecad.execution.executor import by_host
+from ecad.execution.command import by_host
 from ecad.execution.local import LocalWorkers, split_gpus
 
 Squares = Callable[..., Executor]

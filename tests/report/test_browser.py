@@ -291,3 +291,4 @@ def test_the_live_page_goes_on_with_the_search(visit: Callable[..., Any], tmp_pa
         search(model(), evaluator(), tmp_path, generations=3, population_size=5).close()
         page.get_by_text("3 generations").wait_for()
         page.locator("#chosen-title").get_by_text("uncached").first.wait_for()
+        assert title(page).startswith("uncached")

@@ -9,7 +9,7 @@ import pytest
 import ecad
 from ecad.schedules import CacheSchedule, heuristics, hub, pixart_sites
 from ecad.schedules.card import card
-from ecad.schedules.provenance import Provenance, Score, made_for
+from ecad.schedules.provenance import Interval, Provenance, made_for
 
 ORIGIN = Provenance(
     denoiser="PixArtTransformer2DModel",
@@ -23,7 +23,7 @@ ORIGIN = Provenance(
     guidance_scale=4.5,
     search={"mode": "fast", "images": 1012},
     versions={"ecad": "0.1.0"},
-    held_out={"psnr": Score(30.5, 29.0, 32.0), "judge": Score(87.25, 86.0, 88.5)},
+    held_out={"psnr": Interval(30.5, 29.0, 32.0), "judge": Interval(87.25, 86.0, 88.5)},
     held_out_images=24,
 )
 
