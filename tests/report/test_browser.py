@@ -35,6 +35,8 @@ _SPOT = """i => {
   }
 }"""
 
+_UNDER_MOUSE = """i => document.getElementById("front-plot")._hoverdata?.some(point => point.customdata === i)"""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
@@ -92,6 +94,8 @@ def click_point(page: Any, i: int, *keys: str) -> None:
     for key in keys:
         page.keyboard.down(key)
     page.mouse.move(x, y)
+    # Plotly looks under the mouse a moment later; a click takes what it found last.
+    page.wait_for_function(_UNDER_MOUSE, arg=i)
     page.mouse.click(x, y)
     for key in keys:
         page.keyboard.up(key)
