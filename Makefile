@@ -1,19 +1,24 @@
 # Every target works in a fresh clone: it makes .venv and installs the pinned releases first.
 PYTHON ?= python3
+export NO_MKDOCS_2_WARNING = 1
 BIN := .venv/bin
 
-.PHONY: demo test lint browser bench builtin-model
+.PHONY: demo test lint docs browser bench builtin-model
 
 demo: .venv/.installed-report  ## evolve cache schedules for the built-in model and show what they are worth
 	$(BIN)/python -m ecad demo
 
 test: lint browser  ## everything that must hold before a change lands
+	$(BIN)/mkdocs build --quiet
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: .venv/.installed-docs  ## the documents as a site: build/site/index.html
+	$(BIN)/mkdocs build --quiet
 
 # Tests of the report look at it in Chromium. Where it cannot be installed they skip and say so.
 browser:

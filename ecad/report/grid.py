@@ -32,7 +32,7 @@ def picture_grid(
     """Lay pictures out with their labels.
 
     Args:
-        images: [row][column]: uint8 (height, width, 3), or the path of a picture, or None for an empty cell.
+        images: rows of cells, each uint8 (height, width, 3), the path of a picture, or None for an empty cell.
         prompts: a label a row, wrapped and, if too long for the row, cut.
         columns: a label a column; a line break in it starts its second, fainter line.
         cell: pixels that a picture is fitted into, in both directions.
