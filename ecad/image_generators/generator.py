@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ecad.cost.architectures import Architecture
 from ecad.errors import EcadError, NotFiniteError
+from ecad.halving import Halving
 from ecad.image_generators.text import PromptEmbeds
 from ecad.runtime.cache import cached
 from ecad.schedules import CacheSchedule
@@ -33,6 +35,7 @@ class ImageGenerator:
         pipeline_inputs: PromptEmbeds -> the pipeline's keyword arguments.
         call: further keyword arguments of every call of the pipeline.
         max_tokens: longer prompts are cut here.
+        making, encoding: how many images, and prompts, there is memory for at once, as it turns out.
     """
 
     name: str
@@ -44,6 +47,8 @@ class ImageGenerator:
     pipeline_inputs: Callable[[PromptEmbeds], dict[str, Tensor | None]]
     call: dict[str, Any]
     max_tokens: int
+    making: Halving = field(default_factory=lambda: Halving("images"), repr=False, compare=False)
+    encoding: Halving = field(default_factory=lambda: Halving("prompts"), repr=False, compare=False)
 
     def fingerprint(self) -> str:
         """Sixteen hex digits that differ where the denoiser's weights differ, as far as 64 values a tensor tell."""
@@ -67,8 +72,12 @@ class ImageGenerator:
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> PromptEmbeds:
-        """The text embeddings of some prompts, one entry a prompt."""
-        return self.encode_prompts(self.pipe, prompts, self.max_tokens)
+        """The text embeddings of some prompts, one entry a prompt; in smaller batches where memory runs out."""
+
+        def encode(places: range) -> PromptEmbeds:
+            return self.encode_prompts(self.pipe, [prompts[i] for i in places], self.max_tokens)
+
+        return PromptEmbeds.joined(self.encoding.run(encode, len(prompts)))
 
     @torch.no_grad()
     def generate(
@@ -82,7 +91,7 @@ class ImageGenerator:
         height: int | None = None,
         width: int | None = None,
     ) -> np.ndarray:
-        """Images of a batch of prompts.
+        """Images of a batch of prompts, made in smaller batches where memory runs out.
 
         Args:
             embeds: one entry an image.
@@ -100,23 +109,38 @@ class ImageGenerator:
         """
         if len(embeds) != len(seeds):
             raise EcadError(f"a batch needs one seed an image: expected {len(embeds)} seeds, found {len(seeds)}")
+        settings = {
+            "num_inference_steps": self.steps if steps is None else steps,
+            "guidance_scale": self.guidance_scale if guidance_scale is None else guidance_scale,
+            "height": self.architecture.height if height is None else height,
+            "width": self.architecture.width if width is None else width,
+        }
+
+        def make(places: range) -> np.ndarray:
+            return self._run(embeds[places], [seeds[i] for i in places], schedule, settings)
+
+        return np.concatenate(self.making.run(make, len(seeds)))
+
+    def _run(
+        self, embeds: PromptEmbeds, seeds: Sequence[int], schedule: CacheSchedule | None, settings: dict[str, Any]
+    ) -> np.ndarray:
         # Noise is drawn on the CPU: the same seed gives the same image on every device.
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         with nullcontext() if schedule is None else cached(self.pipe, schedule):
             images = self.pipe(
-                **self.pipeline_inputs(embeds),
-                **self.call,
-                num_inference_steps=self.steps if steps is None else steps,
-                guidance_scale=self.guidance_scale if guidance_scale is None else guidance_scale,
-                height=self.architecture.height if height is None else height,
-                width=self.architecture.width if width is None else width,
-                generator=generators,
-                output_type="np",
+                **self.pipeline_inputs(embeds), **self.call, **settings, generator=generators, output_type="np"
             ).images
         if not np.isfinite(images).all():
             under = "without a schedule" if schedule is None else f"under schedule {schedule.name!r}"
             raise NotFiniteError(f"{self.name} {under}: expected images, found values that are no finite numbers")
-        return np.asarray(np.round(images * 255), dtype=np.uint8)
+        pixels = np.asarray(np.round(images * 255), dtype=np.uint8)
+        if (pixels == pixels[:, :1, :1]).all(axis=(1, 2, 3)).any():
+            warnings.warn(
+                f"{self.name}: some images are one colour throughout; they count like any other: look at them",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return pixels
 
 
 @torch.no_grad()

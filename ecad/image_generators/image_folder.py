@@ -90,7 +90,7 @@ def is_whole(path: Path, size: tuple[int, int]) -> bool:
             found: tuple[int, int] = image.size
             image.verify()
     # Pillow says "damaged" in as many ways as a file can be.
-    except (OSError, SyntaxError, ValueError, EOFError, zlib.error):
+    except (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError):
         return False
     return found == size and content.endswith(_PNG_END)
 

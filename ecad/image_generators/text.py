@@ -39,6 +39,12 @@ class PromptEmbeds:
         pooled = None if self.pooled is None else tuple(self.pooled[i] for i in index)
         return PromptEmbeds(tuple(self.prompt_embeds[i] for i in index), pooled, self.negative)
 
+    @classmethod
+    def joined(cls, parts: Sequence[PromptEmbeds]) -> PromptEmbeds:
+        """The embeddings of several batches of prompts of one model in one."""
+        pooled = [row for part in parts for row in part.pooled or ()]
+        return cls(tuple(row for part in parts for row in part.prompt_embeds), tuple(pooled) or None, parts[0].negative)
+
     def to(self, device: torch.device, dtype: torch.dtype) -> PromptEmbeds:
         """The same on another device and in another precision."""
 

@@ -17,6 +17,7 @@ import torch
 from ecad.builtin import JUDGE_FOLDER
 from ecad.errors import EcadError
 from ecad.files import write_atomic
+from ecad.halving import Halving
 from ecad.quality.images import Images, read_images
 from ecad.quality.weights import benchmark_extra, fingerprint
 
@@ -109,7 +110,8 @@ def _chunk(files: Sequence[Path], extractor: FeatureExtractor, cache: Path) -> n
     except (OSError, ValueError, EOFError):
         pass  # not made yet, or spoilt: both are mended by making it
     images = read_images(files)
-    parts = [extractor.extract(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
+    extract = Halving("images to extract features from", most=_BATCH).run
+    parts = extract(lambda places: extractor.extract([images[i] for i in places]), len(images))
     features = np.concatenate(parts).astype(np.float32)
     content = io.BytesIO()
     np.save(content, features, allow_pickle=False)

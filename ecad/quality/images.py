@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
@@ -39,18 +40,26 @@ def image_files(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def read_image(file: Path) -> np.ndarray:
-    """A picture as uint8 (height, width, 3); raises EcadError if it is torn or no picture."""
+    """A picture as uint8 (height, width, 3); raises EcadError if it is torn, no picture or too large to be one."""
     try:
         with Image.open(file) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise EcadError(f"{file}: cannot read this image: {error}; make it again") from error
 
 
 def read_images(files: Sequence[Path]) -> list[np.ndarray]:
-    """Many pictures, read side by side: decoding does not hold Python's lock."""
+    """Many pictures, read side by side: decoding does not hold Python's lock. Blank ones are warned of."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(read_image, files))
+        images = list(pool.map(read_image, files))
+    if blank := [file for file, image in zip(files, images, strict=True) if (image == image[0, 0]).all()]:
+        warnings.warn(
+            f"{blank[0]}: one colour throughout, like {len(blank)} of {len(files)} images read together; they count "
+            "like any other: look at them",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return images
 
 
 def by_schedule(folder: str | os.PathLike[str], each: bool = False) -> dict[Path, list[Path]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ecad.builtin import JUDGE_FOLDER
 from ecad.errors import EcadError
+from ecad.halving import Halving
 from ecad.quality.fidelity import load_lpips, psnr, ssim
 from ecad.quality.images import Images
 from ecad.quality.weights import fingerprint
@@ -57,7 +58,7 @@ def get_scorer(name: str, weights: str | os.PathLike[str] | None = None, device:
     if name not in _SCORERS:
         raise EcadError(f"scorer {name!r} is unknown: expected one of {', '.join(scorer_names())}")
     model, score, version = _SCORERS[name](None if weights is None else os.fspath(weights), choose_device(device))
-    return Scorer(name, f"{version} {fingerprint(model)}", False, lambda images, prompts, _: score(images, prompts))
+    return Scorer(name, f"{version} {fingerprint(model)}", False, _halving(score))
 
 
 def scorer_names() -> list[str]:
@@ -72,6 +73,18 @@ def scorer_names() -> list[str]:
 def quality_names() -> list[str]:
     """Those of them that rise as images get better."""
     return [name for name in scorer_names() if name != "lpips"]
+
+
+def _halving(score: Callable[[Images, Sequence[str]], np.ndarray]) -> Callable[..., np.ndarray]:
+    """Score in smaller batches where memory runs out."""
+    scoring = Halving("images to score")
+
+    def halving(images: Images, prompts: Sequence[str], _: Images | None) -> np.ndarray:
+        return np.concatenate(
+            scoring.run(lambda places: score([images[i] for i in places], [prompts[i] for i in places]), len(prompts))
+        )
+
+    return halving
 
 
 def _comparison(measure: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from ecad import ScheduleError
 from ecad.cost.macs import macs_table
-from ecad.errors import EcadError
+from ecad.errors import EcadError, NotFiniteError
 from ecad.image_generators import ImageGenerator, get_image_generator
 from ecad.schedules import CacheSchedule, heuristics
 
@@ -67,6 +68,56 @@ def test_a_schedule_of_other_steps_is_refused_and_leaves_the_pipeline_usable(
 def test_one_seed_an_image(generator: ImageGenerator) -> None:
     with pytest.raises(EcadError, match="expected 1 seeds, found 2"):
         generator.generate(generator.encode(PROMPTS[:1]), [0, 1])
+
+
+def test_a_batch_without_room_is_made_in_halves(generator: ImageGenerator, every_4: CacheSchedule) -> None:
+    texts, seeds = [*PROMPTS, "a pear"], [0, 1, 2, 3]
+    embeds = generator.encode(texts)
+    pairs = [generator.generate(embeds[half], half, every_4) for half in ([0, 1], [2, 3])]
+
+    def full(module: torch.nn.Module, _: object, inputs: dict[str, torch.Tensor]) -> None:
+        if len(next(iter(inputs.values()))) > 2 * 2:  # guided: twice as many as images
+            torch.empty(1 << 60, dtype=torch.uint8)
+
+    hook = generator.pipe.transformer.register_forward_pre_hook(full, with_kwargs=True)
+    try:
+        with pytest.warns(RuntimeWarning, match="images: not enough memory for 4 at once: going on with 2"):
+            found = generator.generate(embeds, seeds, every_4)
+    finally:
+        hook.remove()
+        generator.making.most = None
+    assert np.array_equal(found, np.concatenate(pairs))
+
+
+def test_prompts_are_encoded_in_halves_where_there_is_no_room(generator: ImageGenerator) -> None:
+    whole = generator.encode(PROMPTS)
+    generator.encoding.most = 2
+    try:
+        halves = generator.encode(PROMPTS)
+    finally:
+        generator.encoding.most = None
+    assert [len(row) for row in halves.prompt_embeds] == [len(row) for row in whole.prompt_embeds]
+    for one, other in zip(halves.prompt_embeds, whole.prompt_embeds, strict=True):
+        torch.testing.assert_close(one, other)
+    assert halves.negative is not None
+    assert torch.equal(halves.negative, whole.negative)
+
+
+def test_blank_images_are_told(generator: ImageGenerator) -> None:
+    embeds = generator.encode(PROMPTS[:1])
+    weight, bias = generator.pipe.vae.decoder.conv_out.weight, generator.pipe.vae.decoder.conv_out.bias
+    kept = weight.detach().clone(), bias.detach().clone()
+    try:
+        weight.data.zero_()
+        bias.data.fill_(-9)
+        with pytest.warns(RuntimeWarning, match="EmojiImageGenerator: some images are one colour throughout"):
+            assert not generator.generate(embeds, [0], steps=2).any()
+        weight.data.fill_(float("nan"))
+        with pytest.raises(NotFiniteError, match=r"EmojiImageGenerator without a schedule: .* no finite numbers"):
+            generator.generate(embeds, [0], steps=2)
+    finally:
+        weight.data.copy_(kept[0])
+        bias.data.copy_(kept[1])
 
 
 def test_the_fingerprint_is_of_the_weights(generator: ImageGenerator) -> None:

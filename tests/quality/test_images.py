@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ecad.errors import EcadError
+from ecad.image_generators.image_folder import is_whole
 from ecad.quality.images import by_schedule, image_files, read_image, read_images
 
 
@@ -79,3 +80,20 @@ def test_several_schedules_are_told_apart(tmp_path: Path, names: list[str], sche
     found = by_schedule(tmp_path, each=True)
     assert sorted(found) == [tmp_path / name for name in schedules]
     assert sorted(file for files in found.values() for file in files) == sorted(image_files(tmp_path))
+
+
+def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (64, 64)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 // 2 - 1)
+    with pytest.raises(EcadError, match=r"a\.png: cannot read this image: Image size \(4096 pixels\) exceeds limit"):
+        read_image(tmp_path / "a.png")
+    assert not is_whole(tmp_path / "a.png", (64, 64))
+
+
+def test_images_of_one_colour_are_told(tmp_path: Path) -> None:
+    for name, colour in (("a", "black"), ("b", "white"), ("c", "teal")):
+        Image.new("RGB", (4, 4), colour).save(tmp_path / f"{name}.png")
+    Image.linear_gradient("L").save(tmp_path / "d.png")
+    files = [tmp_path / f"{name}.png" for name in "dabc"]
+    with pytest.warns(RuntimeWarning, match=r"a\.png: one colour throughout, like 3 of 4 images"):
+        assert len(read_images(files)) == 4

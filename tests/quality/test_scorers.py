@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ecad.builtin import JUDGE_FOLDER
 from ecad.errors import EcadError
 from ecad.quality import Judge, get_scorer, psnr
+from ecad.quality.clip import Clip
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
 TEXTS = ["a crab", "an owl"]
@@ -24,6 +27,21 @@ def test_judge_clip_and_pick_are_one_model_in_three_units() -> None:
         assert scorers[name].score(IMAGES, TEXTS, None) == pytest.approx(unit * expected, rel=1e-5)
         assert not scorers[name].compares
     assert len({scorer.version.split()[-1] for scorer in scorers.values()}) == 1
+
+
+def test_images_without_room_are_scored_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer, texts = get_scorer("judge", JUDGE_FOLDER, "cpu"), [*TEXTS, "a pear"]
+    images = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    whole = scorer.score(images, texts, None)
+    vision = Clip.embed_images
+
+    def full(self: object, some: Sequence[np.ndarray]) -> object:
+        return torch.empty(1 << 60, dtype=torch.uint8) if len(some) > 1 else vision(self, some)
+
+    monkeypatch.setattr(Clip, "embed_images", full)
+    with pytest.warns(RuntimeWarning, match="not enough memory for 3"):
+        found = scorer.score(images, texts, None)
+    assert found == pytest.approx(whole, rel=1e-5)
 
 
 def test_other_weights_are_another_version(tmp_path: Path) -> None:
