@@ -1,10 +1,12 @@
-"""Writing files so that no reader ever sees half of one."""
+"""Writing files so that no reader ever sees half of one, and no two writers write at once."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from ecad.errors import EcadError
@@ -68,3 +70,25 @@ def make_folder(path: str | os.PathLike[str]) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise EcadError(f"{folder}: expected a folder to write to: {reason}; choose another one") from error
+
+
+@contextlib.contextmanager
+def held(lock: Path, busy: str) -> Iterator[None]:
+    """Hold a lock that only one process can, and that the system takes back however the process ends: SQLite's.
+
+    Args:
+        lock: a file for nothing else, in a folder that is there; made if need be.
+        busy: what to say if another process holds it.
+
+    Raises:
+        EcadError: another process holds it, or it cannot be made.
+    """
+    with contextlib.ExitStack() as undo:
+        try:
+            connection = undo.enter_context(contextlib.closing(sqlite3.connect(lock, isolation_level=None, timeout=0)))
+            connection.execute("PRAGMA journal_mode = MEMORY")  # no second file: nothing is ever written
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.DatabaseError as error:
+            reason = busy if "locked" in str(error) else f"{lock}: cannot be locked: {error}"
+            raise EcadError(reason) from error
+        yield

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ecad.errors import EcadError
+from ecad.files import held
 from ecad.genetic.difference import first_difference
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class GenerationRow(NamedTuple):
 class Store:
     """An open study file. Use `Store.open` to write and `Store.read` to read; close it, or use it in a `with` block."""
 
-    def __init__(self, name: str, connection: sqlite3.Connection, lock: sqlite3.Connection | None = None) -> None:
+    def __init__(self, name: str, connection: sqlite3.Connection, lock: ExitStack | None = None) -> None:
         self.name = name
         self._connection = connection
         self._lock = lock
@@ -110,12 +111,18 @@ class Store:
         except OSError as error:
             raise EcadError(f"{name}: cannot make this study folder: {error.strerror}") from error
         with ExitStack() as undo, _told(name):
-            lock = undo.enter_context(closing(_lock(path)))
+            undo.enter_context(
+                held(
+                    path / LOCK,
+                    f"{name}: another process is searching this study: expected to be the only one; "
+                    "wait until it ends, stop it, or use another folder",
+                )
+            )
             connection = sqlite3.connect(path / DATABASE, isolation_level=None, timeout=30)
             undo.enter_context(closing(connection))
-            store = cls(name, connection, lock)
+            store = cls(name, connection, undo)
             store._prepare()
-            undo.pop_all()
+            store._lock = undo.pop_all()
         return store
 
     @classmethod
@@ -363,24 +370,6 @@ def _candidate_row(generation: int, number: int, bits: bytes, cost: int, quality
     return CandidateRow(
         int(generation), int(number), memoryview(bits).tobytes(), int(cost), None if quality is None else float(quality)
     )
-
-
-def _lock(folder: Path) -> sqlite3.Connection:
-    """Hold what only one process can: a SQLite lock, which the system takes back however the process ends."""
-    name = os.fspath(folder)
-    with _told(name):
-        lock = sqlite3.connect(folder / LOCK, isolation_level=None, timeout=0)
-        try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except BaseException as error:
-            lock.close()
-            if "locked" in str(error):
-                raise EcadError(
-                    f"{name}: another process is searching this study: expected to be the only one; "
-                    "wait until it ends, stop it, or use another folder"
-                ) from None
-            raise
-    return lock
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ecad.errors import EcadError
-from ecad.files import make_folder, stays_inside, write_atomic
+from ecad.files import held, make_folder, stays_inside, write_atomic
 
 MANIFEST = "manifest.jsonl"
 # Batches of images that may wait for the disk before the denoiser does.
@@ -97,22 +97,31 @@ def is_whole(path: Path, size: tuple[int, int]) -> bool:
 
 @contextmanager
 def scratch_folder(parent: Path, shard: tuple[int, int]) -> Iterator[Path]:
-    """A folder for the temporary files of one shard of a run, empty at first, gone in the end.
+    """A folder for the temporary files of one shard of a run, gone in the end; one process at a time has it.
 
     A killed run leaves its own behind: the same shard empties it, and whoever does all the work alone, everybody's.
 
     Raises:
-        EcadError: it cannot be made.
+        EcadError: it cannot be made, or another process is at work on the same images.
     """
     part, parts = shard
     own = parent / f".partial-{part}-of-{parts}"
-    for left in parent.glob(".partial-*") if parts == 1 else [own]:
-        shutil.rmtree(left, ignore_errors=True)
     make_folder(own)
-    try:
-        yield own
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
+    with _held(own):
+        for left in set(parent.glob(".partial-*")) - {own} if parts == 1 else ():
+            with _held(left):
+                shutil.rmtree(left, ignore_errors=True)
+        for file in own.glob(".*.tmp"):
+            file.unlink(missing_ok=True)
+        try:
+            yield own
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
+
+
+def _held(scratch: Path) -> AbstractContextManager[None]:
+    busy = f"{scratch.parent}: another process makes these images: expected to be the only one"
+    return held(scratch / "lock", f"{busy}; wait until it ends, stop it, or use another folder")
 
 
 class ImageWriter:

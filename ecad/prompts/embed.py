@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ecad.execution import Executor, Job, Task
 from ecad.image_generators import ImageGenerator, get_image_generator
 from ecad.prompts.files import Prompt
 from ecad.prompts.names import as_file_name, mjhq_stem, prompt_stem
-from ecad.prompts.store import Entry, begin_store, write_shard, write_store
+from ecad.prompts.store import Entry, store_to_write, write_shard, write_store
 
 # Lines of COCO's captions that the method's first release keeps in one folder.
 MEGABATCH = 3000
@@ -86,13 +87,18 @@ def embed_on(
     executor: Executor, folders: Mapping[str, Sequence[Entry]], output_dir: Path, batch_size: int
 ) -> Iterator[int]:
     """`embed` by workers that `worker` builds: each encodes whole shards, and writes them itself."""
-    shards = [
-        (output_dir / folder, name, rows)
-        for folder, entries in folders.items()
-        for name, rows in begin_store(output_dir / folder, entries, executor.facts["settings"], batch_size).items()
-    ]
-    tasks = (Task(str(folder / name), (os.path.abspath(folder), name, rows)) for folder, name, rows in shards)
-    yield from (cut for _, cut in executor.finish(tasks))
+    settings = executor.facts["settings"]
+    with ExitStack() as stack:
+        stores = {
+            output_dir / name: stack.enter_context(store_to_write(output_dir / name, entries, settings, batch_size))
+            for name, entries in folders.items()
+        }
+        tasks = (
+            Task(str(folder / name), (os.path.abspath(folder), name, rows))
+            for folder, shards in stores.items()
+            for name, rows in shards.items()
+        )
+        yield from (cut for _, cut in executor.finish(tasks))
 
 
 def worker(image_generator: str, weights: str | None, device: str) -> Job:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ecad.errors import EcadError
-from ecad.files import make_folder, stays_inside, write_atomic
+from ecad.files import held, make_folder, stays_inside, write_atomic
 from ecad.image_generators.text import PromptEmbeds
 from ecad.prompts import foreign
 from ecad.prompts.files import Prompt
 
 INDEX = "index.json"
 NEGATIVE = "negative.safetensors"
+_LOCK = ".lock"
 _FORMAT = "ecad embeddings 1"
 # Of a stem in bytes: an image's seed and suffix follow it.
 _LONGEST = 220
@@ -86,26 +88,33 @@ def write_store(
     Raises:
         EcadError: the folder holds another store, or cannot be written.
     """
-    for name, rows in begin_store(folder, entries, settings, batch_size, replace).items():
-        write_shard(Path(folder), name, rows, encode)
-        yield
+    with store_to_write(folder, entries, settings, batch_size, replace) as shards:
+        for name, rows in shards.items():
+            write_shard(Path(folder), name, rows, encode)
+            yield
 
 
-def begin_store(
+@contextmanager
+def store_to_write(
     folder: str | os.PathLike[str],
     entries: Sequence[Entry],
     settings: Mapping[str, Any],
     batch_size: int,
     replace: bool = False,
-) -> dict[str, list[dict[str, Any]]]:
-    """The part of `write_store` that comes before all shards: gives the file of each, and the rows of its prompts."""
+) -> Iterator[dict[str, list[dict[str, Any]]]]:
+    """What `write_store` does around its shards: gives the file of each, and the rows of its prompts."""
     target = Path(folder)
     index = _index(entries, settings, batch_size)
     make_folder(target)
-    for left in target.glob(".*.tmp"):  # by a killed run
-        left.unlink(missing_ok=True)
-    _begin(target, index, replace)
-    return dict(index["shards"])
+    busy = f"{target}: another process writes these embeddings: expected to be the only one"
+    with held(target / _LOCK, f"{busy}; wait until it ends, stop it, or use another folder"):
+        try:
+            for left in target.glob(".*.tmp"):  # by a killed run
+                left.unlink(missing_ok=True)
+            _begin(target, index, replace)
+            yield dict(index["shards"])
+        finally:
+            (target / _LOCK).unlink(missing_ok=True)
 
 
 def write_shard(

@@ -323,10 +323,21 @@ def test_a_writer_that_cannot_write_says_so(tmp_path: Path) -> None:
 def test_a_scratch_folder_is_empty_and_goes(tmp_path: Path) -> None:
     for name in (".partial-1-of-2", ".partial-2-of-2"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "left").touch()
+        (tmp_path / name / ".left.tmp").touch()
     with scratch_folder(tmp_path, (1, 2)) as scratch:
-        assert list(scratch.iterdir()) == []
-        assert (tmp_path / ".partial-2-of-2/left").exists()
+        assert [file.name for file in scratch.iterdir()] == ["lock"]
+        assert (tmp_path / ".partial-2-of-2/.left.tmp").exists()
+    with scratch_folder(tmp_path, (1, 1)):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_never_make_the_same_images(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path, (1, 2)), scratch_folder(tmp_path, (2, 2)):
+        for shard in ((1, 2), (1, 1)):
+            with pytest.raises(EcadError, match="another process makes these images"), scratch_folder(tmp_path, shard):
+                pass
+        assert {path.name for path in tmp_path.iterdir()} >= {".partial-1-of-2", ".partial-2-of-2"}
     with scratch_folder(tmp_path, (1, 1)):
         pass
     assert list(tmp_path.iterdir()) == []

@@ -201,3 +201,12 @@ def test_an_index_nested_without_end_is_refused(tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text("[" * 100_000)
     with pytest.raises(EcadError, match="expected an index of embeddings"):
         find_stored(tmp_path)
+
+
+def test_two_processes_never_write_the_same_store(tmp_path: Path) -> None:
+    first = write_store(tmp_path, ENTRIES, Encoder(), SETTINGS, 2)
+    next(first)
+    with pytest.raises(EcadError, match=r"another process writes these embeddings: .* use another folder"):
+        next(write_store(tmp_path, ENTRIES, Encoder(), SETTINGS, 2))
+    list(first)
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
