@@ -9,6 +9,8 @@ import torch
 
 from ecad.cost.architectures import Architecture
 from ecad.cost.inputs import forward_inputs
+from ecad.cost.macs import macs_table
+from ecad.errors import EcadError
 from ecad.runtime.discovery import discover
 from ecad.runtime.families import readers, running_order
 from ecad.runtime.memory import output_sizes
@@ -55,6 +57,40 @@ def kept_bytes_of_many(recompute: np.ndarray, sites: Sites, architecture: Archit
     [99090432]
     """
     return peaks(recompute, readers(sites), np.array(_sizes(architecture)), running_order(sites))
+
+
+def sites_within(max_bytes: int, architecture: Architecture) -> np.ndarray:
+    """Which sites may be reused so that no schedule keeps more than so many bytes of one image (see `kept_bytes`).
+
+    Those that save the most MACs a kept byte come first.
+
+    Args:
+        max_bytes: at any moment.
+        architecture: at its own image size.
+
+    Returns:
+        bool (sites,).
+
+    Raises:
+        EcadError: not even the smallest output may be kept; or as `forward_inputs` does.
+
+    >>> from ecad.cost import find_architecture
+    >>> from ecad.schedules import pixart_sites
+    >>> chosen = sites_within(50_000_000, find_architecture("PixArtAlphaImageGenerator"))
+    >>> int(chosen.sum()), {component for (_, component), yes in zip(pixart_sites(28), chosen) if yes}
+    (42, {'attn1', 'ff'})
+    """
+    table, sizes = macs_table(architecture), np.array(_sizes(architecture))
+    ranked = np.argsort(-table.per_site / sizes, kind="stable")
+    # Row i may reuse the i + 1 best sites, and does, at the second step of two.
+    rank = np.argsort(ranked)
+    reused = rank[None] <= np.arange(len(rank))[:, None]
+    recompute = np.stack([np.ones_like(reused), ~reused], axis=1)
+    fits = kept_bytes_of_many(recompute, table.sites, architecture) <= max_bytes
+    if not fits.any():
+        expected = f"at least {sizes.min():,} bytes, the smallest output of a site"
+        raise EcadError(f"limit on kept features: expected {expected}, found {max_bytes:,}")
+    return np.asarray(reused[np.flatnonzero(fits)[-1]])
 
 
 @lru_cache(maxsize=16)

@@ -151,6 +151,7 @@ class Fast:
         seeds = whole_steps(self._problem, errors)
         if not self._with.programming:
             seeds = np.concatenate([heuristics(self._problem, len(seeds) - 1), seeds[-1:]])
+        seeds = self._problem.plans(seeds)
         affordable: Bits = seeds[self._problem.price(seeds) <= self._max_cost]
         return affordable
 

@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from ecad.cost.architectures import Architecture
 from ecad.cost.macs import macs_table
+from ecad.cost.memory import sites_within
 from ecad.cost.table import CostTable
 from ecad.errors import EcadError
 from ecad.files import write_atomic
-from ecad.genetic.evaluator import Batch, LocalEvaluator
+from ecad.genetic.evaluator import Batch, Item, LocalEvaluator, all_items
 from ecad.genetic.problem import Problem
 from ecad.image_generators import ImageGenerator
 from ecad.image_generators.time_table import time_table
 from ecad.image_generators.timing import device_name
 from ecad.prompts import Prompt
-from ecad.quality.scorers import get_scorer, quality_names
+from ecad.quality.scorers import Scorer, get_scorer, quality_names
 from ecad.schedules import CacheSchedule, heuristics
 
 
@@ -63,6 +65,13 @@ def latency_problem(generator: ImageGenerator, prompts: Sequence[Prompt], file: 
     return replace(problem_of(generator), price=table.price, unit="ns")
 
 
+def within_memory(problem: Problem, architecture: Architecture, max_cached_bytes: int | None) -> Problem:
+    """The same problem, its schedules keeping at most so many bytes of one image; raises as `sites_within` does."""
+    if max_cached_bytes is None:
+        return problem
+    return replace(problem, reusable=sites_within(max_cached_bytes, architecture))
+
+
 def evaluator_of(
     generator: ImageGenerator,
     prompts: Sequence[Prompt],
@@ -78,32 +87,56 @@ def evaluator_of(
         seeds: of the images of each prompt.
         quality: a scorer that rises as images get better: "psnr", likeness to the uncached image of the same prompt and
             seed, in decibels (its noise is so low that a handful of prompts ranks schedules); or another of
-            `quality_names()`, such as "image_reward".
+            `quality_names()`, such as "image_reward"; or several, such as "image_reward+clip": the sum of what each
+            gains over the uncached image of the same prompt and seed, in standard deviations of the uncached images.
         batch_size: images made at once.
 
     Raises:
-        EcadError: an unknown quality, one whose weights are not found, no prompt or no seed.
+        EcadError: an unknown quality, one whose weights are not found, several of which one compares images or finds
+            all uncached ones alike, no prompt or no seed.
     """
-    if quality not in quality_names():
-        raise EcadError(f"quality {quality!r} is unknown: expected one of {', '.join(quality_names())}")
-    scorer = get_scorer(quality, device=str(generator.pipe.device))
+    scorers = _scorers(quality, str(generator.pipe.device))
     embeds = generator.encode([prompt.text for prompt in prompts])
     place = {prompt.id: index for index, prompt in enumerate(prompts)}
-    references: dict[Batch, np.ndarray] = {}
 
     def generate(schedule: CacheSchedule | None, items: Batch) -> np.ndarray:
         batch = embeds[[place[item.prompt.id] for item in items]]
         return generator.generate(batch, [item.seed for item in items], schedule)
 
-    def score(images: np.ndarray, items: Batch) -> np.ndarray:
+    @cache
+    def uncached(items: Batch) -> np.ndarray:
         # In the same batch as the candidates', so that rounding is the same, too.
-        if scorer.compares and items not in references:
-            references[items] = generate(None, items)
-        return scorer.score(images, [item.prompt.text for item in items], references.get(items))
+        return generate(None, items)
 
+    def score(images: np.ndarray, items: Batch) -> np.ndarray:
+        references = uncached(items) if scorers[0].compares else None
+        return scorers[0].score(images, [item.prompt.text for item in items], references)
+
+    def scores(images: np.ndarray, items: Batch) -> np.ndarray:
+        return np.array([scorer.score(images, [item.prompt.text for item in items], None) for scorer in scorers])
+
+    @cache
+    def uncached_scores() -> dict[Item, np.ndarray]:
+        items = all_items(prompts, seeds)
+        batches = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
+        found = np.concatenate([scores(uncached(batch), batch) for batch in batches], axis=1)
+        return dict(zip(items, found.T, strict=True))
+
+    def gain(images: np.ndarray, items: Batch) -> np.ndarray:
+        known = uncached_scores()
+        spread = np.std(list(known.values()), axis=0)
+        if not spread.all():
+            name = scorers[int(np.argmin(spread))].name
+            raise EcadError(
+                f"quality {quality!r}: {name} finds all {len(known)} uncached images alike: give more prompts"
+            )
+        gained = scores(images, items) - np.array([known[item] for item in items]).T
+        return np.asarray((gained / spread[:, None]).sum(axis=0))
+
+    versions = [scorer.version for scorer in scorers if scorer.version]
     return LocalEvaluator(
         generate,
-        score,
+        score if len(scorers) == 1 else gain,
         scorer=quality,
         prompts=prompts,
         seeds=seeds,
@@ -113,6 +146,20 @@ def evaluator_of(
             "generator": generator.name,
             "weights": generator.fingerprint(),
             "guidance_scale": generator.guidance_scale,
-            **({"scorer": scorer.version} if scorer.version else {}),
+            **({"scorer": " + ".join(versions)} if versions else {}),
         },
     )
+
+
+def _scorers(quality: str, device: str) -> list[Scorer]:
+    """The scorers that a quality is made of; raises EcadError if they are unknown or do not go together."""
+    names = quality.split("+")
+    for name in names:
+        if name not in quality_names():
+            expected = f"one of {', '.join(quality_names())}, or several joined by +"
+            raise EcadError(f"quality {name!r} is unknown: expected {expected}")
+    scorers = [get_scorer(name, device=device) for name in names]
+    if len(names) > 1 and any(scorer.compares for scorer in scorers):
+        alone = next(scorer.name for scorer in scorers if scorer.compares)
+        raise EcadError(f"quality {quality!r}: {alone} has no value for the uncached image itself: expected it alone")
+    return scorers

@@ -46,7 +46,8 @@ def optimize(
     prompt_file: Annotated[Path | None, typer.Option(help="Prompts to search with; the built-in ones if none.")] = None,
     num_images_per_prompt: Annotated[int, typer.Option(min=1, help="Seeds of each prompt, from 0.")] = 1,
     quality: Annotated[
-        str, typer.Option(help="psnr: likeness to uncached images; image_reward, clip, pick, judge: to prompts; ssim.")
+        str,
+        typer.Option(help="psnr, ssim: likeness to uncached images; image_reward, clip, pick, judge; a+b: both."),
     ] = "psnr",
     second_quality: Annotated[
         str | None, typer.Option(help="Score the front's held-out images by this, too: a search may please one scorer.")
@@ -64,6 +65,9 @@ def optimize(
         float | None, typer.Option(min=1, help="Find only schedules that cost so many times less, or still less.")
     ] = None,
     min_quality: Annotated[float | None, typer.Option(help="Find only schedules of this quality or better.")] = None,
+    max_cached_mb: Annotated[
+        float | None, typer.Option(min=0, help="Keep at most so many megabytes of features of one image.")
+    ] = None,
     initial_dir: Annotated[Path | None, typer.Option(help="Folder of schedules to start from.")] = None,
     random_start: Annotated[bool, typer.Option(help="Mode paper: start at random, not from heuristics.")] = False,
     held_out_file: Annotated[
@@ -117,6 +121,7 @@ def optimize(
             device=device,
             batch_size=batch_size,
             timed=cost == "latency",
+            max_cached_bytes=None if max_cached_mb is None else int(max_cached_mb * 1e6),
         ) as (problem, make, origin, pool),
     ):
         if mode == "paper" and not initial and not random_start:

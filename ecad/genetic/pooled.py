@@ -22,7 +22,7 @@ from ecad.execution import Executor
 from ecad.execution import Job as WorkerJob
 from ecad.execution.command import Spread, everywhere
 from ecad.genetic.evaluator import Evaluator, LocalEvaluator, all_items, checked
-from ecad.genetic.of_generator import evaluator_of, latency_problem, problem_for, problem_of
+from ecad.genetic.of_generator import evaluator_of, latency_problem, problem_for, problem_of, within_memory
 from ecad.genetic.pooled_evaluator import Images, PooledEvaluator
 from ecad.genetic.problem import Problem
 from ecad.image_generators import get_image_generator
@@ -45,6 +45,7 @@ def evaluators(
     device: str = "auto",
     batch_size: int = 8,
     timed: bool = False,
+    max_cached_bytes: int | None = None,
 ) -> Iterator[tuple[Problem, Callable[[int], Evaluator], Provenance, Executor | None]]:
     """The problem of an image generator, an evaluator for each of some sets of images by its place, what its schedules
     are made for, and the workers.
@@ -56,6 +57,7 @@ def evaluators(
         image_generator, weights, device: which model.
         batch_size: images made at once; also what a worker is given at once.
         timed: price schedules in time, measured in this process, instead of MACs.
+        max_cached_bytes: that a schedule may keep of one image.
 
     Raises:
         EcadError: the model or the workers cannot be had.
@@ -68,6 +70,7 @@ def evaluators(
         problem = problem_of(generator)
         if timed:
             problem = latency_problem(generator, images[0].prompts[:batch_size], folder / TIMES)
+        problem = within_memory(problem, generator.architecture, max_cached_bytes)
         yield problem, lambda i: make(images[i].prompts, images[i].seeds, images[i].quality), origin, None
         return
     if timed:
@@ -76,7 +79,9 @@ def evaluators(
     options.update(batch_size=batch_size, images=known)
     with spread.open("ecad.genetic.pooled:worker", options, folder) as executor:
         facts = executor.facts
-        problem = problem_for(Architecture(**facts["architecture"]), facts["steps"], facts["guidance_scale"])
+        architecture = Architecture(**facts["architecture"])
+        problem = problem_for(architecture, facts["steps"], facts["guidance_scale"])
+        problem = within_memory(problem, architecture, max_cached_bytes)
         origin = Provenance(**facts["provenance"])
         yield problem, lambda which: PooledEvaluator(executor, which, images[which], batch_size), origin, executor
 

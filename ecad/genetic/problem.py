@@ -26,6 +26,8 @@ class Problem:
         template: any schedule of the model; every candidate has its steps, sites and config.
         price: cost of one image under each of many schedules: bool (n, steps, sites) -> int64 (n,).
         unit: of the cost, "MACs" or "ns".
+        reusable: bool (sites,), which sites may be reused at all, for instance `cost.memory.sites_within` a limit; by
+            default all of them.
 
     >>> from ecad.cost.architectures import find_architecture
     >>> from ecad.cost.macs import macs_table
@@ -39,6 +41,7 @@ class Problem:
     template: CacheSchedule
     price: Callable[[Bits], np.ndarray]
     unit: Unit = "MACs"
+    reusable: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -59,7 +62,7 @@ class Problem:
         Returns:
             a new bool array of that shape; its first row is all True.
         """
-        return executed(bits, self._readers)
+        return executed(bits if self.reusable is None else bits | ~self.reusable, self._readers)
 
     def bits(self, schedule: CacheSchedule) -> Bits:
         """The bits of a schedule from elsewhere; raises ScheduleError if it is for another model or number of steps."""
@@ -78,6 +81,7 @@ class Problem:
         unit = {} if self.unit == "MACs" else {"unit": self.unit}
         return {
             **unit,
+            **({} if self.reusable is None else {"reusable": self.reusable.astype(int).tolist()}),
             "steps": self.shape[0],
             "sites": [list(site) for site in self.template.sites],
             "config": self.template.to_json()["config"],

@@ -282,13 +282,14 @@ def _check(
         ("generations", generations, 1),
         ("population_size", population_size, 2),
         ("max_seconds", max_seconds, 0),
-        ("max_cost", max_cost, int(problem.price(np.zeros((1, *problem.shape), dtype=bool))[0])),
+        ("max_cost", max_cost, int(problem.price(problem.plans(np.zeros((1, *problem.shape), dtype=bool)))[0])),
     )
     for name, found, minimum in least:
         if found is not None and not found >= minimum:
             raise EcadError(f"{name}: expected at least {minimum}, found {found}")
-    if mode == "paper" and (max_cost is not None or min_quality is not None):
-        raise EcadError("mode paper takes no limit on cost or quality: expected none, found one; use mode fast")
+    limits = max_cost, min_quality, problem.reusable
+    if mode == "paper" and any(limit is not None for limit in limits):
+        raise EcadError("mode paper takes no limit on cost, quality or memory: expected none, found one; use mode fast")
 
 
 def _versions() -> dict[str, str]:

@@ -19,7 +19,7 @@ def probes(problem: Problem) -> Bits:
     steps = problem.shape[0]
     bits = np.ones((steps - 1, *problem.shape), dtype=bool)
     bits[np.arange(steps - 1), np.arange(1, steps)] = False
-    return bits
+    return problem.plans(bits)
 
 
 def whole_steps(problem: Problem, errors: np.ndarray) -> Bits:
