@@ -33,6 +33,7 @@ from ecad.genetic.store import DATABASE, Store
 from ecad.image_generators.image_folder import MANIFEST, begin_folder, read_manifest
 from ecad.image_generators.text import PromptEmbeds
 from ecad.prompts import Prompt, read_prompts
+from ecad.prompts.embed import by_category, numbered
 from ecad.prompts.store import INDEX, Entry, find_stored, load_stored, write_store
 from ecad.quality.images import read_image
 from ecad.report import Results
@@ -81,6 +82,11 @@ def read_prompt_file(name: str) -> Callable[[Path], None]:
         found = read_prompts(folder / name)
         assert found
         assert all(isinstance(prompt.text, str) and prompt.text.strip() and prompt.id for prompt in found)
+        for entries in ({"": numbered(found)}, by_category(found)):
+            for category, rows in entries.items():
+                for entry in rows:
+                    inside(folder, f"{category}/{entry.stem}.png")
+                    entry.prompt.text.encode()
 
     return read
 

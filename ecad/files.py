@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import sqlite3
 from collections.abc import Iterator
@@ -52,7 +53,18 @@ def stays_inside(name: object) -> bool:
     """
     if not isinstance(name, str) or not name.isprintable() or set(name) & set('\\:*?"<>|'):
         return False
-    return all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in name.split("/"))
+    return all(
+        part not in ("", ".", "..") and not is_device(part) and len(part.encode()) <= 255 for part in name.split("/")
+    )
+
+
+def is_device(name: str) -> bool:
+    """Whether Windows takes a file's name for one of its devices, whatever the suffix.
+
+    >>> [is_device(name) for name in ("CON", "nul.txt", "com1", "console")]
+    [True, True, True, False]
+    """
+    return re.fullmatch(r"(?is)(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]) *(\..*)?", name) is not None
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:

@@ -13,6 +13,7 @@ from ecad.genetic.evaluator import Evaluator, evaluate_each
 from ecad.genetic.held_out import HeldOut, rescore
 from ecad.genetic.store import Store
 from ecad.genetic.study import Candidate, Study
+from ecad.prompts.names import as_file_name
 from ecad.schedules import CacheSchedule
 from ecad.schedules.provenance import KEY, Interval, Provenance
 
@@ -77,9 +78,9 @@ def with_provenance(
 
 def save_front(schedules: Sequence[CacheSchedule], folder: Path) -> None:
     """Write the front's files into a study's folder, and take away those of an earlier front."""
-    names = {f"{schedule.name}.json" for schedule in schedules}
+    files = {f"{as_file_name(schedule.name)}.json": schedule for schedule in schedules}
     for old in (folder / FRONT).glob("gen_*_cand_*.json"):
-        if old.name not in names:
+        if old.name not in files:
             old.unlink()
-    for schedule in schedules:
-        schedule.save(folder / FRONT / f"{schedule.name}.json")
+    for file, schedule in files.items():
+        schedule.save(folder / FRONT / file)

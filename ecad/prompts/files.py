@@ -50,6 +50,8 @@ def read_prompts(path: str | os.PathLike[str], mode: FileMode | None = None) -> 
         raise EcadError(f"{file}: expected at least one prompt, found none; write one prompt a line")
     seen: set[str] = set()
     for prompt in prompts:
+        if any(_is_broken(part) for part in (prompt.id, prompt.text, prompt.category or "")):
+            raise EcadError(f"{file}: prompt {prompt.id!r}: expected text, found half of a surrogate pair")
         if prompt.id in seen:
             raise EcadError(f"{file}: prompt id {prompt.id!r} is there twice; give each prompt an id of its own")
         seen.add(prompt.id)
@@ -69,6 +71,11 @@ def broken_captions(path: str | os.PathLike[str]) -> list[int]:
         if line.strip() and (line != line.rstrip() or (len(line.split()) < _SHORTEST_CAPTION and not is_rest)):
             broken.append(number)
     return broken
+
+
+def _is_broken(text: str) -> bool:
+    """JSON can escape what no file and no tokenizer can hold."""
+    return any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _content(file: Path) -> str:

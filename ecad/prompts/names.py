@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from urllib.parse import unquote
 
 from ecad.errors import EcadError
+from ecad.files import is_device
 from ecad.prompts.files import Prompt
 
 NamingMode = Literal["image_reward", "parti", "toca", "mjhq", "coco"]
@@ -140,10 +141,13 @@ def as_file_name(text: str) -> str:
     Raises:
         EcadError: it is too long.
 
-    >>> as_file_name("a/b__c")
-    'a%2Fb_%5Fc'
+    >>> as_file_name("a/b__c"), as_file_name("../CON"), as_file_name("con")
+    ('a%2Fb_%5Fc', '%2E.%2FCON', '%63on')
     """
-    name = re.sub(r"[^\w.-]|(?<=_)_|^\.|\.$", lambda found: "".join(f"%{b:02X}" for b in found[0].encode()), text)
+    first = r"|^." if is_device(text) else ""
+    name = re.sub(
+        rf"[^\w.-]|(?<=_)_|^\.|\.${first}", lambda found: "".join(f"%{b:02X}" for b in found[0].encode()), text
+    )
     if len(name.encode()) > _LONGEST:
-        raise EcadError(f"{text[:40]!r}...: too long for a file name; give the prompt a shorter id")
+        raise EcadError(f"{text[:40]!r}...: too long for a file name; give it a shorter one")
     return name

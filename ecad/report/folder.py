@@ -11,8 +11,9 @@ import numpy as np
 
 from ecad.errors import EcadError
 from ecad.files import write_atomic
+from ecad.prompts.names import as_file_name
 from ecad.report.grid import picture_grid, read_picture
-from ecad.report.results import Results, file_stem
+from ecad.report.results import Results
 from ecad.report.summary import macs_text
 from ecad.report.table import markdown_table
 
@@ -47,7 +48,7 @@ def write_report(results: Results, folder: str | os.PathLike[str]) -> list[Path]
         written.append(home / "grid.png")
         _save_grid(results, home, written[-1])
     for entry in results.ordered():
-        written.append(home / "schedules" / f"{file_stem(entry.name)}.json")
+        written.append(home / "schedules" / f"{as_file_name(entry.name)}.json")
         entry.schedule.save(written[-1])
     return written
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ecad.files import write_atomic
+from ecad.prompts.names import as_file_name
 from ecad.report import figures, summary, table
 from ecad.report.embed import data_uri, render
 from ecad.report.heat import LOOKS, schedule_figure
 from ecad.report.look import escaped
 from ecad.report.palette import KINDS
-from ecad.report.results import Entry, Results, file_stem
+from ecad.report.results import Entry, Results
 from ecad.schedules import CacheSchedule, Sites
 
 COSTS: tuple[tuple[summary.Cost, str], ...] = (
@@ -157,7 +158,7 @@ def _point(results: Results, entry: Entry, row: list[str], tables: list[tuple[in
         "config": document.get("config", {}),
         "metrics": document.get("metrics", {}),
         "attributes": document["cache_schedule"].get("attributes", {}),
-        "file": f"{file_stem(entry.name)}.json",
+        "file": f"{as_file_name(entry.name)}.json",
     }
 
 

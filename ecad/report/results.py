@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
@@ -25,7 +24,8 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from ecad.errors import EcadError
-from ecad.files import write_atomic
+from ecad.files import stays_inside, write_atomic
+from ecad.prompts.names import as_file_name
 from ecad.schedules import CacheSchedule
 from ecad.schedules.provenance import Interval
 
@@ -40,12 +40,9 @@ def _schedule(value: Any) -> CacheSchedule:
 
 def _image_path(value: Any) -> str:
     """Results may come from strangers: a page must not embed files from elsewhere on the reader's disk."""
-    if not isinstance(value, str) or not value:
-        raise ValueError("expected the path of an image")
-    path = PurePosixPath(value)
-    if path.is_absolute() or ".." in path.parts or "\\" in value or PureWindowsPath(value).drive:
+    if not stays_inside(value):
         raise ValueError("expected a path inside the folder, with forward slashes")
-    return value
+    return str(value)
 
 
 def _line(value: str) -> str:
@@ -258,13 +255,4 @@ def save_images(folder: str | os.PathLike[str], name: str, images: Sequence[np.n
 
 def image_paths(name: str, count: int) -> tuple[str, ...]:
     """Where `save_images` puts one entry's images."""
-    return tuple(f"images/{file_stem(name)}/{i:03d}.png" for i in range(count))
-
-
-def file_stem(name: str) -> str:
-    """A file name for an entry: safe on any system, different for different names.
-
-    >>> file_stem("every-2"), file_stem("../a b")
-    ('every-2', '%2E%2E%2Fa%20b')
-    """
-    return quote(name, safe="").replace(".", "%2E")
+    return tuple(f"images/{as_file_name(name)}/{i:03d}.png" for i in range(count))

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from ecad.errors import EcadError
+from ecad.prompts.names import as_file_name
 from ecad.report import Results, save_images, write_report
 from ecad.report.embed import LARGEST_SIDE
 from ecad.report.look import escaped
 from ecad.report.page import page
-from ecad.report.results import file_stem
 from ecad.schedules import CacheSchedule
 
 from .conftest import HOSTILE, evolved
@@ -141,7 +141,7 @@ def test_the_script_knows_every_schedule(tmp_path: Path, results: Results) -> No
     for point, entry in zip(data["points"], results.ordered(), strict=True):
         bits = np.unpackbits(np.frombuffer(base64.b64decode(point["bits"]), np.uint8), count=size)
         np.testing.assert_array_equal(bits, entry.schedule.to_bits())
-        assert point["file"] == f"{file_stem(entry.name)}.json"
+        assert point["file"] == f"{as_file_name(entry.name)}.json"
     packed = zlib.decompress(base64.b64decode(data["candidates"]["bits"]))
     assert packed == b"".join(candidate.bits for candidate in results.candidates)
     assert data["candidates"]["names"] == ["gen_000_cand_000", "gen_001_cand_007"]
@@ -185,7 +185,7 @@ def test_an_unfinished_search_gives_the_page_of_what_is_there(tmp_path: Path, re
 def test_the_whole_report(tmp_path: Path, results: Results) -> None:
     written = write_report(results, tmp_path)
     names = ["report.html", "front.png", "front.svg", "table.md", "grid.png"]
-    names += [f"schedules/{file_stem(entry.name)}.json" for entry in results.ordered()]
+    names += [f"schedules/{as_file_name(entry.name)}.json" for entry in results.ordered()]
     assert [path.relative_to(tmp_path).as_posix() for path in written] == names
     assert all(path.is_file() for path in written)
     assert CacheSchedule.load(written[-1]) == results.ordered()[-1].schedule
