@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import secrets
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ecad.errors import EcadError
 
@@ -65,6 +67,14 @@ def is_device(name: str) -> bool:
     [True, True, True, False]
     """
     return re.fullmatch(r"(?is)(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]) *(\..*)?", name) is not None
+
+
+def parse_json(content: bytes | str) -> Any:
+    """`json.loads` that raises ValueError for anything that is no JSON, nested beyond all measure too."""
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:

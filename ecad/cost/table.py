@@ -72,10 +72,14 @@ class CostTable:
     def from_json(cls, document: dict[str, Any]) -> CostTable:
         """The table that `to_json` gave; raises KeyError, TypeError or ValueError for anything else."""
         sites = tuple((str(block), str(component)) for block, component in document["sites"])
-        per_site, readers = np.array(document["per_site"], dtype=np.int64), document["readers"]
+        try:
+            per_site, readers = np.array(document["per_site"], dtype=np.int64), document["readers"]
+            fixed_per_step = int(document["fixed_per_step"])
+        except OverflowError as error:
+            raise ValueError("a price that no machine can add up") from error
         if per_site.shape != (len(sites),):
             raise ValueError(f"{per_site.shape} prices of {len(sites)} sites")
-        return cls(sites, int(document["fixed_per_step"]), per_site, None if readers is None else np.array(readers))
+        return cls(sites, fixed_per_step, per_site, None if readers is None else np.array(readers))
 
     def _runs(self, recompute: np.ndarray) -> np.ndarray:
         if recompute.ndim < 2 or recompute.shape[-1] != len(self.sites) or not recompute.shape[-2]:

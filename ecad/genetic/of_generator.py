@@ -15,7 +15,7 @@ from ecad.cost.macs import macs_table
 from ecad.cost.memory import sites_within
 from ecad.cost.table import CostTable
 from ecad.errors import EcadError
-from ecad.files import write_atomic
+from ecad.files import parse_json, write_atomic
 from ecad.genetic.evaluator import Batch, Item, LocalEvaluator, all_items
 from ecad.genetic.problem import Problem
 from ecad.image_generators import ImageGenerator
@@ -53,7 +53,7 @@ def latency_problem(generator: ImageGenerator, prompts: Sequence[Prompt], file: 
     device = device_name(generator.pipe.device)
     if file.exists():
         try:
-            known = json.loads(file.read_bytes())
+            known = parse_json(file.read_bytes())
             table, expected = CostTable.from_json(known["table"]), known["device"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise EcadError(f"{file}: expected a table of times, found {error}; search in another folder") from error

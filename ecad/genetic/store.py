@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ecad.errors import EcadError
-from ecad.files import held
+from ecad.files import held, parse_json
 from ecad.genetic.difference import first_difference
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class Store:
 
     def settings(self) -> dict[str, Any]:
         """What `settle` keeps; empty in a new study."""
-        return dict(self._rows("SELECT name, value FROM settings", make=lambda name, value: (name, json.loads(value))))
+        return dict(self._rows("SELECT name, value FROM settings", make=lambda name, value: (name, parse_json(value))))
 
     def versions(self) -> dict[str, list[str]]:
         """Package -> all its versions that worked on the study."""

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ecad.errors import EcadError
-from ecad.files import held, make_folder, stays_inside, write_atomic
+from ecad.files import held, make_folder, parse_json, stays_inside, write_atomic
 
 MANIFEST = "manifest.jsonl"
 # Batches of images that may wait for the disk before the denoiser does.
@@ -72,12 +72,12 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any
     """
     path = folder / MANIFEST
     try:
-        first, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        first, *lines = [parse_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         settings, rows = dict(first["settings"]), {line.pop("file"): line for line in lines}
         if odd := [file for file in rows if not stays_inside(file)]:
             raise ValueError(f"a file named {odd[0]!r}")
         return settings, rows
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}"
         raise EcadError(f"{path}: expected a manifest of images, found {reason}; delete the folder") from error
 

@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ecad.errors import EcadError
-from ecad.files import held, make_folder, stays_inside, write_atomic
+from ecad.files import held, make_folder, parse_json, stays_inside, write_atomic
 from ecad.image_generators.text import PromptEmbeds
 from ecad.prompts import foreign
 from ecad.prompts.files import Prompt
@@ -226,7 +226,7 @@ def _read_index(folder: Path) -> list[Stored]:
 
 def _parse(file: Path) -> dict[str, Any]:
     try:
-        index = json.loads(file.read_bytes())
+        index = parse_json(file.read_bytes())
         if index["format"] == _FORMAT and isinstance(index["settings"], dict):
             rows = [row for rows in index["shards"].values() for row in rows]
             if all(map(stays_inside, index["shards"])) and all(map(_is_entry, rows)):
@@ -234,7 +234,7 @@ def _parse(file: Path) -> dict[str, Any]:
         found = f"format {index['format']!r}"
     except OSError as error:
         found = error.strerror or str(error)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         found = f"{type(error).__name__}: {error}"
     raise EcadError(f"{file}: expected an index of embeddings ({_FORMAT}), found {found[:80]}; make them again")
 

@@ -105,9 +105,9 @@ def _chunk(files: Sequence[Path], extractor: FeatureExtractor, cache: Path) -> n
     kept = cache / f"{digest.hexdigest()}.npy"
     try:
         features = np.load(kept, allow_pickle=False)
-        if len(features) == len(files):
-            return np.asarray(features)
-    except (OSError, ValueError, EOFError):
+        if features.ndim == 2 and len(features) == len(files) and np.isfinite(features).all():
+            return np.asarray(features, dtype=np.float32)
+    except Exception:  # as many kinds as numpy's parsers have
         pass  # not made yet, or spoilt: both are mended by making it
     images = read_images(files)
     extract = Halving("images to extract features from", most=_BATCH).run

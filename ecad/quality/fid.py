@@ -126,7 +126,9 @@ def _read_npz(source: str | os.PathLike[str]) -> Statistics:
     try:
         with np.load(source, allow_pickle=False) as file:
             return _checked(source, file["mu"], file["sigma"], file.get("feats"))
-    except (OSError, ValueError, KeyError) as error:
+    except EcadError:
+        raise
+    except Exception as error:  # zipfile, zlib, tokenize and numpy each have their own
         raise EcadError(f"{source}: expected statistics (mu and sigma) there, but: {error}") from error
 
 
@@ -135,6 +137,11 @@ def _checked(
 ) -> Statistics:
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
         raise EcadError(f"{source}: expected mu (n,) and sigma (n, n), found {mean.shape} and {covariance.shape}")
+    if features is not None and features.shape[1:] != mean.shape:
+        raise EcadError(f"{source}: expected feats (images, {len(mean)}), found {features.shape}")
+    for name, values in (("mu", mean), ("sigma", covariance), ("feats", features)):
+        if values is not None and not (np.issubdtype(values.dtype, np.floating) and np.isfinite(values).all()):
+            raise EcadError(f"{source}: {name}: expected finite numbers, found others")
     return Statistics(mean, covariance, features, None if features is None else len(features))
 
 

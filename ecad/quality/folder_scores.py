@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from ecad.errors import EcadError
-from ecad.files import write_atomic
+from ecad.files import parse_json, write_atomic
 from ecad.prompts import Prompt
 from ecad.quality.images import read_image, read_images
 from ecad.quality.scorers import Scorer
@@ -188,12 +189,15 @@ def _read_output(output: Path, scorer: Scorer) -> dict[str, dict[str, Any]]:
             f"{output}: expected scores of {scorer.name} {scorer.version}, found those of {found.get('scorer')} "
             f"{found.get('scorer_version')}; write to another file with -o, or give --rescore-existing"
         )
-    return dict(found["images"])
+    rows = found.get("images")
+    if not _are_rows(rows):
+        raise EcadError(f"{output}: expected a score for each image, found something else; remove it")
+    return dict(rows)
 
 
 def _load(output: Path) -> dict[str, Any]:
     try:
-        found = json.loads(output.read_bytes())
+        found = parse_json(output.read_bytes())
     except (OSError, ValueError) as error:
         raise EcadError(f"{output}: expected a file of scores, but: {error}; remove it") from error
     if not isinstance(found, dict) or "total_score" not in found:
@@ -204,14 +208,27 @@ def _load(output: Path) -> dict[str, Any]:
 def _read_journal(journal: Path, scorer: Scorer) -> dict[str, dict[str, Any]]:
     """What an interrupted run has scored: whole lines only, and only of this scorer."""
     rows: dict[str, dict[str, Any]] = {}
-    for line in journal.read_text(encoding="utf-8").split("\n")[:-1] if journal.exists() else ():
+    for line in journal.read_bytes().split(b"\n")[:-1] if journal.exists() else ():
         try:
-            entry = json.loads(line)
-        except ValueError:
+            entry = parse_json(line)
+            found, version = entry["rows"], (entry["scorer"], entry["version"])
+        except (ValueError, KeyError, TypeError):
             continue
-        if (entry["scorer"], entry["version"]) == (scorer.name, scorer.version):
-            rows |= entry["rows"]
+        if version == (scorer.name, scorer.version) and _are_rows(found):
+            rows |= found
     return rows
+
+
+def _are_rows(found: Any) -> TypeGuard[dict[str, dict[str, Any]]]:
+    """Whether something read from a file is what `FolderScores.keep` wrote: image -> digest, prompt and score."""
+    return isinstance(found, dict) and all(
+        isinstance(row, dict)
+        and isinstance(row.get("digest"), str)
+        and isinstance(row.get("prompt_id"), str)
+        and type(row.get("score")) in (int, float)
+        and math.isfinite(row["score"])
+        for row in found.values()
+    )
 
 
 def _append(journal: Path, scorer: Scorer, rows: dict[str, dict[str, Any]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ecad.errors import EcadError
-from ecad.files import write_atomic
+from ecad.files import parse_json, write_atomic
 from ecad.image_generators.image_folder import MANIFEST, read_manifest
 from ecad.quality import mean_interval, psnr
 from ecad.quality.images import read_image
@@ -123,7 +122,7 @@ def _column(root: Path, place: Path, missing: list[str]) -> Column:
     totals = {"images": str(sum((place / file).is_file() for file in rows))}
     for file in sorted(place.glob("*.json")):
         try:
-            _read_scores(json.loads(file.read_bytes()), file.stem, scores, totals)
+            _read_scores(parse_json(file.read_bytes()), file.stem, scores, totals)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             missing.append(f"{file}: no scores that can be read: {type(error).__name__}: {error}")
     name = place.relative_to(root).as_posix() if place != root else root.resolve().name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from ecad.cost.macs import macs_table
 from ecad.cost.memory import kept_bytes_of_many
 from ecad.cost.table import CostTable
 from ecad.errors import EcadError, ScheduleError
+from ecad.files import parse_json
 from ecad.genetic.hindsight import guesses
 from ecad.genetic.pooled import TIMES
 from ecad.genetic.store import DATABASE
@@ -161,7 +161,7 @@ def read_pictures(folder: Path | None) -> tuple[Picture, ...]:
     if folder is None or not (folder / PICTURES).is_file():
         return ()
     try:
-        return tuple(Picture(**row) for row in json.loads((folder / PICTURES).read_bytes()))
+        return tuple(Picture(**row) for row in parse_json((folder / PICTURES).read_bytes()))
     except (OSError, ValueError, TypeError) as error:
         raise EcadError(f"{folder / PICTURES}: expected a list of prompts and seeds: remove the folder") from error
 
@@ -202,7 +202,7 @@ def _expected(study: Study, schedule: CacheSchedule, folder: Path | None) -> int
     if study.unit != "ns" or folder is None or not (folder / TIMES).is_file():
         return None
     try:
-        table = CostTable.from_json(json.loads((folder / TIMES).read_bytes())["table"])
+        table = CostTable.from_json(parse_json((folder / TIMES).read_bytes())["table"])
         return int(table.price(schedule.recompute[None])[0])
     except (OSError, ValueError, KeyError, TypeError, ScheduleError) as error:
         raise EcadError(
@@ -219,7 +219,7 @@ def read_measured(folder: Path) -> dict[str, Any]:
     if not (folder / MEASURED).is_file():
         return {"device": None, "speedups": {}}
     try:
-        told = json.loads((folder / MEASURED).read_bytes())
+        told = parse_json((folder / MEASURED).read_bytes())
         speedups = {str(name): float(ratio) for name, ratio in told["speedups"].items()}
         if not all(0 < ratio < float("inf") for ratio in speedups.values()):
             raise ValueError("a ratio that is none")

@@ -67,3 +67,17 @@ def test_without_a_study_there_is_nothing_to_resume(run, tmp_path, content):
 def test_flags_of_one_run_are_not_kept(run, tmp_path):
     run()
     assert set(json.loads((tmp_path / FLAGS).read_text())) == {"prompt_file", "seed", "minutes"}
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("seed", "x"), ("seed", None), ("seed", [1]), ("minutes", "x"), ("seed", float("inf")), ("prompt_file", {"a": 1})],
+)
+def test_a_kept_flag_that_is_no_value_of_it_is_refused(run, tmp_path, flag, value):
+    run()
+    CALLS.clear()
+    kept = json.loads((tmp_path / FLAGS).read_text())
+    (tmp_path / FLAGS).write_text(json.dumps({**kept, flag: value}))
+    with pytest.raises(EcadError, match=f"flags.json: {flag}: expected what the flag takes, found "):
+        run("--resume")
+    assert not CALLS

@@ -158,7 +158,8 @@ def test_spoilt_features_are_made_again(tmp_path: Path) -> None:
     first = folder_features(files, counted.extractor, cache)
     (kept,) = cache.iterdir()
     whole = kept.read_bytes()
-    for spoilt in (b"", whole[:20], whole[:-3]):
+    # The third is a header that numpy's own parser chokes on.
+    for spoilt in (b"", whole[:20], whole.replace(b"}", b"("), whole[:-3], whole[:-4] + b"\0\0\xc0\x7f"):
         kept.write_bytes(spoilt)
         assert (folder_features(files, counted.extractor, cache) == first).all()
         assert kept.read_bytes() == whole
@@ -181,6 +182,9 @@ def test_statistics_from_a_file(tmp_path: Path) -> None:
         ("a.npz", {"mu": np.zeros(3)}, "sigma"),
         ("a.npz", {"mu": np.zeros(3), "sigma": np.zeros((2, 2))}, r"sigma \(n, n\)"),
         ("a.npz", {"mu": np.array([None]), "sigma": np.zeros((1, 1))}, "pickle"),
+        ("a.npz", {"mu": np.zeros(1), "sigma": np.array([[np.nan]])}, "sigma: expected finite numbers"),
+        ("a.npz", {"mu": np.array(["x"]), "sigma": np.zeros((1, 1))}, "mu: expected finite numbers"),
+        ("a.npz", {"mu": np.zeros(1), "sigma": np.zeros((1, 1)), "feats": np.zeros((3, 2))}, r"feats \(images, 1\)"),
         ("a/b", None, "NAME/SPLIT/RESOLUTION"),
     ],
 )
@@ -189,6 +193,15 @@ def test_malformed_statistics_are_named(tmp_path: Path, name: str, arrays: dict 
         np.savez(tmp_path / name, **arrays)
     with pytest.raises(EcadError, match=told):
         load_statistics(str(tmp_path / name) if arrays is not None else name)
+
+
+def test_torn_statistics_are_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", mu=np.zeros(3), sigma=np.eye(3))
+    content = (tmp_path / "a.npz").read_bytes()
+    for torn in (content[:-9], content.replace(b"NUMPY", b"NUMPI"), content[:-60] + bytes(60)):
+        (tmp_path / "a.npz").write_bytes(torn)
+        with pytest.raises(EcadError, match=r"a\.npz: expected statistics \(mu and sigma\) there, but: "):
+            load_statistics(str(tmp_path / "a.npz"))
 
 
 class StandIn(torch.nn.Module):

@@ -15,7 +15,7 @@ from PIL import Image
 from ecad.errors import EcadError
 from ecad.prompts import Prompt
 from ecad.quality import Scorer
-from ecad.quality.folder_scores import Item, score_folder
+from ecad.quality.folder_scores import FolderScores, Item, score_batch, score_folder
 
 PROMPTS = [Prompt("fox", "a fox"), Prompt("owl", "an owl")]
 
@@ -141,6 +141,40 @@ def test_another_file_is_not_overwritten(items: list[Item], content: str) -> Non
     with pytest.raises(EcadError, match=r"scores\.json: expected a file of scores"):
         run(items, Brightness())
     assert output.read_text() == content
+
+
+@pytest.mark.parametrize("rows", [None, [], {"x": None}, {"x": {"digest": "a", "prompt_id": "b", "score": "1"}}])
+def test_a_damaged_file_of_scores_is_refused(items: list[Item], rows: object) -> None:
+    run(items, Brightness())
+    output = items[0].file.parent / "scores.json"
+    output.write_text(json.dumps({**json.loads(output.read_text()), "images": rows}))
+    with pytest.raises(EcadError, match=r"scores\.json: expected a score for each image"):
+        run(items, Brightness())
+
+
+def test_damaged_lines_of_an_interrupted_run_are_scored_again(items: list[Item]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(items, Brightness(dies_after=2))
+    journal = items[0].file.parent / ".scores.json.unfinished"
+    first, *rest = [line for line in journal.read_bytes().split(b"\n") if line]
+    damaged = [b"\xff", b"[1]", b"{}", b"[" * 9999, first.replace(b'"score":', b'"scare":'), *rest]
+    journal.write_bytes(b"".join(b"\n" + line + b"\n" for line in damaged))
+    run(items, second := Brightness())
+    assert second.given == 2
+
+
+def test_two_processes_that_score_one_folder_end_with_the_same_scores(items: list[Item]) -> None:
+    folder = items[0].file.parent
+    scorer = Brightness().scorer
+    both = [FolderScores(folder, items, scorer, folder / "scores.json") for _ in range(2)]
+    for place in range(3):
+        for scores in both:
+            batch = scores.batches(1)[0]
+            assert batch == [items[place]]
+            scores.keep(batch, score_batch(batch, scorer))
+    found = [scores.finish() for scores in both]
+    assert found[0] == found[1] == json.loads((folder / "scores.json").read_text())
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".png", ".png", ".png"]
 
 
 def test_references_must_have_the_images_size(items: list[Item], tmp_path: Path) -> None:
