@@ -232,8 +232,11 @@ def _are_rows(found: Any) -> TypeGuard[dict[str, dict[str, Any]]]:
 
 
 def _append(journal: Path, scorer: Scorer, rows: dict[str, dict[str, Any]]) -> None:
-    journal.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps({"scorer": scorer.name, "version": scorer.version, "rows": rows})
-    with open(journal, "a", encoding="utf-8") as stream:
-        # On a line of its own even if a kill tore the one before.
-        stream.write(f"\n{line}\n")
+    try:
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        with open(journal, "a", encoding="utf-8") as stream:
+            # On a line of its own even if a kill tore the one before.
+            stream.write(f"\n{line}\n")
+    except OSError as error:
+        raise EcadError(f"{journal}: cannot write this file: {error.strerror}") from error

@@ -171,3 +171,16 @@ def test_at_rest_a_study_is_one_file_that_reading_leaves_alone(tmp_path):
         store.close()  # while it is read
         assert reader.settings() == SETTINGS
     assert not Store.open(tmp_path).close()
+
+
+def test_a_full_disk_is_told_and_costs_only_what_was_not_written(tmp_path, full_disk):
+    with Store.open(tmp_path) as store:
+        store.add_scores(b"first", ITEMS[:1], "x", np.ones(1))
+        size = (tmp_path / "study.sqlite-wal").stat().st_size
+        with full_disk(size), pytest.raises(EcadError, match=r"the study cannot be used: study\.sqlite: d") as caught:
+            store.add_scores(b"second", ITEMS[:1], "x", np.ones(1))
+        assert "\n" not in str(caught.value)
+        store.add_scores(b"third", ITEMS[:1], "x", np.ones(1))
+    with Store.read(tmp_path) as store:
+        found = [float(store.scores(plan, ITEMS[:1], "x")[0]) for plan in (b"first", b"second", b"third")]
+    np.testing.assert_equal(found, [1.0, np.nan, 1.0])

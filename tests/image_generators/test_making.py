@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import random
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -353,3 +355,23 @@ def test_a_manifest_that_names_files_elsewhere_is_refused_and_nothing_is_deleted
     with pytest.raises(EcadError, match="expected a manifest of images"):
         begin_folder(folder, {"other": 1}, {}, tmp_path, replace=True)
     assert victim.read_text() == "mine"
+
+
+def test_a_full_disk_is_told_leaves_nothing_half_written_and_the_run_goes_on(
+    generator: ImageGenerator,
+    stores: Path,
+    every_2: CacheSchedule,
+    tmp_path: Path,
+    full_disk: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    batches = cut_batches(find_stored(stores), [0], 1)
+    run(generator, tmp_path / "whole", {"x": every_2}, batches)
+    whole = contents(tmp_path / "whole")
+    manifest = len(whole[f"x/{MANIFEST}"])
+    with full_disk(manifest), pytest.raises(EcadError, match="cannot write this file: File too large"):
+        run(generator, tmp_path / "full", {"x": every_2}, batches)
+    left = contents(tmp_path / "full")
+    assert left.items() < whole.items()
+    assert f"x/{MANIFEST}" in left
+    run(generator, tmp_path / "full", {"x": every_2}, batches)
+    assert contents(tmp_path / "full") == whole

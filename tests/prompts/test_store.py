@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -210,3 +211,15 @@ def test_two_processes_never_write_the_same_store(tmp_path: Path) -> None:
         next(write_store(tmp_path, ENTRIES, Encoder(), SETTINGS, 2))
     list(first)
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_full_disk_is_told_and_the_store_goes_on(
+    tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    list(write_store(tmp_path / "whole", ENTRIES, Encoder(), SETTINGS, 2))
+    with full_disk(0), pytest.raises(EcadError, match=r"index\.json: cannot write this file: File too large"):
+        list(write_store(tmp_path / "full", ENTRIES, Encoder(), SETTINGS, 2))
+    assert list((tmp_path / "full").iterdir()) == []
+    list(write_store(tmp_path / "full", ENTRIES, Encoder(), SETTINGS, 2))
+    whole, full = ({path.name: path.read_bytes() for path in (tmp_path / n).iterdir()} for n in ("whole", "full"))
+    assert whole == full

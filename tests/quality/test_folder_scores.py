@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,15 @@ def test_damaged_lines_of_an_interrupted_run_are_scored_again(items: list[Item])
     journal.write_bytes(b"".join(b"\n" + line + b"\n" for line in damaged))
     run(items, second := Brightness())
     assert second.given == 2
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on(
+    items: list[Item], full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    with full_disk(400), pytest.raises(EcadError, match=r"\.unfinished: cannot write this file: File too large"):
+        run(items, first := Brightness())
+    run(items, second := Brightness())
+    assert 0 < second.given < 3 < first.given + second.given
 
 
 def test_two_processes_that_score_one_folder_end_with_the_same_scores(items: list[Item]) -> None:
