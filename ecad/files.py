@@ -8,19 +8,19 @@ import os
 import re
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ecad.errors import EcadError
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes | str, scratch: Path | None = None) -> None:
+def write_atomic(path: str | os.PathLike[str], data: bytes | str | Iterable[str], scratch: Path | None = None) -> None:
     """Write a whole file or leave what was there untouched.
 
     Args:
         path: the file; its missing parent folders are made. A symbolic link is followed.
-        data: the content; text is written as UTF-8, line ends as they are.
+        data: the content, whole or piece by piece; text is written as UTF-8, line ends as they are.
         scratch: a folder of the same file system, where a killed process may leave its temporary file; by default the
             file's own folder.
 
@@ -34,7 +34,8 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str, scratch: Path 
         try:
             # Mode "x" gives the permissions that the user's umask asks for, which tempfile would not.
             with open(temporary, "xb") as stream:
-                stream.write(data.encode("utf-8") if isinstance(data, str) else data)
+                for piece in [data] if isinstance(data, str | bytes) else data:
+                    stream.write(piece.encode("utf-8") if isinstance(piece, str) else piece)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, target)

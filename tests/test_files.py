@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,20 @@ def test_text_is_utf8_with_its_own_line_ends_and_bytes_are_bytes(tmp_path: Path)
     write_atomic(tmp_path / "bytes", b"\xff\x00")
     assert (tmp_path / "text").read_bytes() == b"\xc3\xa4\r\n\n"
     assert (tmp_path / "bytes").read_bytes() == b"\xff\x00"
+
+
+def test_pieces_make_one_file_or_none(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "f", (letter for letter in "aä\n"))
+    assert (tmp_path / "f").read_bytes() == b"a\xc3\xa4\n"
+
+    def torn() -> Iterator[str]:
+        yield "new"
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        write_atomic(tmp_path / "f", torn())
+    assert (tmp_path / "f").read_text() == "aä\n"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_makes_parent_folders_and_leaves_no_other_file(tmp_path: Path) -> None:

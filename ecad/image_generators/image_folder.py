@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -59,9 +60,10 @@ def begin_folder(
         for file in {*known, *there}:
             (folder / file).unlink(missing_ok=True)
         known = {}
-    lines: list[dict[str, Any]] = [{"settings": dict(settings)}]
-    lines += [{"file": file, **row} for file, row in sorted({**known, **rows}.items())]
-    write_atomic(folder / MANIFEST, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), scratch)
+    lines = chain(
+        [{"settings": dict(settings)}], ({"file": file, **row} for file, row in sorted({**known, **rows}.items()))
+    )
+    write_atomic(folder / MANIFEST, (json.dumps(line, ensure_ascii=False) + "\n" for line in lines), scratch)
 
 
 def read_manifest(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

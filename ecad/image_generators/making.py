@@ -29,7 +29,7 @@ from ecad.runtime.plan import executed
 from ecad.schedules import CacheSchedule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One image: of which prompt, with which seed, in which file of a schedule's folder."""
 

@@ -17,7 +17,7 @@ FileMode = Literal["text", "txt", "json", "tsv", "mjhq"]
 _SHORTEST_CAPTION = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """A prompt, the name it goes by in file names and scores, and the category it is in, if any."""
 
@@ -88,7 +88,7 @@ def _content(file: Path) -> str:
 
 
 def _from_lines(file: Path, content: str) -> list[Prompt]:
-    texts = [line.strip() for line in content.split("\n")]
+    texts = (line.strip() for line in content.split("\n"))
     return [Prompt(f"{i:04d}", text) for i, text in enumerate(text for text in texts if text)]
 
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ _FORMAT = "ecad embeddings 1"
 _LONGEST = 220
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A prompt to be stored.
 
@@ -49,7 +50,7 @@ class Entry:
     seed: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stored:
     """A prompt whose embeddings are on disk.
 
@@ -202,7 +203,8 @@ def _begin(folder: Path, index: dict[str, Any], replace: bool) -> None:
         # The old index goes first: without it no old shard can be taken for a new one.
         for old in (file, *folder.glob("*.safetensors")):
             old.unlink()
-    write_atomic(file, json.dumps(index, indent=1, ensure_ascii=False) + "\n")
+    # Piece by piece: of a million prompts, the whole text would take more memory than all else.
+    write_atomic(file, chain(json.JSONEncoder(indent=1, ensure_ascii=False).iterencode(index), "\n"))
 
 
 def _read_index(folder: Path) -> list[Stored]:
