@@ -1,0 +1,150 @@
+"""What the documents say: their links lead somewhere, their commands exist, and the code of the guides runs."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import typer
+
+from ecad.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md"))
+)
+FENCE = re.compile(r"^( *)```([\w-]*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+SHELL = ("", "sh")
+# The environment of the tests is installed.
+INSTALLING = ("python3 -m venv ", ".venv/bin/pip ", "source ")
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    line: int
+    language: str
+    text: str
+
+
+@functools.cache
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str) -> Iterator[Block]:
+    text = read(page)
+    for found in FENCE.finditer(text):
+        yield Block(text[: found.start()].count("\n") + 1, found[2], found[3])
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of each `ecad ...` of a block."""
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True) if line.startswith("ecad ") else []
+        if words:
+            yield words[1:]
+
+
+@functools.cache
+def anchors(page: str) -> set[str]:
+    """What GitHub and the site make of a page's titles."""
+    titles = re.findall(r"^#+ (.*)$", FENCE.sub("", read(page)), re.MULTILINE)
+    plain = (re.sub(r"[^\w\- ]", "", LINK.sub("", title).lower()) for title in titles)
+    return {title.strip().replace(" ", "-") for title in plain}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    prose = re.sub(r"`[^`\n]*`", "", FENCE.sub("", read(page)))
+    for link in LINK.findall(prose):
+        if re.match(r"\w+:", link):
+            continue
+        place, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / place if place else ROOT / page
+        assert target.exists(), f"{page}: {link}"
+        if anchor:
+            assert anchor in anchors(target.resolve().relative_to(ROOT).as_posix()), f"{page}: {link}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_exist_with_their_flags(page: str) -> None:
+    for block in blocks(page):
+        for words in commands(block.text) if block.language in SHELL else ():
+            parse(words, f"{page}:{block.line}: ecad {' '.join(words)}")
+
+
+def parse(words: list[str], where: str) -> None:
+    """Let the command line read a command, but not do it; an ellipsis stands for what a page leaves out."""
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        assert words, f"{where}: which subcommand?"
+        assert words[0] in command.commands, where
+        command, words = command.commands[words[0]], words[1:]
+    if "-h" in words or "--help" in words:
+        return
+    try:
+        command.make_context("ecad", [word for word in words if word != "..."])
+    except Exception as error:
+        if "..." not in words or not str(error).startswith("Missing"):
+            pytest.fail(f"{where}: {error}")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_is_python(page: str) -> None:
+    for block in blocks(page):
+        if block.language == "python":
+            ast.parse(block.text, filename=f"{page}:{block.line}")
+
+
+@pytest.fixture
+def follow(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable:
+    """Do what a page says, block after block, in an empty folder; gives all that was printed by commands."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def followed(page: str, shell: bool) -> str:
+        names: dict[str, Any] = {"__name__": page}
+        monkeypatch.setitem(sys.modules, page, type(sys)(page))
+        printed = []
+        for block in blocks(page):
+            if block.language == "python":
+                exec(compile(block.text, f"{page}:{block.line}", "exec"), names)
+            elif block.language == "sh" and shell:
+                printed += [shell_line(line) for line in block.text.splitlines()]
+        return "".join(printed)
+
+    def shell_line(line: str) -> str:
+        if not line.startswith("ecad "):
+            if not line.startswith(INSTALLING):
+                subprocess.run(line, shell=True, check=True)
+            return ""
+        code, out, err = run(*shlex.split(line)[1:])
+        assert code == 0, (line, err)
+        return out
+
+    return followed
+
+
+@pytest.mark.filterwarnings("ignore::ecad.EcadWarning")
+def test_the_tutorial_does_what_it_says(follow: Callable) -> None:
+    printed = follow("docs/tutorial.md", shell=True)
+    for line in ("4 schedules in study/front", "6 images under 3 schedules in images", "page: images/report.html"):
+        assert line in printed
+        assert line in read("docs/tutorial.md")
+    for file in ("study/report.html", "schedules/found.json", "owl.png", "found_30.json", "owl_30.png"):
+        assert Path(file).stat().st_size > 1000
+
+
+def test_your_own_model_runs(follow: Callable) -> None:
+    follow("docs/your-own-model.md", shell=False)
+    assert Path("best.json").exists()
