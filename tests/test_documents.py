@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import json
 import re
 import shlex
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import typer
 
 from ecad.cli import app
+from ecad.schedules import CacheSchedule
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -101,10 +103,18 @@ def parse(words: list[str], where: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_python_is_python(page: str) -> None:
+def test_python_is_python_and_json_is_json(page: str) -> None:
     for block in blocks(page):
         if block.language == "python":
             ast.parse(block.text, filename=f"{page}:{block.line}")
+        elif block.language == "json":
+            for value in [block.text] if block.text[1] == "\n" else block.text.splitlines():
+                json.loads(value)
+
+
+def test_the_schedule_that_is_shown_is_one() -> None:
+    first = next(block for block in blocks("docs/formats.md") if block.language == "json")
+    assert CacheSchedule.from_json(json.loads(first.text)).recompute.tolist() == [[True] * 3, [False] * 3]
 
 
 @pytest.fixture
