@@ -231,9 +231,9 @@ def _parse(file: Path) -> dict[str, Any]:
         index = parse_json(file.read_bytes())
         if index["format"] == _FORMAT and isinstance(index["settings"], dict):
             rows = [row for rows in index["shards"].values() for row in rows]
-            if all(map(stays_inside, index["shards"])) and all(map(_is_entry, rows)):
+            if rows and all(map(stays_inside, index["shards"])) and all(map(_is_entry, rows)):
                 return dict(index)
-        found = f"format {index['format']!r}"
+        found = f"format {index['format']!r}, and what does not belong there"
     except OSError as error:
         found = error.strerror or str(error)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -98,7 +98,10 @@ def test_a_shard_and_an_index_that_are_damaged_are_named(tmp_path: Path) -> None
     shard.write_bytes(shard.read_bytes()[:-3])
     with pytest.raises(EcadError, match=r"00000\.safetensors: cannot read the embeddings of '0000"):
         load_stored(found[:1])
-    for content in ("", "[]", "{}", '{"format": "x", "settings": {}}', json.dumps({"format": "ecad embeddings 9"})):
+    empty = [
+        json.dumps({"format": "ecad embeddings 1", "settings": {}, "shards": s}) for s in ({}, {"0.safetensors": []})
+    ]
+    for content in ("", "[]", "{}", '{"format": "x", "settings": {}}', '{"format": "ecad embeddings 9"}', *empty):
         index.write_text(content)
         with pytest.raises(EcadError, match=r"index\.json: expected an index of embeddings") as caught:
             find_stored(tmp_path)
