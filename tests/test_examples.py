@@ -1,4 +1,4 @@
-"""The examples that need nothing but ecad run, and the notebook is whole. (FastAPI and Jupyter are not installed here.)"""
+"""The examples that need nothing but ecad run, the notebook is whole. (FastAPI and Jupyter are not installed here.)"""
 
 from __future__ import annotations
 
