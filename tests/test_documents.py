@@ -26,6 +26,7 @@ PAGES = sorted(
 )
 FENCE = re.compile(r"^( *)```([\w-]*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+CODE = re.compile(r"`([^`\n]+)`")
 SHELL = ("", "sh")
 # The environment of the tests is installed.
 INSTALLING = ("python3 -m venv ", ".venv/bin/pip ", "source ")
@@ -68,7 +69,7 @@ def anchors(page: str) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
-    prose = re.sub(r"`[^`\n]*`", "", FENCE.sub("", read(page)))
+    prose = CODE.sub("", FENCE.sub("", read(page)))
     for link in LINK.findall(prose):
         if re.match(r"\w+:", link):
             continue
@@ -84,6 +85,22 @@ def test_commands_exist_with_their_flags(page: str) -> None:
     for block in blocks(page):
         for words in commands(block.text) if block.language in SHELL else ():
             parse(words, f"{page}:{block.line}: ecad {' '.join(words)}")
+    for span in CODE.findall(FENCE.sub("", read(page))):
+        for words in commands(span):
+            if words and re.fullmatch(r"[a-z][\w-]*", words[0]):  # not `ecad embed*`
+                parse([*words, "..."], f"{page}: `{span}`")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_targets_and_scripts_exist(page: str) -> None:
+    made = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    shell = [block.text for block in blocks(page) if block.language in SHELL]
+    for line in "\n".join([*shell, *CODE.findall(FENCE.sub("", read(page)))]).splitlines():
+        words = line.split() or [""]
+        if words[0] == "make":
+            assert made.issuperset(word for word in words[1:2] if "=" not in word), f"{page}: {line}"
+        elif words[0] == "python" and any(word.endswith(".py") for word in words[1:2]):
+            assert (ROOT / words[1]).is_file(), f"{page}: {line}"
 
 
 def parse(words: list[str], where: str) -> None:
