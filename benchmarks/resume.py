@@ -173,7 +173,7 @@ def prove(case: Case, place: Path, kills: int, chance: random.Random) -> dict[st
 def cases(place: Path) -> list[Case]:
     """The commands, each on what the one before has made."""
     texts = prompts("search")
-    for name, count in (("many", 48), ("few", 12), ("search", 3)):
+    for name, count in (("many", 48), ("few", 12), ("search", 2)):
         (place / f"{name}.txt").write_text("\n".join(texts[:count]))
     for n in (2, 4):
         every_n = [sys.executable, "-m", "ecad", "schedule", "every-n", "--n", str(n)]
@@ -181,7 +181,7 @@ def cases(place: Path) -> list[Case]:
     few = ["embed", *MODEL, "-f", place / "few.txt", "-o", place / "embeddings", "-b", 4]
     subprocess.run([sys.executable, "-m", "ecad", *map(str, few)], check=True)
     images = place / "generate-whole"
-    search = ["--population-size", 4, "--generations", 3, "--batch-size", 2, "--held-out-file", place / "search.txt"]
+    search = ["--population-size", 4, "--generations", 2, "--batch-size", 2, "--held-out-file", place / "search.txt"]
     make = ["-i", place / "embeddings", "-d", place / "schedules", "-n", 3, "-b", 2]
     judge = ["--benchmark-prompts", place / "few.txt", "--scorer", "judge", "--device", "cpu", "-b", 1]
     return [
@@ -207,11 +207,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for case in cases(Path(temporary)):
             if args.only is None or case.name in args.only:
-                rows.append(prove(case, Path(temporary), args.kills, random.Random(f"{args.seed} {case.name}")))
-    for row in rows:
-        verdict = "DIFFERENT: " + ", ".join(row["different"]) if row["different"] else "identical"
-        print(f"{row['command']}: killed {row['kills']} times in {row['runs']} runs, then resumed: {verdict}")
-    write_atomic(args.output, json.dumps(rows, indent=1) + "\n")
+                row = prove(case, Path(temporary), args.kills, random.Random(f"{args.seed} {case.name}"))
+                verdict = "DIFFERENT: " + ", ".join(row["different"]) if row["different"] else "identical"
+                print(
+                    f"{case.name}: killed {row['kills']} times in {row['runs']} runs, then resumed: {verdict}",
+                    flush=True,
+                )
+                rows.append(row)
+                write_atomic(args.output, json.dumps(rows, indent=1) + "\n")
     sys.exit(any(row["different"] for row in rows))
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ecad import builtin
 from ecad.commands import bar, console, finish, main, search_progress
+from ecad.execution.command import say
 from ecad.files import make_folder
 from ecad.prompts import Prompt
 from ecad.report import (
@@ -21,11 +22,12 @@ from ecad.report import (
     Interval,
     Picture,
     Results,
-    check_installed,
     headline,
+    missing_packages,
     rich_table,
     save_images,
     write_report,
+    write_tables,
 )
 from ecad.schedules import CacheSchedule, heuristics
 
@@ -59,7 +61,8 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Evolve cache schedules for the built-in model and show what they are worth."""
-    check_installed()
+    if missing := missing_packages():
+        say(f"no page and no plots will be drawn: {missing}")
     make_folder(output_dir)
     from ecad.genetic.of_generator import evaluator_of, problem_of
     from ecad.genetic.search import search
@@ -93,11 +96,14 @@ def demo(
     ratios = measure_speedups(generator, schedules, prompts[:BATCH], as_json)
     results = collect(study, generator, schedules, judged, ratios, prompts, output_dir)
     results.save(output_dir)
-    page = write_report(results, output_dir)[0]
+    page = None if missing else str(write_report(results, output_dir)[0])
+    if missing:
+        write_tables(results, output_dir)
     if not as_json:
         console.print(rich_table(results))
-    line = f"{headline(results)}\nschedules: {output_dir / 'schedules'}\npage: {page}"
-    finish({"page": str(page), "entries": [_facts(entry) for entry in results.ordered()]}, line, as_json)
+    where = f"page: {page}" if page else f"page: {missing}, then ecad report {output_dir}"
+    line = f"{headline(results)}\nschedules: {output_dir / 'schedules'}\n{where}"
+    finish({"page": page, "entries": [_facts(entry) for entry in results.ordered()]}, line, as_json)
 
 
 def choose(front: Sequence[Any], costs: Sequence[float]) -> dict[str, CacheSchedule]:

@@ -22,6 +22,49 @@ def test_schedules_need_no_torch() -> None:
     assert run(code) == "False"
 
 
+WITHOUT_EXTRAS = """
+import sys
+for name in ("cleanfid", "torchmetrics", "torchvision", "ray", "plotly", "plotext", "jinja2", "matplotlib"):
+    sys.modules[name] = None
+import numpy, ecad
+from ecad.execution.command import Spread
+from ecad.quality.features import get_feature_extractor
+from ecad.quality.fid import Statistics, kid
+from ecad.quality.scorers import get_scorer
+from ecad.report.command import report
+
+def ray():
+    with Spread("ray").open("x:y", {}, None):
+        pass
+
+stats = Statistics.of(numpy.ones((3, 2)))
+images = numpy.zeros((1, 8, 8, 3), "uint8")
+for call in (
+    ecad.CacheSchedule([[True]], (("0", "ff"),)).plot,
+    lambda: report("."),
+    lambda: get_scorer("ssim", None, "cpu").score(images, ["x"], images),
+    lambda: get_scorer("lpips", None, "cpu"),
+    lambda: get_feature_extractor("inception_v3", None, "cpu"),
+    lambda: kid(stats, stats),
+    ray,
+):
+    try:
+        call()
+    except ecad.EcadError as error:
+        print(str(error).split("pip install ")[1])
+"""
+
+
+def test_what_is_not_installed_is_named_with_the_extra_that_has_it() -> None:
+    extras = ["report"] * 2 + ["benchmark"] * 4 + ["ray"]
+    assert run(WITHOUT_EXTRAS).split("\n") == [f"'ecad[{extra}]'" for extra in extras]
+
+
+def test_the_command_line_starts_without_extras_and_without_torch() -> None:
+    code = WITHOUT_EXTRAS.split("import numpy")[0] + "import ecad.cli; print('torch' in sys.modules)"
+    assert run(code) == "False"
+
+
 @pytest.mark.parametrize("name", ecad.__all__)
 def test_every_public_name_is_there(name: str) -> None:
     assert getattr(ecad, name) is not None

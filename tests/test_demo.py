@@ -26,9 +26,10 @@ def test_choose_takes_the_best_that_costs_no_more() -> None:
     assert demo.choose(front, [5, 4, 0]) == {"found-1": 3}
 
 
-def test_a_short_demo_leaves_everything(
+def test_a_short_demo_leaves_everything_but_a_page_that_needs_an_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("ecad.report.folder.NEEDED", ("plotly_in_vain",))
     monkeypatch.setattr(demo, "POPULATION", 4)
     monkeypatch.setattr(demo, "SEARCH_PROMPTS", 2)
     monkeypatch.setattr(demo, "BATCH", 2)
@@ -50,5 +51,14 @@ def test_a_short_demo_leaves_everything(
         assert CacheSchedule.load(tmp_path / "schedules" / f"{entry.name}.json").recompute.shape == (20, 36)
         assert all((tmp_path / image).stat().st_size > 100 for image in entry.images)
         assert entry.scores["judge"].low <= entry.scores["judge"].mean <= entry.scores["judge"].high
-    for file in ("report.html", "front.png", "grid.png", "study/study.sqlite"):
-        assert (tmp_path / file).stat().st_size > 1000
+    for file in ("grid.png", "table.md", "study/study.sqlite"):
+        assert (tmp_path / file).stat().st_size > 500
+    assert "page: a report needs plotly_in_vain: pip install 'ecad[report]', then ecad report" in shown
+    drawn = [tmp_path / file for file in ("report.html", "front.png", "front.svg")]
+    assert not any(file.exists() for file in drawn)
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "argv", ["ecad", "report", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert all(file.stat().st_size > 1000 for file in drawn)

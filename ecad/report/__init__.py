@@ -1,6 +1,6 @@
 """What people see of a search: the table, the plots, the picture grid and the interactive page."""
 
-from ecad.report.folder import check_installed, write_report
+from ecad.report.folder import check_installed, missing_packages, write_report, write_tables
 from ecad.report.grid import picture_grid
 from ecad.report.results import Candidate, Entry, Generation, Interval, Picture, Results, save_images
 from ecad.report.summary import headline
@@ -17,9 +17,11 @@ __all__ = [
     "check_installed",
     "headline",
     "markdown_table",
+    "missing_packages",
     "picture_grid",
     "rich_table",
     "save_images",
     "show_text",
     "write_report",
+    "write_tables",
 ]

@@ -25,10 +25,11 @@ def report(
 ) -> None:
     """Write a page to look at, with plots and tables: of a search, finished or not, a demo, or generated images."""
     from ecad.report import check_installed, show_text, write_report
+
+    check_installed()
     from ecad.report.comparison import is_comparison, read_comparison, write_comparison
     from ecad.report.of_study import read_results
 
-    check_installed()
     if images is not None:
         _supply(folder, images, weights, device, as_json)
     if is_comparison(folder):

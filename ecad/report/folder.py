@@ -38,12 +38,18 @@ def write_report(results: Results, folder: str | os.PathLike[str]) -> list[Path]
     from ecad.report.plot import save_front_plot
 
     home = Path(folder)
-    page, png, svg, numbers = (home / name for name in ("report.html", "front.png", "front.svg", "table.md"))
+    page, png, svg = (home / name for name in ("report.html", "front.png", "front.svg"))
     write_page(results, home, page)
     save_front_plot(results, png)
     save_front_plot(results, svg)
-    write_atomic(numbers, markdown_table(results))
-    written = [page, png, svg, numbers]
+    return [page, png, svg, *write_tables(results, home)]
+
+
+def write_tables(results: Results, folder: str | os.PathLike[str]) -> list[Path]:
+    """The part of `write_report` that needs no extra: `table.md`, `schedules/*.json` and, of images, `grid.png`."""
+    home = Path(folder)
+    written = [home / "table.md"]
+    write_atomic(written[0], markdown_table(results))
     if any(entry.images for entry in results.entries):
         written.append(home / "grid.png")
         _save_grid(results, home, written[-1])
@@ -73,5 +79,11 @@ def _picture(path: Path) -> np.ndarray | None:
 
 def check_installed() -> None:
     """Raise EcadError, before any work, unless the packages that a report needs are there."""
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise EcadError(f"a report needs {', '.join(missing)}: pip install 'ecad[report]'")
+    if missing := missing_packages():
+        raise EcadError(missing)
+
+
+def missing_packages() -> str | None:
+    """What a report needs and is not installed, and how to mend it; None if all is there."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    return f"a report needs {', '.join(missing)}: pip install 'ecad[report]'" if missing else None
