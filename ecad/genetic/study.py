@@ -151,6 +151,9 @@ class Study:
     def plot(self) -> Any:
         """Everything evaluated, and the front, generation by generation: a plotly figure (the extra `report`)."""
         # Searches know nothing of reports, but for this: people look for a study's picture here.
+        from ecad.report import check_installed
+
+        check_installed()
         from ecad.report.figures import front_figure
         from ecad.report.of_study import results_of
 

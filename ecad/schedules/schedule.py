@@ -287,6 +287,9 @@ class CacheSchedule:
             component: show this one alone.
         """
         # Schedules know nothing of reports, but for this: people look for a schedule's picture here.
+        from ecad.report import check_installed
+
+        check_installed()
         from ecad.report.heat import schedule_figure
 
         return schedule_figure(self, component)
