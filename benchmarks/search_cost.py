@@ -34,7 +34,6 @@ from ecad.genetic.of_generator import evaluator_of, problem_of
 from ecad.genetic.search import search
 from ecad.image_generators import get_image_generator
 from ecad.prompts import Prompt
-from ecad.schedules import CacheSchedule
 
 PAPER = {"mode": "paper", "population_size": 24}
 FAST = {"mode": "fast"}
@@ -50,25 +49,30 @@ class Arm:
         settings: of `ecad.search`.
         generations: in all.
         prompts: images a candidate.
+        forecast: whether its schedules do.
         heuristics: whether it is given hand-made schedules to start from.
     """
 
     settings: Mapping[str, Any]
     generations: int
     prompts: int
+    forecast: bool = True
     heuristics: bool = False
 
 
 def without(**left_out: bool) -> Arm:
-    return Arm({**FAST, "ingredients": Ingredients(**left_out)}, generations=20, prompts=4)
+    return Arm({**FAST, "ingredients": Ingredients(**left_out)}, generations=20, prompts=2)
 
 
 ARMS = {
-    "paper": Arm(PAPER, generations=50, prompts=8, heuristics=True),
-    "paper, random start": Arm(PAPER, generations=50, prompts=8),
-    "fast": Arm(FAST, generations=20, prompts=4),
-    "fast, 2 prompts": Arm(FAST, generations=20, prompts=2),
-    "fast, 8 prompts": Arm(FAST, generations=20, prompts=8),
+    "paper": Arm(PAPER, generations=50, prompts=8, forecast=False, heuristics=True),
+    "paper, random start": Arm(PAPER, generations=50, prompts=8, forecast=False),
+    "fast": Arm(FAST, generations=20, prompts=2),
+    "fast, 1 prompt": Arm(FAST, generations=20, prompts=1),
+    "fast, 4 prompts": Arm(FAST, generations=20, prompts=4),
+    "fast, 16 prompts": Arm(FAST, generations=10, prompts=16),
+    "fast, 96 prompts": Arm(FAST, generations=10, prompts=96),
+    "no forecast": Arm(FAST, generations=20, prompts=2, forecast=False),
     "no probes": without(probes=False),
     "no programming": without(programming=False),
     "no moves": without(moves=False),
@@ -81,12 +85,15 @@ BUDGETS = np.linspace(0.10, 0.65, 12)
 
 def run_arm(arm: Arm, seed: int, folder: Path, problem: Problem, make: Any, held_out: Evaluator) -> list[dict]:
     """Search, or go on; then the held-out quality at the checkpoints."""
-    prompts = [Prompt(f"{i:04d}", text) for i, text in enumerate(builtin.prompts("search")[: arm.prompts])]
+    problem = problem.forecasting() if arm.forecast else problem
+    texts = builtin.prompts("search")
+    prompts = [Prompt(f"{i:04d}", text) for i, text in enumerate(texts[: arm.prompts])]
+    seeds = range(seed, seed + -(-arm.prompts // len(texts)))
     initial = heuristic_schedules(problem, arm.settings["population_size"]) if arm.heuristics else []
     with search_progress() as on_progress:
         study = search(
             problem,
-            make(prompts=prompts, seeds=[seed]),
+            make(prompts=prompts, seeds=seeds),
             folder,
             generations=arm.generations,
             seed=seed,
@@ -108,7 +115,7 @@ def checkpoint(study: Study, number: int, problem: Problem, held_out: Evaluator,
     last = np.searchsorted(cost[front], BUDGETS * problem.uncached_cost, side="right") - 1
     chosen = [known[i] for i in front[np.unique(last[last >= 0])]]
     model = problem.template
-    nothing = CacheSchedule(np.zeros(problem.shape, dtype=bool), model.sites, config=model.config)
+    nothing = model.replace(recompute=np.zeros(problem.shape, dtype=bool), name="all reused")
     scores = list(evaluate_each(held_out, [nothing, *(c.schedule for c in chosen)], store))
     worst, *found = [float(score.mean()) for score in scores]
     return {

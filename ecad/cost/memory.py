@@ -33,16 +33,20 @@ def kept_bytes(schedule: CacheSchedule, architecture: Architecture) -> int:
     >>> kept_bytes(heuristics.every_n(pixart_sites(28), 20, n=2), find_architecture("PixArtAlphaImageGenerator"))
     99090432
     """
-    return int(kept_bytes_of_many(schedule.recompute[None], schedule.sites, architecture)[0])
+    many = kept_bytes_of_many(schedule.recompute[None], schedule.sites, architecture, schedule.forecast)
+    return int(many[0])
 
 
-def kept_bytes_of_many(recompute: np.ndarray, sites: Sites, architecture: Architecture) -> np.ndarray:
+def kept_bytes_of_many(
+    recompute: np.ndarray, sites: Sites, architecture: Architecture, forecast: bool = False
+) -> np.ndarray:
     """`kept_bytes` of many schedules of one model.
 
     Args:
         recompute: bool (schedules, steps, sites), at least one step.
         sites: of the architecture's model.
         architecture: at its own image size.
+        forecast: whether the schedules do.
 
     Returns:
         int64 (schedules,).
@@ -56,10 +60,10 @@ def kept_bytes_of_many(recompute: np.ndarray, sites: Sites, architecture: Archit
     >>> kept_bytes_of_many(bits[None], pixart_sites(28), find_architecture("PixArtAlphaImageGenerator")).tolist()
     [99090432]
     """
-    return peaks(recompute, readers(sites), np.array(_sizes(architecture)), running_order(sites))
+    return peaks(recompute, readers(sites), np.array(_sizes(architecture)), running_order(sites), forecast)
 
 
-def sites_within(max_bytes: int, architecture: Architecture) -> np.ndarray:
+def sites_within(max_bytes: int, architecture: Architecture, forecast: bool = False) -> np.ndarray:
     """Which sites may be reused so that no schedule keeps more than so many bytes of one image (see `kept_bytes`).
 
     Those that save the most MACs a kept byte come first.
@@ -67,6 +71,7 @@ def sites_within(max_bytes: int, architecture: Architecture) -> np.ndarray:
     Args:
         max_bytes: at any moment.
         architecture: at its own image size.
+        forecast: whether the schedules do.
 
     Returns:
         bool (sites,).
@@ -82,11 +87,11 @@ def sites_within(max_bytes: int, architecture: Architecture) -> np.ndarray:
     """
     table, sizes = macs_table(architecture), np.array(_sizes(architecture))
     ranked = np.argsort(-table.per_site / sizes, kind="stable")
-    # Row i may reuse the i + 1 best sites, and does, at the second step of two.
+    # Row i may reuse the i + 1 best sites, and does, at every second step: nothing keeps more.
     rank = np.argsort(ranked)
     reused = rank[None] <= np.arange(len(rank))[:, None]
-    recompute = np.stack([np.ones_like(reused), ~reused], axis=1)
-    fits = kept_bytes_of_many(recompute, table.sites, architecture) <= max_bytes
+    recompute = np.stack([np.ones_like(reused), ~reused] * 3, axis=1)
+    fits = kept_bytes_of_many(recompute, table.sites, architecture, forecast) <= max_bytes
     if not fits.any():
         expected = f"at least {sizes.min():,} bytes, the smallest output of a site"
         raise EcadError(f"limit on kept features: expected {expected}, found {max_bytes:,}")

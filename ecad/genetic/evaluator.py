@@ -223,7 +223,8 @@ def why_given_up(evaluator: Evaluator, schedule: CacheSchedule, store: Store) ->
 def plan_key(schedule: CacheSchedule) -> bytes:
     """What a schedule's images depend on: two schedules of one model with one plan have one key."""
     plan = executed(schedule.recompute, readers(schedule.sites))
-    return schedule.num_steps.to_bytes(4, "big") + np.packbits(plan).tobytes()
+    forecast = b"\x01" if schedule.forecast else b""
+    return schedule.num_steps.to_bytes(4, "big") + np.packbits(plan).tobytes() + forecast
 
 
 def checked(scores: object, schedule: CacheSchedule, items: Batch, scorer: str) -> np.ndarray:

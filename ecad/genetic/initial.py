@@ -39,7 +39,7 @@ def heuristic_schedules(problem: Problem, count: int | None = None) -> list[Cach
     """`heuristics` as schedules, by default as many as the paper's generations have candidates."""
     model = problem.template
     bits = heuristics(problem, 72 if count is None else count)
-    return [CacheSchedule(one, model.sites, f"heuristic_{i:03d}", config=model.config) for i, one in enumerate(bits)]
+    return [model.replace(recompute=one, name=f"heuristic_{i:03d}") for i, one in enumerate(bits)]
 
 
 def _warped(num_steps: int, kept: int, warp: float) -> tuple[int, ...]:

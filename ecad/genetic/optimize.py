@@ -68,6 +68,10 @@ def optimize(
     max_cached_mb: Annotated[
         float | None, typer.Option(min=0, help="Keep at most so many megabytes of features of one image.")
     ] = None,
+    forecast: Annotated[
+        bool | None,
+        typer.Option(help="Reuse the next point on the line through the last two outputs; by default in mode fast."),
+    ] = None,
     initial_dir: Annotated[Path | None, typer.Option(help="Folder of schedules to start from.")] = None,
     random_start: Annotated[bool, typer.Option(help="Mode paper: start at random, not from heuristics.")] = False,
     held_out_file: Annotated[
@@ -121,6 +125,7 @@ def optimize(
             device=device,
             batch_size=batch_size,
             timed=cost == "latency",
+            forecast=mode == "fast" if forecast is None else forecast,
             max_cached_bytes=None if max_cached_mb is None else int(max_cached_mb * 1e6),
         ) as (problem, make, origin, pool),
     ):

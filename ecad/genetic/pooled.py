@@ -28,7 +28,6 @@ from ecad.genetic.problem import Problem
 from ecad.image_generators import get_image_generator
 from ecad.image_generators.origin import provenance_for
 from ecad.prompts import Prompt
-from ecad.schedules import CacheSchedule
 from ecad.schedules.provenance import Provenance
 
 TIMES = "times.json"
@@ -45,6 +44,7 @@ def evaluators(
     device: str = "auto",
     batch_size: int = 8,
     timed: bool = False,
+    forecast: bool = False,
     max_cached_bytes: int | None = None,
 ) -> Iterator[tuple[Problem, Callable[[int], Evaluator], Provenance, Executor | None]]:
     """The problem of an image generator, an evaluator for each of some sets of images by its place, what its schedules
@@ -57,6 +57,7 @@ def evaluators(
         image_generator, weights, device: which model.
         batch_size: images made at once; also what a worker is given at once.
         timed: price schedules in time, measured in this process, instead of MACs.
+        forecast: whether the schedules do.
         max_cached_bytes: that a schedule may keep of one image.
 
     Raises:
@@ -70,17 +71,19 @@ def evaluators(
         problem = problem_of(generator)
         if timed:
             problem = latency_problem(generator, images[0].prompts[:batch_size], folder / TIMES)
+        problem = problem.forecasting() if forecast else problem
         problem = within_memory(problem, generator.architecture, max_cached_bytes)
         yield problem, lambda i: make(images[i].prompts, images[i].seeds, images[i].quality), origin, None
         return
     if timed:
         raise EcadError("time is measured in this process: expected one local worker, found more; or search by MACs")
     known = [[[[prompt.id, prompt.text] for prompt in one.prompts], list(one.seeds), one.quality] for one in images]
-    options.update(batch_size=batch_size, images=known)
+    options.update(batch_size=batch_size, images=known, forecast=forecast)
     with spread.open("ecad.genetic.pooled:worker", options, folder) as executor:
         facts = executor.facts
         architecture = Architecture(**facts["architecture"])
         problem = problem_for(architecture, facts["steps"], facts["guidance_scale"])
+        problem = problem.forecasting() if forecast else problem
         problem = within_memory(problem, architecture, max_cached_bytes)
         origin = Provenance(**facts["provenance"])
         yield problem, lambda which: PooledEvaluator(executor, which, images[which], batch_size), origin, executor
@@ -92,11 +95,13 @@ def worker(
     device: str,
     batch_size: int,
     images: Sequence[tuple[Sequence[tuple[str, str]], Sequence[int], str]],
+    forecast: bool = False,
 ) -> WorkerJob:
     """Load a generator and a scorer; a task is (which of `images`, steps, packed bits, place of the first image)."""
     generator = get_image_generator(image_generator, weights, device=device)
     problem = problem_of(generator)
-    shape, sites, config = problem.shape, problem.template.sites, problem.template.config
+    template = (problem.forecasting() if forecast else problem).template
+    shape = problem.shape
 
     @cache
     def evaluator(which: int) -> LocalEvaluator:
@@ -106,7 +111,7 @@ def worker(
     def work(task: tuple[int, int, bytes, int]) -> np.ndarray:
         which, steps, packed, first = task
         bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=steps * shape[1]).astype(bool)
-        schedule = CacheSchedule(bits.reshape(steps, shape[1]), sites, config=config)
+        schedule = template.replace(recompute=bits.reshape(steps, shape[1]))
         own = evaluator(which)
         items = all_items(own.prompts, own.seeds)[first : first + batch_size]
         scores = own.score(own.generate(schedule, items), items)

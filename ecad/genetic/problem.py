@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ class Problem:
     """All schedules of one model at one number of steps.
 
     Args:
-        template: any schedule of the model; every candidate has its steps, sites and config.
+        template: any schedule of the model; every candidate has its steps, sites and config, and forecasts if it does.
         price: cost of one image under each of many schedules: bool (n, steps, sites) -> int64 (n,).
         unit: of the cost, "MACs" or "ns".
         reusable: bool (sites,), which sites may be reused at all, for instance `cost.memory.sites_within` a limit; by
@@ -42,6 +42,10 @@ class Problem:
     price: Callable[[Bits], np.ndarray]
     unit: Unit = "MACs"
     reusable: np.ndarray | None = None
+
+    def forecasting(self) -> Problem:
+        """The same problem, of schedules that forecast."""
+        return replace(self, template=self.template.replace(forecast=True))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -81,6 +85,7 @@ class Problem:
         unit = {} if self.unit == "MACs" else {"unit": self.unit}
         return {
             **unit,
+            **({"forecast": True} if self.template.forecast else {}),
             **({} if self.reusable is None else {"reusable": self.reusable.astype(int).tolist()}),
             "steps": self.shape[0],
             "sites": [list(site) for site in self.template.sites],

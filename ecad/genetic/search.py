@@ -202,7 +202,7 @@ class Run:
         todo = np.flatnonzero(np.isnan(quality)).tolist()
         self.count(number, cost, quality)
         model = self.problem.template
-        schedules = [CacheSchedule(bits[i], model.sites, name_of(number, i), config=model.config) for i in todo]
+        schedules = [model.replace(recompute=bits[i], name=name_of(number, i)) for i in todo]
         results = evaluate_each(self.evaluator, schedules, self.store, number)
         for place, i in enumerate(todo, start=1):
             if self.is_late():

@@ -17,7 +17,6 @@ import numpy as np
 from ecad.errors import EcadError
 from ecad.genetic.evaluator import Card, Job
 from ecad.genetic.study import name_of
-from ecad.schedules import CacheSchedule
 from ecad.schedules.schedule import Bits
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ class Steady:
 
     def _begin(self, generation: int, number: int, bits: Bits, cost: int) -> None:
         model = self._run.problem.template
-        schedule = CacheSchedule(bits, model.sites, name_of(generation, number), config=model.config)
+        schedule = model.replace(recompute=bits, name=name_of(generation, number))
         card = Card.of(self._run.evaluator, schedule, self._run.store)
         candidate = _Open(generation, number, bits, cost, card)
         self._open += 1

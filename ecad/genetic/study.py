@@ -46,11 +46,9 @@ class Candidate:
         """What it recomputes, with its cost and quality among the metrics."""
         macs = {"total_macs": self.cost, "total_macs_T": self.cost / 1e12}
         cost = macs if self.unit == "MACs" else {"expected_ms": self.cost / 1e6}
-        return CacheSchedule(
-            self.recompute,
-            self.template.sites,
-            name_of(self.generation, self.number),
-            config=self.template.config,
+        return self.template.replace(
+            recompute=self.recompute,
+            name=name_of(self.generation, self.number),
             metrics={**cost, "quality": self.quality},
             attributes={"generation": self.generation, "candidate": self.number},
         )
@@ -94,6 +92,7 @@ class Study:
         held_out: other images that were scored.
         candidates: all that were evaluated, in order, those of an unfinished generation too.
         unit: of all costs, "MACs" or "ns".
+        forecast: whether the candidates do.
         history: one entry a complete generation.
         failures: name of a candidate that was given up -> why.
 
@@ -159,14 +158,21 @@ class Study:
 
         return front_figure(results_of(self))
 
+    @property
+    def uncached(self) -> CacheSchedule:
+        """The schedule of the study's model that recomputes everything."""
+        settings = self.settings
+        recompute = np.ones((settings["steps"], len(settings["sites"])), dtype=bool)
+        return CacheSchedule(recompute, settings["sites"], "uncached", config=settings["config"])
+
     def close(self) -> None:
         """Close the study's file; all but the scores and `plot` stays usable."""
         self._store.close()
 
     def _read(self, store: Store) -> None:
         settings = self.settings
-        shape = settings["steps"], len(settings["sites"])
-        template = CacheSchedule(np.ones(shape, dtype=bool), settings["sites"], config=settings["config"])
+        self.forecast: bool = settings.get("forecast", False)
+        template = self.uncached.replace(forecast=self.forecast)
         self.versions = store.versions()
         self.uncached_cost: int = settings["uncached_cost"]
         self.items: Batch = all_items([Prompt(*prompt) for prompt in settings["prompts"]], settings["seeds"])

@@ -97,7 +97,7 @@ def results_of(study: Study, folder: Path | None = None) -> Results:
             for c, macs, kept in zip(
                 study.candidates,
                 _macs(study, study.candidates),
-                _kept(study, [c.recompute for c in study.candidates]),
+                _kept(study, [c.recompute for c in study.candidates], study.forecast),
                 strict=True,
             )
         ),
@@ -110,7 +110,7 @@ def results_of(study: Study, folder: Path | None = None) -> Results:
 
 def shown(study: Study) -> list[tuple[str, str, CacheSchedule, int]]:
     """Name, kind, schedule and MACs of what a report shows: the uncached one, hand-made ones, the front."""
-    template = uncached(study)
+    template = study.uncached
     [macs] = macs_of(study, [template.recompute], [study.uncached_cost])
     found = [("uncached", "uncached", template, macs)]
     if (architecture := architecture_of(study)) is not None and template.num_steps > max(BASELINES):
@@ -133,13 +133,6 @@ def macs_of(study: Study, bits: Sequence[Bits], costs: Sequence[int]) -> list[in
     if study.unit == "MACs" or architecture is None or not bits:
         return list(costs)
     return [int(macs) for macs in macs_table(architecture).price(np.array(bits))]
-
-
-def uncached(study: Study) -> CacheSchedule:
-    """The schedule of the study's model that recomputes everything."""
-    settings = study.settings
-    recompute = np.ones((settings["steps"], len(settings["sites"])), dtype=bool)
-    return CacheSchedule(recompute, settings["sites"], "uncached", config=settings["config"])
 
 
 def generator_of(study: Study) -> str:
@@ -184,17 +177,17 @@ def _entry(
         scores=scores,
         search_quality=None if np.isnan(found).any() else float(found.mean()),
         images=images if folder is not None and any((folder / image).exists() for image in images) else (),
-        kept_bytes=_kept(study, [schedule.recompute])[0],
+        kept_bytes=_kept(study, [schedule.recompute], schedule.forecast)[0],
         expected_ns=_expected(study, schedule, folder),
     )
 
 
-def _kept(study: Study, bits: Sequence[Bits]) -> list[int] | list[None]:
+def _kept(study: Study, bits: Sequence[Bits], forecast: bool) -> list[int] | list[None]:
     """Most bytes kept under each of some schedules of a study, if its model is known."""
-    architecture, sites = architecture_of(study), uncached(study).sites
+    architecture, sites = architecture_of(study), study.uncached.sites
     if architecture is None or macs_table(architecture).sites != sites:
         return [None] * len(bits)
-    return [int(kept) for kept in kept_bytes_of_many(np.array(bits), sites, architecture)]
+    return [int(kept) for kept in kept_bytes_of_many(np.array(bits), sites, architecture, forecast)]
 
 
 def _expected(study: Study, schedule: CacheSchedule, folder: Path | None) -> int | None:

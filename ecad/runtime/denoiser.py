@@ -11,7 +11,7 @@ from torch import nn
 from ecad.errors import ScheduleError
 from ecad.runtime.discovery import Site, named_sites
 from ecad.runtime.families import readers, running_order
-from ecad.runtime.hooks import CacheStats, ComponentHook, Kept, Storage, override_of, tensors_in
+from ecad.runtime.hooks import CacheStats, ComponentHook, Kept, Line, Storage, override_of, tensors_in
 from ecad.runtime.memory import as_meta, on_meta, output_sizes
 from ecad.runtime.origin import check_denoiser
 from ecad.runtime.plan import Action, Plan, make_plan
@@ -29,6 +29,11 @@ class _Rows:
         self.plan = plan
         self.actions = [[_ACTIONS[action] for action in row] for row in plan.actions.tolist()]
         self.counts = plan.counts().tolist()
+        # By step and site; a schedule that does not forecast needs none.
+        self.lines: list[list[Line]] | None = None
+        if plan.gaps.any():
+            tables = plan.gaps.tolist(), plan.remembered.tolist(), plan.reused.tolist()
+            self.lines = [list(map(Line, *rows)) for rows in zip(*tables, strict=True)]
 
 
 class _Pass:
@@ -157,6 +162,9 @@ class CachedDenoiser:
         actions = state.rows.actions[step - state.first]
         for hook, action, kept in zip(self._hooks, actions, state.kept, strict=True):
             hook.act(action, kept)
+        if state.rows.lines is not None:
+            for kept, line in zip(state.kept, state.rows.lines[step - state.first], strict=True):
+                kept.line = line
         if self._forward is not None:
             self._forward.actions, self._forward.one_half = actions, one_half
         state.next = step + 1
@@ -190,7 +198,7 @@ class CachedDenoiser:
     def _rows(self, first: int) -> _Rows:
         if first not in self._rows_from:
             bits = self.schedule.recompute[first:, self._order]
-            self._rows_from[first] = _Rows(make_plan(bits, self._readers))
+            self._rows_from[first] = _Rows(make_plan(bits, self._readers, self.schedule.forecast))
         return self._rows_from[first]
 
 

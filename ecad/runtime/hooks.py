@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -22,7 +22,7 @@ from ecad.runtime.plan import Action
 
 # Globals are looked up faster than members of an enum.
 _COMPUTE, _KEEP, _FREE, _SKIP = Action.COMPUTE, Action.KEEP, Action.FREE, Action.SKIP
-_REUSES, _FREES = frozenset((Action.REUSE, Action.FREE)), frozenset((Action.COMPUTE, Action.FREE))
+_REUSES = frozenset((Action.REUSE, Action.FREE))
 
 
 class Override:
@@ -157,19 +157,41 @@ class Storage:
         return _map(lambda tensor: tensor.to(self.device or tensor.device, self.dtype or tensor.dtype), output)
 
 
+class Line(NamedTuple):
+    """What becomes of an output that a component has just computed.
+
+    Fields:
+        gap: a reuse gives the point one step further on the line through it and the output so many steps before; 0 for
+            the output itself.
+        remembered: whether the next line needs it.
+        reused: whether anything reuses it at all.
+    """
+
+    gap: int = 0
+    remembered: bool = False
+    reused: bool = True
+
+
 class Kept:
-    """The kept output of one site in one pass, if there is one now."""
+    """The kept output of one site in one pass, if there is one now.
+
+    Attributes:
+        output: what a reuse gives; a compiled component puts here what it computed.
+        line: what is to become of the next output that is computed.
+    """
 
     def __init__(self, stats: CacheStats, storage: Storage | None = None) -> None:
         self.output: Any = None
+        self.line = Line()
         self.size = 0
         self.stats, self.storage = stats, storage
         self.example: torch.Tensor | None = None
+        self._settled: Any = None
+        self._before: Any = None
 
     def get(self) -> Any:
-        """The kept output, on the device and in the type in which it was computed."""
-        example, output = self.example, self.output
-        return output if example is None or output is None else _map(lambda tensor: tensor.to(example), output)
+        """What a reuse gives, on the device and in the type in which it was computed."""
+        return self._restored(self.output)
 
     def keep(self, output: Any) -> None:
         self.output = output
@@ -177,19 +199,44 @@ class Kept:
 
     def settle(self) -> None:
         """Store and count an output that has just been put here; nothing happens the second time."""
-        if self.output is None or self.size:
+        if self.output is None or self.output is self._settled:
             return
+        came, before, line = self.output, self._restored(self._before), self.line
         if self.storage is not None:
-            self.example = next(tensors_in([self.output])).new_empty(0)
-            self.output = self.storage.put(self.output)
-        self.size = size_of(self.output)
-        self.stats.cached_bytes += self.size
-        self.stats.peak_cached_bytes = max(self.stats.peak_cached_bytes, self.stats.cached_bytes)
+            self.example = next(tensors_in([came])).new_empty(0)
+        stored = came if self.storage is None else self.storage.put(came)
+        self._before = stored if line.remembered else None
+        self.output = stored if line.reused else None
+        if line.gap and before is not None:
+            ahead = _map(partial(_one_step_ahead, line.gap), came, before)
+            self.output = ahead if self.storage is None else self.storage.put(ahead)
+        self._settled = self.output
+        self._count()
+
+    def release(self) -> None:
+        """No reuse is to come before the next output."""
+        self.output = self._settled = None
+        self._count()
 
     def free(self) -> None:
-        self.output = self.example = None
-        self.stats.cached_bytes -= self.size
-        self.size = 0
+        """Forget everything."""
+        self._before = self.example = None
+        self.release()
+
+    def _restored(self, output: Any) -> Any:
+        example = self.example
+        return output if example is None or output is None else _map(lambda tensor: tensor.to(example), output)
+
+    def _count(self) -> None:
+        size = size_of((self.output, self._before))
+        self.stats.cached_bytes += size - self.size
+        self.size = size
+        self.stats.peak_cached_bytes = max(self.stats.peak_cached_bytes, self.stats.cached_bytes)
+
+
+def _one_step_ahead(gap: int, last: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """Where a line goes that stood at `before` and `gap` steps later at `last`."""
+    return torch.add(last, last - before, alpha=1 / gap)
 
 
 class ComponentHook(Override):
@@ -219,8 +266,10 @@ class ComponentHook(Override):
 
     def settle(self) -> None:
         """After a forward: a compiled one has left every output here, needed or not."""
-        if self.action in _FREES:
+        if self.action is _COMPUTE:
             self.kept.free()
+        elif self.action is _FREE:
+            self.kept.release()
         else:
             self.kept.settle()
 
@@ -241,10 +290,9 @@ class ComponentHook(Override):
         if output is None:  # at the first visit of a block that this pass left out before
             output = self.original(*args, **kwargs)
             if action is not _FREE:
-                kept.free()
                 kept.keep(output)
         elif action is _FREE:
-            kept.free()
+            kept.release()
         return output
 
     def _compiled(self, *args: Any, **kwargs: Any) -> Any:
@@ -289,5 +337,5 @@ def _storage(tensor: torch.Tensor) -> torch.UntypedStorage:
     return tensor.untyped_storage()
 
 
-def _map(change: Callable[[torch.Tensor], torch.Tensor], output: Any) -> Any:
-    return tuple(map(change, output)) if isinstance(output, (list, tuple)) else change(output)
+def _map(change: Callable[..., torch.Tensor], *outputs: Any) -> Any:
+    return tuple(map(change, *outputs)) if isinstance(outputs[0], (list, tuple)) else change(*outputs)

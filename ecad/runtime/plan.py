@@ -7,6 +7,9 @@ Three rules turn the bits of a schedule into a plan:
   if that output is looked at, in this step or by a reuse in a later one. FLUX: `proj_out` is the reader of the `attn`
   and `proj_mlp` of its single block, so when it is reused, they are skipped.
 - An output is kept only if a later step reuses it before it is computed again, and freed by the last such reuse.
+
+Under a schedule that *forecasts*, what is reused is not the last output but the point one step further on the line
+through the last two that ran. So an output is also remembered, as it came, from one such run to the next.
 """
 
 from __future__ import annotations
@@ -60,30 +63,37 @@ def executed(recompute: np.ndarray, readers: np.ndarray | None = None) -> np.nda
     return runs
 
 
-def make_plan(recompute: np.ndarray, readers: np.ndarray | None = None) -> Plan:
+def make_plan(recompute: np.ndarray, readers: np.ndarray | None = None, forecast: bool = False) -> Plan:
     """Compile one schedule.
 
     Arguments:
         recompute: bool (steps, sites), at least one step.
         readers: as for `executed`.
+        forecast: whether the schedule forecasts.
 
     Raises ValueError as `executed` does.
 
     >>> ff = make_plan(np.array([[1], [0], [0], [1], [1]])).actions[:, 0]
     >>> [Action(action).name for action in ff]
     ['KEEP', 'REUSE', 'FREE', 'COMPUTE', 'COMPUTE']
+    >>> make_plan(np.array([[1], [0], [0], [1], [0]]), forecast=True).gaps[:, 0].tolist()
+    [0, 0, 0, 3, 0]
     """
-    actions = _actions(recompute, readers)
-    actions.flags.writeable = False
-    return Plan(actions)
+    return _compile(recompute, readers, forecast)
 
 
-def peaks(recompute: np.ndarray, readers: np.ndarray | None, sizes: np.ndarray, order: np.ndarray) -> np.ndarray:
+def peaks(
+    recompute: np.ndarray,
+    readers: np.ndarray | None,
+    sizes: np.ndarray,
+    order: np.ndarray,
+    forecast: bool = False,
+) -> np.ndarray:
     """`Plan.peak` of many schedules at once.
 
     Arguments:
         recompute: bool (schedules, steps, sites), at least one step.
-        readers, sizes, order: as for `make_plan` and `Plan.peak`; the same for all schedules.
+        readers, sizes, order, forecast: as for `make_plan` and `Plan.peak`; the same for all schedules.
 
     Returns int64 (schedules,).
 
@@ -93,14 +103,31 @@ def peaks(recompute: np.ndarray, readers: np.ndarray | None, sizes: np.ndarray, 
     """
     # A few hundred at a time stay in the processor's cache.
     parts = np.split(recompute, range(_AT_ONCE, len(recompute), _AT_ONCE)) if len(recompute) else []
-    return np.array([peak for part in parts for peak in _peak(_actions(part, readers), sizes, order)], dtype=np.int64)
+    found = [_compile(part, readers, forecast)._peaks(sizes, order) for part in parts]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *found])
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """`actions`: read-only uint8 (steps, sites), the value of an `Action` for every call."""
+    """What every call does; read-only tables (steps, sites).
+
+    Fields:
+        actions: uint8, values of `Action`.
+        gaps: where a line is drawn to be reused, how many steps ago the output ran before; 0 everywhere else.
+        remembered: bool, where an output is remembered as it came, for the next line.
+        reused: bool, where an output is wanted later, in whatever form.
+        held: uint8, of each site's outputs after its call: none, one, or the line's point and what came.
+    """
 
     actions: np.ndarray
+    gaps: np.ndarray
+    remembered: np.ndarray
+    reused: np.ndarray
+    held: np.ndarray
+
+    def __post_init__(self) -> None:
+        for table in (self.actions, self.gaps, self.remembered, self.reused, self.held):
+            table.flags.writeable = False
 
     def counts(self) -> np.ndarray:
         """Calls that compute, reuse and are skipped in each step: int (steps, 3)."""
@@ -119,11 +146,19 @@ class Plan:
         >>> make_plan(np.array([[1, 1], [0, 1], [1, 0]])).peak(np.array([10, 100]), order=np.array([1, 0]))
         110
         """
-        return int(_peak(self.actions, sizes, order))
+        return int(self._peaks(sizes, order))
+
+    def _peaks(self, sizes: np.ndarray, order: np.ndarray | None) -> np.ndarray:
+        sizes, held = np.atleast_2d(sizes).astype(np.int64), self.held
+        if order is not None:
+            held, sizes = held[..., order], sizes[:, order]
+        change = np.diff(held.astype(np.int8), axis=-2, prepend=np.int8(0))[..., None, :] * sizes
+        moments = change.reshape(*held.shape[:-2], -1).cumsum(axis=-1)
+        return np.asarray(moments.max(axis=-1, initial=0))
 
 
-def _actions(recompute: np.ndarray, readers: np.ndarray | None) -> np.ndarray:
-    """Values of `Action`, uint8, of schedules (..., steps, sites)."""
+def _compile(recompute: np.ndarray, readers: np.ndarray | None, forecast: bool) -> Plan:
+    """`make_plan` of one schedule, or of many (..., steps, sites) in one."""
     fresh = _with_first_visit(recompute)
     runs = executed(fresh, readers)
     producers, their_readers = _producers(readers)
@@ -131,22 +166,46 @@ def _actions(recompute: np.ndarray, readers: np.ndarray | None) -> np.ndarray:
     read[..., producers] = runs[..., their_readers]
     wanted_later = np.zeros_like(fresh)
     wanted_later[..., :-1, :] = _wanted(read, fresh)[..., 1:, :] & ~fresh[..., 1:, :]
+    gaps, remembered = _lines(runs, wanted_later) if forecast else _no_lines(runs.shape)
     # Plain bytes: numpy would make 64-bit numbers of the members.
     compute, keep, reuse, free, skip = (np.uint8(action) for action in Action)
-    computes = np.where(wanted_later, keep, compute)
+    computes = np.where(wanted_later | remembered, keep, compute)
     returns = np.where(wanted_later, reuse, free)
-    return np.asarray(np.where(runs, computes, np.where(read, returns, skip)))
+    actions = np.where(runs, computes, np.where(read, returns, skip))
+    shown = _latest(wanted_later, runs | read)
+    held = shown.view(np.uint8)
+    if forecast:  # where no line was drawn yet, what is shown is what came
+        held = held + (_latest(remembered, runs) & (_latest(gaps > 0, runs) | ~shown))
+    return Plan(actions, gaps, remembered, wanted_later, held)
 
 
-def _peak(actions: np.ndarray, sizes: np.ndarray, order: np.ndarray | None) -> np.ndarray:
-    """Most bytes kept under actions (..., steps, sites): int64 (...)."""
-    sizes = np.atleast_2d(sizes).astype(np.int64)
-    if order is not None:
-        actions, sizes = actions[..., order], sizes[:, order]
-    held = (actions == Action.KEEP).view(np.int8) - (actions == Action.FREE).view(np.int8)
-    change = held[..., None, :] * sizes
-    moments = change.reshape(*actions.shape[:-2], -1).cumsum(axis=-1)
-    return np.asarray(moments.max(axis=-1, initial=0))
+def _no_lines(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros(shape, dtype=np.uint16), np.zeros(shape, dtype=bool)
+
+
+def _lines(runs: np.ndarray, wanted_later: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`Plan.gaps` and `Plan.remembered`."""
+    steps = runs.shape[-2]
+    gaps, remembered = _no_lines(runs.shape)
+    last = np.full_like(gaps[..., 0, :], steps)
+    for step in range(steps):
+        is_line = runs[..., step, :] & wanted_later[..., step, :] & (last < steps)
+        gaps[..., step, :] = np.where(is_line, step - last, 0)
+        last = np.where(runs[..., step, :], step, last)
+    wanted = np.zeros_like(runs[..., 0, :])
+    for step in reversed(range(steps)):
+        ran = runs[..., step, :]
+        remembered[..., step, :] = ran & wanted
+        wanted = np.where(ran, gaps[..., step, :] > 0, wanted)
+    return gaps, remembered
+
+
+def _latest(values: np.ndarray, told: np.ndarray) -> np.ndarray:
+    """In each step the value of the last step that tells one; False before any."""
+    found: np.ndarray = values & told
+    for step in range(1, values.shape[-2]):
+        found[..., step, :] |= found[..., step - 1, :] & ~told[..., step, :]
+    return found
 
 
 def _with_first_visit(recompute: np.ndarray) -> np.ndarray:

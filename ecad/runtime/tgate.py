@@ -27,6 +27,9 @@ def gates_of(schedule: CacheSchedule) -> dict[int, set[tuple[str, str]]]:
 
     Raises ScheduleError if a block is to be computed in any other way, which the runtime does not know.
     """
+    if schedule.forecast and schedule.custom_compute:
+        expected, found = "one or the other", f"both, in schedule {schedule.name!r}"
+        raise ScheduleError("averaged outputs lie on no line to forecast along", expected=expected, found=found)
     gates: dict[int, set[tuple[str, str]]] = {}
     for (step, block, key), custom in schedule.custom_compute.items():
         if step >= schedule.num_steps:

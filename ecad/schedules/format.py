@@ -38,6 +38,7 @@ class _CacheSchedule(_Strict):
     num_single_blocks: Count = 0
     num_inference_steps: Annotated[Count, Field(ge=1)]
     name: str
+    forecast: bool = False
     attributes: Object
     schedule: dict[str, dict[str, Block]]
 
@@ -94,6 +95,7 @@ def read(document: object) -> dict[str, Any]:
         "spare": bits[table.num_inference_steps :],
         "sites": sites,
         "name": table.name,
+        "forecast": table.forecast,
         "config": model.config,
         "metrics": model.metrics,
         "attributes": table.attributes,
@@ -126,6 +128,7 @@ def write(schedule: CacheSchedule) -> dict[str, Any]:
         "num_single_blocks": num_single,
         "num_inference_steps": schedule.num_steps,
         "name": schedule.name,
+        "forecast": schedule.forecast,
         "attributes": plain.thaw(schedule.attributes),
         "schedule": _steps(schedule),
     }

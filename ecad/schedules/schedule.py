@@ -36,6 +36,8 @@ class CacheSchedule:
         recompute: bool (steps, sites); copied, then read-only.
         sites: one (block, component) pair a column, in gene order; a block's components stand together.
         name: what people call it.
+        forecast: whether what is reused goes on as it did: the point one step further on the line through the last two
+            outputs that were computed, instead of the last one as it was. Twice the memory, no computation.
         config: how images are made with it: height and width in pixels, guidance_scale, weights. JSON values.
         metrics: what was measured of it: total_macs, latency in ms an image. JSON values.
         attributes: how it was made. JSON values.
@@ -57,6 +59,7 @@ class CacheSchedule:
     recompute: Bits
     sites: Sites
     name: str = "unnamed"
+    forecast: bool = field(default=False, kw_only=True)
     config: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
@@ -72,6 +75,8 @@ class CacheSchedule:
         spare = _bit_table(self.spare, len(sites)) if len(self.spare) else recompute[:0]
         if not isinstance(self.name, str) or not self.name.isprintable():
             raise ScheduleError("not a name", expected="one line of text", found=plain.show(self.name))
+        if not isinstance(self.forecast, bool):
+            raise ScheduleError("not a choice", expected="forecast true or false", found=plain.show(self.forecast))
         _check_custom_compute(self.custom_compute, len(recompute) + len(spare), {block for block, _ in sites})
         values: dict[str, Any] = {key: plain.frozen(getattr(self, key), (key,)) for key in _OBJECTS}
         values |= {"recompute": recompute, "sites": sites, "spare": spare}
@@ -212,6 +217,7 @@ class CacheSchedule:
         {}
         """
         same_bits = np.array_equal(changes.get("recompute", self.recompute), self.recompute)
+        same_bits &= changes.get("forecast", self.forecast) == self.forecast
         same_sites = tuple(changes.get("sites", self.sites)) == self.sites
         if not (same_bits and same_sites):
             changes = {"metrics": {}, "attributes": {}} | changes
@@ -304,7 +310,7 @@ class CacheSchedule:
         document = self.to_json()
         for part in (document, document["cache_schedule"]):
             # Left out and empty say the same.
-            for key in ("config", "metrics", "attributes", "num_single_blocks"):
+            for key in ("config", "metrics", "attributes", "num_single_blocks", "forecast"):
                 if not part.get(key, True):
                     del part[key]
         return self.sites, json.dumps(document, sort_keys=True)
@@ -317,7 +323,8 @@ class CacheSchedule:
 
     def __repr__(self) -> str:
         table = f"{self.num_steps} steps × {len(self.sites)} sites"
-        return f"CacheSchedule({self.name!r}, {table}, {self.share_recomputed:.1%} recomputed)"
+        forecast = ", forecast" if self.forecast else ""
+        return f"CacheSchedule({self.name!r}, {table}, {self.share_recomputed:.1%} recomputed{forecast})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Read-only mappings cannot be copied or sent to another process; the file's own form can.

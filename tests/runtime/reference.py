@@ -49,8 +49,8 @@ class _Interpreter:
     def __init__(self, specimen: Specimen) -> None:
         self.passes, self.begin = specimen.passes, specimen.begin
         self.forwards = 0
-        # (denoiser, pass, site) -> the forward that computed the output, and the output
-        self.kept: dict[tuple[str, int, Site], tuple[int, Any]] = {}
+        # (denoiser, pass, site) -> the forward that computed the output, the output, and what a reuse gives
+        self.kept: dict[tuple[str, int, Site], tuple[int, Any, Any]] = {}
         # (forward, denoiser, site) -> the forward that computed what was returned
         self.returned: dict[tuple[int, str, Site], int] = {}
 
@@ -67,8 +67,13 @@ class _Interpreter:
             row, which = divmod(now, self.passes)
             key = name, which, site
             if schedule.recompute[self.begin + row, schedule.sites.index(site)] or key not in self.kept:
-                self.kept[key] = now, forward(*args, **kwargs)
-            when, output = self.kept[key]
+                output = shown = forward(*args, **kwargs)
+                if schedule.forecast and key in self.kept:
+                    before, last, _ = self.kept[key]
+                    shown = _point_ahead(output, last, (now - before) // self.passes)
+                self.kept[key] = now, output, shown
+            when, output, shown = self.kept[key]
+            output = output if when == now else shown
             self.returned[now, name, site] = when
             return tuple(part.clone() for part in output) if isinstance(output, tuple) else output.clone()
 
@@ -93,3 +98,10 @@ class _Interpreter:
         if is_parallel and (now, name, site) in (calls["attn"], calls.get("proj_mlp")):
             return self.returned[calls["proj_out"]] == now
         return True
+
+
+def _point_ahead(now: Any, before: Any, rows: int) -> Any:
+    """One row further on the line."""
+    if isinstance(now, tuple):
+        return tuple(_point_ahead(*parts, rows) for parts in zip(now, before, strict=True))
+    return torch.add(now, now - before, alpha=1 / rows)

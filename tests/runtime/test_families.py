@@ -12,7 +12,8 @@ from zoo_discovered import DISCOVERED
 
 import ecad
 from ecad.runtime.discovery import discover, family_of
-from ecad.runtime.families import FAMILIES, running_order
+from ecad.runtime.families import FAMILIES, readers, running_order
+from ecad.runtime.plan import executed
 from ecad.schedules import CacheSchedule, heuristics
 
 SPECIMENS = ZOO | DISCOVERED
@@ -78,6 +79,24 @@ def test_a_random_schedule_is_what_the_reference_makes_of_it(specimen: Specimen)
     assert torch.equal(specimen.run(), bare)
     ecad.disable_cache(specimen.pipe)
     assert torch.equal(specimen.run(), bare)
+
+
+def test_a_schedule_that_forecasts_is_what_the_reference_makes_of_it(specimen: Specimen) -> None:
+    # What nobody looks at is not computed, and no line goes through it: the reference computes whatever the bits say.
+    schedules = {
+        name: schedule.replace(recompute=executed(schedule.recompute, readers(schedule.sites)))
+        for name, schedule in specimen.schedules(2).items()
+    }
+    forecasting = {name: schedule.replace(forecast=True) for name, schedule in schedules.items()}
+    expected = interpret(specimen, forecasting)
+    run = ecad.enable_cache(specimen.pipe, forecasting)
+    assert torch.equal(specimen.run(), expected.latents)
+    assert (run.stats.computed, run.stats.cached_bytes) == (expected.computed, 0)
+    assert torch.equal(specimen.run(), expected.latents)
+    ecad.enable_cache(specimen.pipe, schedules)
+    # Two rows are too few for a line and a reuse.
+    has_lines = (specimen.rows - specimen.begin) / len(schedules) > 2
+    assert torch.equal(specimen.run(), expected.latents) is not has_lines
 
 
 def test_a_schedule_begins_with_the_model_and_survives_its_file(specimen: Specimen, tmp_path: Path) -> None:

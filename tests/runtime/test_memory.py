@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,19 @@ def test_prediction_equals_the_peak(tiny, seed, batch):
     with ecad.cached(tiny.pipe, tiny.random_schedule(seed)) as run:
         tiny.run(batch=batch)
         assert run.memory() == run.stats.peak_cached_bytes > 0
+
+
+@pytest.mark.parametrize("storage", [{}, {"keep_device": "cpu"}, {"keep_dtype": torch.bfloat16}])
+def test_prediction_counts_what_lines_are_made_of(tiny, storage):
+    schedule = tiny.schedule(np.arange(6)[:, None].repeat(len(tiny.components), axis=1) % 2 == 0)
+    with ecad.cached(tiny.pipe, schedule, **storage) as run:
+        tiny.run(6)
+        repeated = run.stats.peak_cached_bytes
+    with ecad.cached(tiny.pipe, schedule.replace(forecast=True), **storage) as run:
+        tiny.run(6)
+        assert run.memory() == run.stats.peak_cached_bytes
+        assert run.stats.peak_cached_bytes > 1.5 * repeated
+        assert run.stats.cached_bytes == 0
 
 
 def test_prediction_is_of_the_last_generation(tiny):

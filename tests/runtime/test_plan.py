@@ -111,6 +111,31 @@ def test_peak_is_the_least_that_any_cache_must_hold(problem, passes):
 
 
 @given(problems())
+def test_lines_are_held_as_long_as_somebody_needs_what_they_are_made_of(problem):
+    bits, readers, _, _ = problem
+    account = Account(bits, readers)
+    plan = make_plan(bits, readers, forecast=True)
+    assert (plan.actions <= Action.KEEP).tolist() == (make_plan(bits, readers).actions <= Action.KEEP).tolist()
+    for site in range(bits.shape[1]):
+        ran = [step for step in range(len(bits)) if (step, site) in account.needed]
+        reuses = {
+            run: [s for s, i in account.looks if i == site and s > run and account.source[s][site] == run]
+            for run in ran
+        }
+        needed_until: dict[tuple[str, int], int] = {}
+        for before, run in zip([None, *ran], ran, strict=False):
+            has_line = before is not None and bool(reuses[run])
+            assert plan.gaps[run, site] == (run - before if has_line else 0)
+            if reuses[run]:
+                needed_until["point" if has_line else "output", run] = max(reuses[run])
+            if has_line:
+                needed_until["output", before] = max(run, needed_until.get(("output", before), 0))
+        for step in range(len(bits)):
+            held = {what for what, until in needed_until.items() if what[1] <= step < until}
+            assert plan.held[step, site] == len(held)
+
+
+@given(problems())
 def test_replaying_a_plan_never_misses_and_ends_empty(problem):
     bits, readers, _, order = problem
     account, kept = Account(bits, readers), {}
