@@ -51,9 +51,14 @@ def blocks(page: str) -> Iterator[Block]:
         yield Block(text[: found.start()].count("\n") + 1, found[2], found[3])
 
 
+def lines(text: str) -> list[str]:
+    """The lines of a shell block; one may go on after a backslash."""
+    return text.replace("\\\n", " ").splitlines()
+
+
 def commands(text: str) -> Iterator[list[str]]:
     """The words of each `ecad ...` of a block."""
-    for line in text.replace("\\\n", " ").splitlines():
+    for line in lines(text):
         words = shlex.split(line, comments=True) if line.startswith("ecad ") else []
         if words:
             yield words[1:]
@@ -139,6 +144,12 @@ def test_the_schedule_that_is_shown_is_one() -> None:
     assert CacheSchedule.from_json(json.loads(first.text)).recompute.tolist() == [[True] * 3, [False] * 3]
 
 
+def test_the_site_loads_nothing_from_elsewhere() -> None:
+    settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert "font: false" in settings
+    assert "://" not in settings
+
+
 @pytest.fixture
 def follow(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable:
     """Do what a page says, block after block, in an empty folder; gives all that was printed by commands."""
@@ -152,7 +163,7 @@ def follow(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyP
             if block.language == "python":
                 exec(compile(block.text, f"{page}:{block.line}", "exec"), names)
             elif block.language == "sh" and shell:
-                printed += [shell_line(line) for line in block.text.splitlines()]
+                printed += [shell_line(line) for line in lines(block.text)]
         return "".join(printed)
 
     def shell_line(line: str) -> str:
