@@ -223,7 +223,7 @@ def why_given_up(evaluator: Evaluator, schedule: CacheSchedule, store: Store) ->
 def plan_key(schedule: CacheSchedule) -> bytes:
     """What a schedule's images depend on: two schedules of one model with one plan have one key."""
     plan = executed(schedule.recompute, readers(schedule.sites))
-    forecast = b"\x01" if schedule.forecast else b""
+    forecast = b"\x01" if schedule.forecast and not plan.all() else b""
     return schedule.num_steps.to_bytes(4, "big") + np.packbits(plan).tobytes() + forecast
 
 

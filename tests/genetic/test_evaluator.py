@@ -63,6 +63,12 @@ def test_schedules_of_one_plan_share_their_images():
     assert np.array_equal(*scores)
 
 
+def test_forecasts_are_other_images_unless_nothing_is_reused():
+    forecasting, everything = EVERY_2.replace(forecast=True), problem().template
+    assert store_key(forecasting) != store_key(EVERY_2)
+    assert store_key(everything.replace(forecast=True)) == store_key(everything)
+
+
 def test_schedules_of_other_lengths_do_not_share():
     short, long = (
         CacheSchedule([[bit] for bit in bits], [("0", "ff")]) for bits in ([True, True], [True, True, False])

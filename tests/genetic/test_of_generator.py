@@ -89,19 +89,20 @@ def test_a_comparison_has_no_gain_over_the_uncached_image(generator: ImageGenera
         evaluator_of(generator, PROMPTS, [0], "judge+psnr")
 
 
-def test_within_a_memory_limit_no_schedule_of_a_search_keeps_more(generator: ImageGenerator) -> None:
-    free = problem_of(generator)
+@pytest.mark.parametrize("forecast", [False, True])
+def test_within_a_memory_limit_no_schedule_of_a_search_keeps_more(generator: ImageGenerator, forecast: bool) -> None:
+    free = problem_of(generator).forecasting() if forecast else problem_of(generator)
     random = np.random.default_rng(0).random((200, *free.shape)) < 0.5
-    most = kept_bytes_of_many(free.plans(random), free.template.sites, generator.architecture)
+    most = kept_bytes_of_many(free.plans(random), free.template.sites, generator.architecture, forecast)
     limit = int(most.min()) // 2
     limited = within_memory(free, generator.architecture, limit)
-    kept = kept_bytes_of_many(limited.plans(random), free.template.sites, generator.architecture)
+    kept = kept_bytes_of_many(limited.plans(random), free.template.sites, generator.architecture, forecast)
     assert limit * 0.8 < kept.max() <= limit
     algorithm = Fast(limited, 12, 0, random[:0], decibels=True)
     for _ in range(3):
         bits = algorithm.ask()
         assert len(bits)
-        kept = kept_bytes_of_many(bits, free.template.sites, generator.architecture)
+        kept = kept_bytes_of_many(bits, free.template.sites, generator.architecture, forecast)
         assert 0 < kept.max() <= limit
         algorithm.tell(limited.price(bits), bits.mean(axis=(1, 2)))
     assert limited.settings != free.settings

@@ -192,6 +192,27 @@ def test_given_schedules_are_the_first_candidates(mode):
     assert len(study.candidates) == 6
 
 
+@pytest.mark.parametrize("mode", ["paper", "fast"])
+def test_a_search_of_schedules_that_forecast_makes_and_keeps_such(tmp_path, mode):
+    made = []
+
+    def generate(schedule, items):
+        made.append(schedule)
+        return [0.0] * len(items)
+
+    forecasting = problem().forecasting()
+    counting = evaluator(generate=generate, score=lambda images, items: np.array(images))
+    study = search(forecasting, counting, tmp_path, mode=mode, generations=2, population_size=4)
+    assert made
+    assert all(schedule.forecast for schedule in made)
+    assert study.forecast
+    assert all(candidate.schedule.forecast for candidate in study.candidates)
+    assert CacheSchedule.load(tmp_path / study.candidates[0].path) == study.candidates[0].schedule
+    assert not study.uncached.forecast
+    with pytest.raises(EcadError, match="the study has other settings: forecast: expected true, found nothing"):
+        search(problem(), counting, tmp_path, mode=mode, generations=2, population_size=4)
+
+
 def test_a_limit_is_a_limit():
     free = search(problem(), evaluator(), **SMALL).front()
     most, least = free[len(free) // 2].cost, free[len(free) // 4].quality

@@ -38,6 +38,23 @@ def test_compiled_blocks_give_the_same_bits_from_few_graphs(make, counter):
     assert counter.frame_count <= MOST_FLUX_GRAPHS
 
 
+def test_compiled_blocks_forecast_as_others_do_and_need_no_more_graphs(make, counter):
+    flux, bare = make.flux(blocks=(3, 3)), make.flux(blocks=(3, 3))
+    flux.pipe.transformer.compile_repeated_blocks(fullgraph=True, backend=counter)
+    every_2 = flux.schedule(heuristics.every_n(tuple(flux.components), 6, 2).recompute)
+    repeating, graphs = [], []
+    for schedule in (every_2, every_2.replace(forecast=True)):
+        with ecad.cached(bare.pipe, schedule):
+            expected = bare.run(6)
+        with ecad.cached(flux.pipe, schedule) as run:
+            assert torch.equal(flux.run(6), expected)
+            assert run.memory() == run.stats.peak_cached_bytes
+        repeating.append(expected)
+        graphs.append(counter.frame_count)
+    assert not torch.equal(*repeating)
+    assert graphs[0] == graphs[1]
+
+
 def test_blocks_that_do_the_same_share_their_graphs(make, counter):
     counts = []
     for blocks in (2, 5):

@@ -24,6 +24,12 @@ def tgate_bits(steps=4):
     return bits
 
 
+def test_averaged_outputs_are_not_forecast(pixart):
+    schedule = gated(pixart, tgate_bits()).replace(forecast=True)
+    with pytest.raises(ecad.ScheduleError, match=r"averaged outputs lie on no line .* both, in schedule 'gated'"):
+        ecad.enable_cache(pixart.pipe, schedule)
+
+
 def halved(forward):
     """A forward of half the batch, its prediction for both halves."""
 

@@ -52,6 +52,7 @@ def schedules(draw: st.DrawFn) -> CacheSchedule:
         config=draw(objects),
         metrics=draw(objects),
         attributes=draw(objects),
+        forecast=draw(st.booleans()),
         custom_compute=draw(st.dictionaries(places, entries, max_size=2)),
         spare=np.array(draw(st.lists(bits, min_size=spare, max_size=spare)), dtype=bool).reshape(spare, len(sites)),
     )
