@@ -125,7 +125,7 @@ def parse(words: list[str], where: str) -> None:
     try:
         command.make_context("ecad", [word for word in words if word != "..."])
     except Exception as error:
-        if "..." not in words or not str(error).startswith("Missing"):
+        if "..." not in words or not re.match(r"Missing|.* requires an argument", str(error)):
             pytest.fail(f"{where}: {error}")
 
 
