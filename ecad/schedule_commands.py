@@ -190,7 +190,7 @@ def _text(source: str) -> str:
 
 def _facts(schedule: CacheSchedule) -> dict[str, Any]:
     facts = {"name": schedule.name, "steps": schedule.num_steps, "sites": len(schedule.sites)}
-    return {**facts, "share_recomputed": float(schedule.share_recomputed)}
+    return {**facts, "share_recomputed": float(schedule.share_recomputed), "forecast": schedule.forecast}
 
 
 def _write(schedule: CacheSchedule, output: Path, as_json: bool = False) -> None:

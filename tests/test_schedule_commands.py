@@ -58,6 +58,7 @@ def test_import_from_an_argument_or_a_file(run, kind: str, source: str) -> None:
         "steps": 4,
         "sites": 84,
         "share_recomputed": 0.5,
+        "forecast": False,
     }
     expected = heuristics.every_n(pixart_sites(28), 4, 2)
     assert np.array_equal(CacheSchedule.load("s.json").recompute, expected.recompute)

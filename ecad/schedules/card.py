@@ -19,7 +19,7 @@ def card(schedule: CacheSchedule) -> str:
     >>> print(card(heuristics.every_n(pixart_sites(2), 6, 3)))
     # every_3
     <BLANKLINE>
-    A cache schedule: 6 steps, 2 blocks of attn1, attn2, ff; 33.3% recomputed.
+    A cache schedule: 6 steps, 2 blocks of attn1, attn2, ff; 33.3% recomputed, the rest reused.
     <BLANKLINE>
     It does not say what it was made for.
     """
@@ -33,7 +33,7 @@ def _text(schedule: CacheSchedule) -> str:
     parts = [
         f"# {schedule.name}",
         f"A cache schedule: {schedule.num_steps} steps, {len(schedule.blocks)} blocks of {components}; "
-        f"{schedule.share_recomputed:.1%} recomputed.",
+        f"{schedule.share_recomputed:.1%} recomputed, the rest {'forecast' if schedule.forecast else 'reused'}.",
     ]
     if provenance is None:
         return "\n\n".join([*parts, "It does not say what it was made for."])

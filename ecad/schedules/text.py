@@ -39,7 +39,8 @@ def heat_map(schedule: CacheSchedule, width: int = 80, by_component: bool = Fals
     recomputed: · none  ░ few  ▒ half  ▓ most  █ all
     """
     table = f"{schedule.num_steps} steps × {len(schedule.blocks)} blocks, {schedule.recompute.size} bits"
-    text = Text(f"{schedule.name}\n{table}, {schedule.share_recomputed:.1%} recomputed\n", no_wrap=True)
+    forecast = ", forecast" if schedule.forecast else ""
+    text = Text(f"{schedule.name}\n{table}, {schedule.share_recomputed:.1%} recomputed{forecast}\n", no_wrap=True)
     for labels, panels in _by_component(schedule) if by_component else _together(schedule):
         _append_panels(text, labels, panels, width)
     text.append("recomputed:")
