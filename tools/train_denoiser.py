@@ -256,16 +256,16 @@ def train(folder: Path, minutes: float, batch: int, rate: float, threads: int) -
     trainer.resume()
     print(f"{sum(p.numel() for p in trainer.models.parameters()):,} parameters", flush=True)
     rng = np.random.default_rng([2, trainer.step])
-    begun, saved, losses = time.time() - trainer.seconds, time.time(), []
+    begun, saved, losses = time.monotonic() - trainer.seconds, time.monotonic(), []
     while trainer.seconds < 60 * minutes:
         losses.append(trainer.update(batch, rng, trainer.seconds / (60 * minutes)))
-        trainer.seconds = time.time() - begun
+        trainer.seconds = time.monotonic() - begun
         if trainer.step % 100 == 0:
             mean, losses = np.mean(losses), []
             print(f"{trainer.step} steps, {trainer.seconds:.0f} s, loss {mean:.4f}", flush=True)
-        if time.time() - saved > 300:
+        if time.monotonic() - saved > 300:
             trainer.save()
-            saved = time.time()
+            saved = time.monotonic()
     trainer.save()
 
 

@@ -91,9 +91,9 @@ def train(folder: Path, minutes: float, batch: int, threads: int) -> None:
     pool: Pool = {}
     print(f"{sum(p.numel() for p in judge.parameters()):,} parameters", flush=True)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05)
-    start, step, done = time.time(), 0, 0.0
+    start, step, done = time.monotonic(), 0, 0.0
     while done < 1:
-        done = (time.time() - start) / (60 * minutes)
+        done = (time.monotonic() - start) / (60 * minutes)
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * min(1, (step + 1) / 200) * max(0.0, min(1.0, (1 - done) * 2))
         images, captions = draw(sprites, pool, batch, rng)
@@ -107,7 +107,8 @@ def train(folder: Path, minutes: float, batch: int, threads: int) -> None:
         step += 1
         if step % 100 == 0:
             right = (out.logits_per_image.argmax(1) == target).float().mean()
-            print(f"{step} steps, {time.time() - start:.0f} s, loss {loss.item():.4f}, {right:.3f} right", flush=True)
+            spent = time.monotonic() - start
+            print(f"{step} steps, {spent:.0f} s, loss {loss.item():.4f}, {right:.3f} right", flush=True)
     judge.save_pretrained(folder / "judge")
     tokenizer.save_pretrained(folder / "judge")
     size = {"height": SIZE, "width": SIZE}

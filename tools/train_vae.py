@@ -72,9 +72,9 @@ def train(out: Path, minutes: float, batch: int, threads: int, frozen_encoder: b
     learning = [p for p in vae.parameters() if p.requires_grad]
     print(f"{sum(p.numel() for p in learning):,} parameters", flush=True)
     optimizer = torch.optim.AdamW(learning, lr=2e-3, weight_decay=1e-4, betas=(0.9, 0.99))
-    start, step, done = time.time(), 0, 0.0
+    start, step, done = time.monotonic(), 0, 0.0
     while done < 1:
-        done = (time.time() - start) / (60 * minutes)
+        done = (time.monotonic() - start) / (60 * minutes)
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * min(1, (step + 1) / 100) * max(0.01, min(1.0, (1 - done) / 0.5))
         images = picture_batch(sprites, batch, rng).to(memory_format=torch.channels_last)
@@ -85,7 +85,7 @@ def train(out: Path, minutes: float, batch: int, threads: int, frozen_encoder: b
         optimizer.step()
         step += 1
         if step % 100 == 0:
-            print(f"{step} steps, {time.time() - start:.0f} s, mean absolute error {error:.4f}", flush=True)
+            print(f"{step} steps, {time.monotonic() - start:.0f} s, mean absolute error {error:.4f}", flush=True)
     if frozen_encoder:
         vae.save_pretrained(out / "vae")
         return
