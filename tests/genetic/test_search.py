@@ -262,7 +262,7 @@ def test_a_study_is_not_resumed_with_other_settings(tmp_path, name):
         ({"max_seconds": -1.0}, "max_seconds: expected at least 0, found -1.0"),
         ({"max_seconds": float("nan")}, "max_seconds: expected at least 0, found nan"),
         ({"max_cost": 10}, "max_cost: expected at least .*, found 10"),
-        ({"mode": "paper", "min_quality": 1.0}, "mode paper takes no limit on cost or quality"),
+        ({"mode": "paper", "min_quality": 1.0}, "mode paper takes no limit on cost, quality or memory"),
         ({"problem": problem(steps=1)}, "steps: expected at least 2, found 1"),
         ({"initial": [heuristics.none(pixart_sites(2), 20)]}, "schedule 'none' does not fit this search"),
     ],
