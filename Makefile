@@ -9,7 +9,7 @@ demo: .venv/.installed-report  ## evolve cache schedules for the built-in model 
 	$(BIN)/python -m ecad demo
 
 test: lint browser  ## everything that must hold before a change lands
-	$(BIN)/mkdocs build --quiet
+	$(BIN)/mkdocs build
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: .venv/.installed-dev
@@ -18,7 +18,7 @@ lint: .venv/.installed-dev
 	$(BIN)/mypy
 
 docs: .venv/.installed-docs  ## the documents as a site: build/site/index.html
-	$(BIN)/mkdocs build --quiet
+	$(BIN)/mkdocs build
 
 # Tests of the report look at it in Chromium. Where it cannot be installed they skip and say so.
 browser:

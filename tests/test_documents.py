@@ -144,6 +144,11 @@ def test_the_schedule_that_is_shown_is_one() -> None:
     assert CacheSchedule.from_json(json.loads(first.text)).recompute.tolist() == [[True] * 3, [False] * 3]
 
 
+@pytest.mark.parametrize("page", [page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")])
+def test_the_site_has_every_page(page: str) -> None:
+    assert re.search(rf"- {re.escape(page)}$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def test_the_site_loads_nothing_from_elsewhere() -> None:
     settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     assert "font: false" in settings
