@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from ecad.cli import main
+from ecad.cost import find_architecture
+from ecad.cost.memory import kept_bytes
 from ecad.schedules import CacheSchedule
 from ecad.schedules.provenance import made_for
 
@@ -77,6 +79,7 @@ def test_optimize_leaves_a_front_and_goes_on(run) -> None:  # type: ignore[no-un
     for row in json.loads(out)["front"]:
         schedule = CacheSchedule.load(Path("study", "front", f"{row['name']}.json"))
         assert schedule.metrics["total_macs"] == row["macs"]
+        assert not schedule.forecast
         provenance, _ = made_for(schedule.attributes)
         assert provenance.model == "EmojiImageGenerator"
         assert {name: score.mean for name, score in provenance.held_out.items()} == {
@@ -91,19 +94,22 @@ def test_optimize_leaves_a_front_and_goes_on(run) -> None:  # type: ignore[no-un
     assert "seed" in err.splitlines()[-1]
 
 
-def test_a_search_by_time_keeps_its_prices(run) -> None:  # type: ignore[no-untyped-def]
+def test_a_search_by_time_keeps_its_prices_and_its_limits(run) -> None:  # type: ignore[no-untyped-def]
     Path("one.txt").write_text(f"{PROMPT}\n")
     files = ("--prompt-file", "one.txt", "--held-out-file", "one.txt")
-    command = ("optimize", "-o", "timed", "--cost", "latency", "--population-size", 2, *files, "--json")
+    limits = ("--population-size", 2, "--max-cached-mb", 0.5)
+    command = ("optimize", "-o", "timed", "--cost", "latency", *limits, *files, "--json")
     code, out, _ = run(*command, "--generations", 1)
     assert code == 0
     times = Path("timed/times.json").read_text()
     result = json.loads(out)
     assert all(0 < row["ns"] <= result["uncached_ns"] for row in result["front"])
     for row in result["front"]:
-        metrics = CacheSchedule.load(Path("timed", "front", f"{row['name']}.json")).metrics
-        assert metrics["expected_ms"] == row["ns"] / 1e6
-        assert "total_macs" not in metrics
+        schedule = CacheSchedule.load(Path("timed", "front", f"{row['name']}.json"))
+        assert schedule.metrics["expected_ms"] == row["ns"] / 1e6
+        assert "total_macs" not in schedule.metrics
+        assert schedule.forecast
+        assert kept_bytes(schedule, find_architecture("EmojiImageGenerator")) <= 500_000
     assert run(*command, "--generations", 1)[1] == out
     assert Path("timed/times.json").read_text() == times
     Path("timed/times.json").write_text("{}")

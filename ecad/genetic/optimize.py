@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ecad.genetic.search import Progress
     from ecad.genetic.study import Candidate, Study
 
+# More images a candidate than this tell psnr little more (docs/search.md).
+ENOUGH = 16
 # Away from the seeds of the search, which count from 0.
 HELD_OUT_SEED = 1_000_000
 
@@ -108,6 +110,9 @@ def optimize(
 
     prompts = _prompts(image_generator, prompt_file)
     held_out = _held_out(image_generator, held_out_file)
+    each = len(prompts) * num_images_per_prompt
+    if quality == "psnr" and mode == "fast" and each > ENOUGH:
+        say(f"each candidate makes {each} images; 2 to {ENOUGH} tell schedules apart by psnr (docs/search.md)")
     initial = [CacheSchedule.load(path) for path in _schedule_files(initial_dir)]
     spread = Spread(executor, workers, address, gpus_per_worker, task_timeout)
     make_folder(output_dir)
@@ -252,7 +257,7 @@ def _prompts(image_generator: str, prompt_file: Path | None) -> list[Prompt]:
         raise EcadError(f"{image_generator} needs prompts: give a file of them with --prompt-file")
     from ecad.builtin import prompts
 
-    return [Prompt(f"{i:04d}", text) for i, text in enumerate(prompts("search")[:12])]
+    return [Prompt(f"{i:04d}", text) for i, text in enumerate(prompts("search")[:4])]
 
 
 def _held_out(image_generator: str, held_out_file: Path | None) -> list[Prompt]:
