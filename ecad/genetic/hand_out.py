@@ -18,6 +18,17 @@ from ecad.schedules import CacheSchedule
 from ecad.schedules.provenance import KEY, Interval, Provenance
 
 FRONT = "front"
+# More than a person can choose from; a long search's front has hundreds, most of them nearly alike.
+MOST = 24
+
+
+def handed_out(front: Sequence[Candidate]) -> list[Candidate]:
+    """Of a front, cheapest first, the best at or below each of at most `MOST` evenly spaced costs."""
+    if len(front) <= MOST:
+        return list(front)
+    costs = np.array([candidate.cost for candidate in front])
+    last = np.searchsorted(costs, np.linspace(costs[0], costs[-1], MOST), side="right") - 1
+    return [front[i] for i in np.unique(last)]
 
 
 def judge(evaluator: Evaluator, front: Sequence[Candidate], folder: Path, bar: Any) -> list[HeldOut]:

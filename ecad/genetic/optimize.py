@@ -102,7 +102,7 @@ def optimize(
         raise EcadError("give --generations or --max-minutes: the search has no end of its own")
     if cost not in ("macs", "latency"):
         raise EcadError(f"--cost {cost!r} is unknown: expected macs or latency")
-    from ecad.genetic.hand_out import FRONT, judge, save_front, scores_of, with_provenance
+    from ecad.genetic.hand_out import FRONT, handed_out, judge, save_front, scores_of, with_provenance
     from ecad.genetic.initial import heuristic_schedules
     from ecad.genetic.pooled import Images, evaluators
     from ecad.genetic.search import search
@@ -152,7 +152,7 @@ def optimize(
                 asynchronous=asynchronous,
                 on_progress=_remembering(context, output_dir, on_progress),
             )
-        front = study.front()
+        front = handed_out(study.front())
         draw = partial(bar, hidden=as_json)
         judged = {
             name: judge(make(place), front, output_dir, draw) for place, name in enumerate(scorers, start=1) if front
