@@ -118,6 +118,8 @@ class Store:
                     "wait until it ends, stop it, or use another folder",
                 )
             )
+            for left in path.rglob(".*.tmp"):  # by a killed search
+                left.unlink(missing_ok=True)
             connection = sqlite3.connect(path / DATABASE, isolation_level=None, timeout=30)
             undo.enter_context(closing(connection))
             store = cls(name, connection, undo)

@@ -184,3 +184,11 @@ def test_a_full_disk_is_told_and_costs_only_what_was_not_written(tmp_path, full_
     with Store.read(tmp_path) as store:
         found = [float(store.scores(plan, ITEMS[:1], "x")[0]) for plan in (b"first", b"second", b"third")]
     np.testing.assert_equal(found, [1.0, np.nan, 1.0])
+
+
+def test_what_a_killed_search_half_wrote_is_gone_when_it_goes_on(tmp_path):
+    left = tmp_path / "gen_001" / "candidates" / ".0123.tmp"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    with Store.open(tmp_path):
+        assert not left.exists()
