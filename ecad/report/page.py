@@ -82,7 +82,7 @@ def _entry(entry: Entry, row: list[str], folder: Path) -> dict[str, Any]:
         "kind": entry.kind,
         "macs": entry.macs,
         "numbers": row[1:],
-        "share": f"{entry.schedule.share_recomputed:.1%} of bits",
+        "share": f"{entry.schedule.share_recomputed:.1%} of bits{', forecast' if entry.schedule.forecast else ''}",
         "images": images,
         "missing": [i for i, image in enumerate(images) if image is None],
     }
