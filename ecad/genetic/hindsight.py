@@ -47,19 +47,19 @@ def guesses(study: Study, generations: int = 16) -> list[Guess]:
 def _guessed(study: Study, plans: Bits, quality: np.ndarray, generation: np.ndarray, number: int) -> Iterator[Guess]:
     before, now = np.flatnonzero(generation < number)[-NEWEST:], np.flatnonzero(generation == number)
     sites = tuple((block, component) for block, component in study.settings["sites"])
-    errors = _step_errors(plans, quality)
+    errors = _step_errors(plans, quality, np.array(study.settings.get("reusable", True), dtype=bool))
     model = fit(describe(plans[before], sites, errors), quality[before])
     expected, _ = model(describe(plans[now], sites, errors))
     for one, found in zip(expected.tolist(), quality[now].tolist(), strict=True):
         yield Guess(number, one, found)
 
 
-def _step_errors(plans: Bits, quality: np.ndarray) -> np.ndarray:
-    """As the search read them off its probes, which reuse one whole step; all alike if it made none."""
+def _step_errors(plans: Bits, quality: np.ndarray, reusable: Bits) -> np.ndarray:
+    """As the search read them off its probes, which reuse what may be of one step; all alike if it made none."""
     steps = plans.shape[1]
     known = {plan.tobytes(): value for plan, value in zip(plans, quality, strict=True)}
     probes = np.ones((steps - 1, *plans.shape[1:]), dtype=bool)
-    probes[np.arange(steps - 1), np.arange(1, steps)] = False
+    probes[np.arange(steps - 1), np.arange(1, steps)] = ~reusable
     found = [known.get(probe.tobytes()) for probe in probes]
     if any(value is None for value in found):
         return np.ones(steps - 1)
