@@ -66,7 +66,8 @@ class Calibration:
 def of_schedule(rival: str, name: str, schedule: CacheSchedule, parameters: Mapping[str, Any]) -> Setting:
     """A rival that is a schedule, run by this project."""
     bits = hashlib.sha256(np.packbits(schedule.recompute).tobytes()).hexdigest()[:16]
-    return Setting(rival, name, {**parameters, "bits": bits}, lambda pipe: cached(pipe, schedule))
+    forecast = {"forecast": True} if schedule.forecast else {}
+    return Setting(rival, name, {**parameters, "bits": bits, **forecast}, lambda pipe: cached(pipe, schedule))
 
 
 @contextmanager

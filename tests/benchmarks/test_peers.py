@@ -153,6 +153,15 @@ def test_the_meter_counts_what_the_price_list_says(rivals, generator, uncached) 
     assert make(rivals, generator, setting)["macs"] == table.price(every_2.recompute)
 
 
+def test_a_schedule_that_forecasts_is_another_setting_than_one_that_repeats(rivals, generator) -> None:  # type: ignore[no-untyped-def]
+    every_2 = heuristics.every_n(problem_of(generator).template.sites, STEPS, 2)
+    repeats, forecasts = (
+        rivals.setting.of_schedule("ecad fast", "every 2", schedule, {})
+        for schedule in (every_2, every_2.replace(forecast=True))
+    )
+    assert repeats.key != forecasts.key
+
+
 @pytest.mark.parametrize("order", [0, 1])
 def test_key_steps_are_those_of_exhaustive_search(order, rivals) -> None:  # type: ignore[no-untyped-def]
     steps, count = 7, 4
