@@ -338,4 +338,7 @@ def _storage(tensor: torch.Tensor) -> torch.UntypedStorage:
 
 
 def _map(change: Callable[..., torch.Tensor], *outputs: Any) -> Any:
-    return tuple(map(change, *outputs)) if isinstance(outputs[0], (list, tuple)) else change(*outputs)
+    """Change the tensors among outputs of one structure; of anything else, the first stays."""
+    if isinstance(outputs[0], (list, tuple)):
+        return tuple(_map(change, *parts) for parts in zip(*outputs, strict=True))
+    return change(*outputs) if isinstance(outputs[0], torch.Tensor) else outputs[0]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from ecad.runtime.hooks import After, CacheStats, ComponentHook, Kept, Override, empty_output, size_of
+from ecad.runtime.hooks import After, CacheStats, ComponentHook, Kept, Line, Override, empty_output, size_of
 from ecad.runtime.plan import Action
 
 
@@ -124,6 +124,22 @@ def test_a_hook_does_what_it_is_told():
     hook.action = Action.REUSE
     assert torch.equal(module(two), computed)
     assert stats.cached_bytes == 8
+
+
+def test_a_line_is_drawn_through_the_tensors_of_an_output_and_nothing_else():
+    stats = CacheStats()
+    kept = Kept(stats)
+    kept.line = Line(remembered=True)
+    kept.keep((torch.tensor([1.0, 2.0]), None, "text"))
+    assert stats.cached_bytes == 8
+    kept.line = Line(gap=2)
+    kept.keep((torch.tensor([3.0, 2.0]), None, "text"))
+    assert kept.get()[0].tolist() == [4.0, 2.0]
+    assert kept.get()[1:] == (None, "text")
+    assert stats.cached_bytes == 8
+    assert stats.peak_cached_bytes == 8
+    kept.free()
+    assert stats.cached_bytes == 0
 
 
 def test_an_unread_output_has_its_batch_and_length_but_no_width():
