@@ -24,7 +24,7 @@ def test_a_shared_schedule_is_priced_and_has_its_card(folder: Path) -> None:
     assert schedule.metrics["total_macs"] == count_macs(schedule, folder.parent.name)
     text = (folder / CARD).read_text(encoding="utf-8")
     assert card(schedule) in text
-    assert f"from_pretrained('schedules/{folder.parent.name}/{folder.name}')" in text
+    assert f'from_pretrained("schedules/{folder.parent.name}/{folder.name}")' in text
 
 
 def test_those_of_the_built_in_model_were_made_for_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -23,7 +24,7 @@ _USE = """
 ```python
 import ecad
 
-schedule = ecad.CacheSchedule.from_pretrained({place!r})
+schedule = ecad.CacheSchedule.from_pretrained({place})
 ecad.enable_cache(pipe, schedule)
 image = pipe("a fox", num_inference_steps={steps}).images[0]
 ```
@@ -41,7 +42,7 @@ def save_folder(schedule: CacheSchedule, folder: str | os.PathLike[str], place: 
     Raises:
         EcadError: it cannot be written, or its provenance is malformed.
     """
-    text = _HEAD + card(schedule) + _USE.format(place=place or os.fspath(folder), steps=schedule.num_steps)
+    text = _HEAD + card(schedule) + _USE.format(place=json.dumps(place or os.fspath(folder)), steps=schedule.num_steps)
     schedule.save(Path(folder) / FILE)
     write_atomic(Path(folder) / CARD, text)
 

@@ -106,7 +106,7 @@ def test_the_hub_gets_the_file_and_the_card(schedule, monkeypatch):
     repo, files = uploads[1]
     assert (repo, list(files)) == ("me/mine", ["README.md", "schedule.json"])
     assert json.loads(files["schedule.json"]) == schedule.to_json()
-    assert "from_pretrained('me/mine')" in files["README.md"]
+    assert 'from_pretrained("me/mine")' in files["README.md"]
 
 
 def test_the_hubs_refusal_is_one_line(schedule, monkeypatch):
