@@ -77,7 +77,7 @@ def sites_within(max_bytes: int, architecture: Architecture, forecast: bool = Fa
         bool (sites,).
 
     Raises:
-        EcadError: not even the smallest output may be kept; or as `forward_inputs` does.
+        EcadError: not even the best site's output may be kept; or as `forward_inputs` does.
 
     >>> from ecad.cost import find_architecture
     >>> from ecad.schedules import pixart_sites
@@ -87,15 +87,14 @@ def sites_within(max_bytes: int, architecture: Architecture, forecast: bool = Fa
     """
     table, sizes = macs_table(architecture), np.array(_sizes(architecture))
     ranked = np.argsort(-table.per_site / sizes, kind="stable")
-    # Row i may reuse the i + 1 best sites, and does, at every second step: nothing keeps more.
-    rank = np.argsort(ranked)
-    reused = rank[None] <= np.arange(len(rank))[:, None]
-    recompute = np.stack([np.ones_like(reused), ~reused] * 3, axis=1)
-    fits = kept_bytes_of_many(recompute, table.sites, architecture, forecast) <= max_bytes
-    if not fits.any():
-        expected = f"at least {sizes.min():,} bytes, the smallest output of a site"
+    # All of them kept at once, and beside each the output that its next line begins in.
+    most = sizes[ranked].cumsum() * (2 if forecast else 1)
+    if most[0] > max_bytes:
+        expected = f"at least {most[0]:,} bytes, for the site that saves most"
         raise EcadError(f"limit on kept features: expected {expected}, found {max_bytes:,}")
-    return np.asarray(reused[np.flatnonzero(fits)[-1]])
+    chosen = np.zeros(len(sizes), dtype=bool)
+    chosen[ranked[most <= max_bytes]] = True
+    return chosen
 
 
 @lru_cache(maxsize=16)

@@ -119,7 +119,7 @@ def evaluator_of(
     def uncached_scores() -> dict[Item, np.ndarray]:
         items = all_items(prompts, seeds)
         batches = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
-        found = np.concatenate([scores(uncached(batch), batch) for batch in batches], axis=1)
+        found = np.concatenate([scores(generate(None, batch), batch) for batch in batches], axis=1)
         return dict(zip(items, found.T, strict=True))
 
     def gain(images: np.ndarray, items: Batch) -> np.ndarray:

@@ -118,8 +118,9 @@ class Store:
                     "wait until it ends, stop it, or use another folder",
                 )
             )
-            for left in path.rglob(".*.tmp"):  # by a killed search
-                left.unlink(missing_ok=True)
+            for folder in (path, path / "front", *path.glob("gen_*/candidates")):
+                for left in folder.glob(".*.tmp"):  # by a killed search
+                    left.unlink(missing_ok=True)
             connection = sqlite3.connect(path / DATABASE, isolation_level=None, timeout=30)
             undo.enter_context(closing(connection))
             store = cls(name, connection, undo)

@@ -37,7 +37,7 @@ class CacheSchedule:
         sites: one (block, component) pair a column, in gene order; a block's components stand together.
         name: what people call it.
         forecast: whether what is reused goes on as it did: the point one step further on the line through the last two
-            outputs that were computed, instead of the last one as it was. Twice the memory, no computation.
+            outputs that were computed, instead of the last one as it was. Up to twice the memory, hardly any work.
         config: how images are made with it: height and width in pixels, guidance_scale, weights. JSON values.
         metrics: what was measured of it: total_macs, latency in ms an image. JSON values.
         attributes: how it was made. JSON values.
