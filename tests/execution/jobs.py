@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 from ecad.errors import EcadError
@@ -19,7 +20,7 @@ def squares(folder: str, **facts: object) -> Job:
         Path(folder, f"{number}-{tries}").write_text(str(os.getpid()))
         kind, _, times = fault.partition(" ")
         if kind and tries < int(times or 99):
-            {"die": die, "raise": fail, "hang": hang, "slow": doze}[kind]()
+            {"die": die, "raise": fail, "hang": hang, "slow": doze, "wait": partial(wait, Path(folder))}[kind]()
         return number**2
 
     if os.environ.get("WITHOUT_THE_MODEL"):
@@ -50,3 +51,9 @@ def hang() -> None:
 
 def doze() -> None:
     time.sleep(1.5)
+
+
+def wait(folder: Path) -> None:
+    """Until the test writes `go on`."""
+    while not (folder / "go on").exists():
+        time.sleep(0.05)

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -46,6 +47,16 @@ def nodes(cluster: Any) -> Iterable[Callable[..., Any]]:
             cluster.remove_node(node)
 
 
+def kill_while_both_work(cluster: Any, node: Any, folder: Path, said: list[str]) -> None:
+    """Kill a node once the two tasks that wait have begun; they go on when one was missed: its worker outlives it."""
+    while not all(list(folder.glob(f"{number}-*")) for number in (100, 101)):
+        time.sleep(0.05)
+    cluster.remove_node(node, allow_graceful=False)
+    while not any(line.startswith("late ") for line in said):
+        time.sleep(0.05)
+    (folder / "go on").touch()
+
+
 def place(executor: Executor) -> set[str]:
     return {row["worker"].split(":")[0] for row in executor.summary()}
 
@@ -62,14 +73,11 @@ def test_faults_and_nodes_that_come_and_go(cluster: Any, nodes: Any, squares: An
         assert len(place(executor)) == 2
 
         # A node is killed while both work.
-        killed = False
-        found = {}
-        for index, result in executor.run(Task(f"late {i}", (100 + i, "slow 1")) for i in range(6)):
-            found[index] = result
-            if not killed:
-                cluster.remove_node(second, allow_graceful=False)
-                killed = True
-        assert found == {i: (100 + i) ** 2 for i in range(6)}
+        late = [Task(f"late {i}", (100 + i, "wait 1" if i < 2 else "")) for i in range(6)]
+        killer = Thread(target=kill_while_both_work, args=(cluster, second, tmp_path, said), daemon=True)
+        killer.start()
+        assert dict(executor.run(late)) == {i: (100 + i) ** 2 for i in range(6)}
+        killer.join()
         assert any(line.startswith("late ") and "try 1 of 3 failed" in line for line in said)
 
         # One that joins later is used.
