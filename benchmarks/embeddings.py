@@ -47,7 +47,7 @@ def measure(texts: Sequence[str], tokenizer: Any, model: str, width: int, folder
         rows = tuple(torch.randn(count, width, dtype=torch.float16) for count in counts)
         return PromptEmbeds(rows, negative=torch.randn(1, width, dtype=torch.float16))
 
-    entries = numbered([Prompt(f"{i:04d}", text) for i, text in enumerate(texts)])
+    entries = list(numbered([Prompt(f"{i:04d}", text) for i, text in enumerate(texts)]))
     begin = time.perf_counter()
     for _ in write_store(folder, entries, encode, {"model": model}, BATCH):
         pass

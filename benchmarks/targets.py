@@ -29,7 +29,8 @@ from ecad.image_generators.image_folder import MANIFEST, begin_folder, read_mani
 from ecad.image_generators.text import PromptEmbeds
 from ecad.prompts import Prompt, read_prompts
 from ecad.prompts.embed import by_category, numbered
-from ecad.prompts.store import INDEX, Entry, find_stored, load_stored, write_store
+from ecad.prompts.index import INDEX, Entry
+from ecad.prompts.store import find_stored, load_stored, write_store
 from ecad.quality.features import FeatureExtractor, folder_features
 from ecad.quality.fid import load_statistics
 from ecad.quality.folder_scores import FolderScores, Item, score_folder
@@ -82,8 +83,8 @@ def read_prompt_file(name: str) -> Callable[[Path], None]:
         found = read_prompts(folder / name)
         assert found
         assert all(isinstance(prompt.text, str) and prompt.text.strip() and prompt.id for prompt in found)
-        for entries in ({".": numbered(found)}, by_category(found)):
-            for category, rows in entries.items():
+        for entries in ([(".", numbered(found))], by_category(found)):
+            for category, rows in entries:
                 for entry in rows:
                     inside(folder, f"{category}/{entry.stem}.png")
                     entry.prompt.text.encode()
@@ -109,7 +110,7 @@ def read_store(folder: Path) -> None:
 
 
 def make_manifest(folder: Path) -> None:
-    begin_folder(folder, {"a": 1}, {"0000.png": {"prompt": "a fox"}, "sub/1.png": {"prompt": "b"}}, folder)
+    begin_folder(folder, {"a": 1}, [("0000.png", {"prompt": "a fox"}), ("sub/1.png", {"prompt": "b"})], folder)
 
 
 def read_manifest_file(folder: Path) -> None:
@@ -153,7 +154,7 @@ def items(folder: Path) -> list[Item]:
 
 def make_scores(folder: Path, finished: bool = True) -> None:
     if finished:
-        begin_folder(folder, {}, {"0000.png": {"prompt": "a fox"}}, folder)
+        begin_folder(folder, {}, [("0000.png", {"prompt": "a fox"})], folder)
     Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(folder / "0000.png")
     scores = FolderScores(folder, items(folder), SCORER, folder / "scores.json")
     scores.keep(items(folder), [1.0])

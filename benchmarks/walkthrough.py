@@ -27,8 +27,8 @@ from ecad.files import write_atomic
 from ecad.image_generators import get_image_generator
 from ecad.image_generators.making import cut_batches, job_of, make_images
 from ecad.prompts import Prompt, read_prompts
-from ecad.prompts.embed import embed, megabatches, num_batches, numbered
-from ecad.prompts.store import find_stored
+from ecad.prompts.embed import embed, embedding_settings, megabatches, num_shards, numbered
+from ecad.prompts.store import find_stored, stores_to_write
 from ecad.schedules import heuristics
 
 GENERATOR = "EmojiImageGenerator"
@@ -50,10 +50,11 @@ class Stopwatch:
 
 def walk(captions: list[Prompt], batch_size: int, every: int, folder: Path) -> dict[str, object]:
     """Encode the captions, make an image of each under a schedule, and say where the time went."""
-    folders = megabatches(numbered(captions))
+    folders, output_dir = megabatches(numbered(captions)), folder / "embeddings"
     encoder = get_image_generator(GENERATOR, device="cpu", only="text")
     begin = time.perf_counter()
-    list(bar(embed(encoder, folders, folder / "embeddings", 100), "encoding", total=num_batches(folders, 100)))
+    with stores_to_write(output_dir, folders, embedding_settings(encoder), 100) as stores:
+        list(bar(embed(encoder, output_dir, stores), "encoding", total=num_shards(stores)))
     encoding = time.perf_counter() - begin
     size = sum(file.stat().st_size for file in (folder / "embeddings").rglob("*.*"))
 

@@ -67,15 +67,16 @@ def encode(texts: list[str]) -> PromptEmbeds:
 def write_images(folder: Path, category: str, *ids: str) -> None:
     """The way from a prompt file to image files, but for the model."""
     prompts = [Prompt(name, "a fox", category) for name in ids]
-    for place, folders in enumerate((by_category(prompts), {".": numbered(prompts)})):
+    for place, folders in enumerate((by_category(prompts), [(".", numbered(prompts))])):
         stores, images = folder / f"stores-{place}", folder / f"images-{place}"
-        for name, entries in folders.items():
+        for name, entries in folders:
             list(write_store(stores / name, entries, encode, {}, 8))  # type: ignore[arg-type]
-        rows = {item.file: item.row() for batch in cut_batches(find_stored(stores), [0], 8) for item in batch}
+        rows = [(item.file, item.row()) for batch in cut_batches(find_stored(stores), [0], 8) for item in batch]
         begin_folder(images, {}, rows, folder)
-        assert set(read_manifest(images)[1]) == set(rows)
+        files = [file for file, _ in rows]
+        assert sorted(read_manifest(images)[1]) == sorted(files)
         with ImageWriter(folder) as writer:
-            writer.write(np.zeros((len(rows), 1, 1, 3), np.uint8), [[images / file] for file in rows])
+            writer.write(np.zeros((len(rows), 1, 1, 3), np.uint8), [[images / file] for file in files])
 
 
 def write_front(folder: Path, name: str) -> None:

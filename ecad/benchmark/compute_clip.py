@@ -11,7 +11,7 @@ import typer
 
 from ecad.benchmark.scoring import Each, FileModeOption, NamingModeOption, matched_items
 from ecad.commands import bar, finish, main
-from ecad.prompts import read_prompts
+from ecad.prompts import PromptFile
 
 
 def clip(
@@ -34,7 +34,7 @@ def clip(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """CLIP score of images: 100 times the cosine with their prompt, the mean over prompts."""
-    prompts = read_prompts(prompts_path, "mjhq" if mjhq else file_mode)  # type: ignore[arg-type]
+    prompts = PromptFile(prompts_path, "mjhq" if mjhq else file_mode)  # type: ignore[arg-type]
     from ecad.quality import get_scorer
     from ecad.quality.folder_scores import score_folder
     from ecad.quality.images import by_schedule

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +14,7 @@ from ecad.execution.command import Spread, everywhere
 from ecad.files import make_folder
 
 if TYPE_CHECKING:
-    from ecad.prompts.store import Entry
+    from ecad.prompts.index import Entry
 
 FilePath = Annotated[Path, typer.Option("--file-path", "-f", help="Prompt file.")]
 OutputDir = Annotated[Path, typer.Option("--output-dir", "-o", help="Folder for the embeddings.")]
@@ -27,7 +27,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 
 def encode(
     image_generator: str,
-    folders: Mapping[str, Sequence[Entry]],
+    folders: Iterable[tuple[str, Iterable[Entry]]],
     output_dir: Path,
     batch_size: int,
     weights: str | None,
@@ -37,22 +37,27 @@ def encode(
 ) -> None:
     """Encode prompts into stores and say what came of it."""
     from ecad.image_generators import get_image_generator
-    from ecad.prompts.embed import embed, embed_on, num_batches
+    from ecad.prompts.embed import embed, embed_on, embedding_settings, num_shards
+    from ecad.prompts.store import stores_to_write
 
     make_folder(output_dir)
     with ExitStack() as stack:
         if spread.in_process:
             generator = get_image_generator(image_generator, weights, device=device, only="text")
-            batches, max_tokens = embed(generator, folders, output_dir, batch_size), generator.max_tokens
+            settings = embedding_settings(generator)
         else:
             options = {"image_generator": image_generator, "weights": everywhere(weights), "device": device}
             pool = stack.enter_context(spread.open("ecad.prompts.embed:worker", options, output_dir))
-            batches = embed_on(pool, folders, output_dir, batch_size)
-            max_tokens = pool.facts["settings"]["max_tokens"]
-        cut = sum(bar(batches, "encoding", hidden=as_json, total=num_batches(folders, batch_size)))
+            settings = pool.facts["settings"]
+        stores = stack.enter_context(stores_to_write(output_dir, folders, settings, batch_size))
+        in_process = spread.in_process
+        batches = embed(generator, output_dir, stores) if in_process else embed_on(pool, output_dir, stores)
+        cut = sum(bar(batches, "encoding", hidden=as_json, total=num_shards(stores)))
     if cut:
-        errors.print(f"{cut} prompts have more than the {max_tokens} tokens that the model reads: they were cut")
-    count = sum(len(entries) for entries in folders.values())
-    size = sum(file.stat().st_size for name in folders for file in (output_dir / name).iterdir())
-    result: dict[str, Any] = {"prompts": count, "cut": cut, "folders": sorted(folders), "bytes": size}
+        errors.print(
+            f"{cut} prompts have more than the {settings['max_tokens']} tokens that the model reads: they were cut"
+        )
+    count = sum(map(len, stores.values()))
+    size = sum(file.stat().st_size for name in stores for file in (output_dir / name).iterdir())
+    result: dict[str, Any] = {"prompts": count, "cut": cut, "folders": sorted(stores), "bytes": size}
     finish(result, f"{count} prompts in {output_dir}, {size / count / 1024:.1f} KiB each", as_json)

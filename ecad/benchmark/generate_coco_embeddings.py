@@ -5,7 +5,7 @@ from __future__ import annotations
 from ecad.benchmark.encoding import AsJson, Device, FilePath, OutputDir, PromptBatchSize, Seed, SeedStep, encode
 from ecad.commands import ImageGeneratorOption, Weights, errors, main
 from ecad.execution.command import AddressOption, ExecutorOption, GpusOption, Spread, TimeoutOption, WorkersOption
-from ecad.prompts import broken_captions, read_prompts
+from ecad.prompts import PromptFile, broken_captions
 
 
 def embed_coco(
@@ -27,7 +27,7 @@ def embed_coco(
     """Encode captions, one a line, into folders of 3,000."""
     from ecad.prompts.embed import megabatches, numbered
 
-    prompts = read_prompts(file_path, "txt")
+    prompts = PromptFile(file_path, "txt")
     if broken := broken_captions(file_path):
         errors.print(
             f"{file_path}: {len(prompts)} lines, of which {len(broken)} seem to end inside a caption (line "

@@ -9,7 +9,7 @@ import typer
 from ecad.benchmark.encoding import AsJson, Device, FilePath, OutputDir, Seed, encode
 from ecad.commands import ImageGeneratorOption, Weights, main
 from ecad.execution.command import AddressOption, ExecutorOption, GpusOption, Spread, TimeoutOption, WorkersOption
-from ecad.prompts import read_prompts
+from ecad.prompts import PromptFile
 
 
 def embed_parti(
@@ -32,7 +32,7 @@ def embed_parti(
     """Encode PartiPrompts: a table with tabs between columns, one of them `Prompt`."""
     from ecad.prompts.embed import numbered
 
-    folders = {".": numbered(read_prompts(file_path, "tsv"), seed)}
+    folders = [(".", numbered(PromptFile(file_path, "tsv"), seed))]
     spread = Spread(executor, workers, address, gpus_per_worker, task_timeout)
     encode(image_generator, folders, output_dir, batch_size, weights, device, as_json, spread)
 

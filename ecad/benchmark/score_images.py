@@ -21,7 +21,7 @@ from ecad.execution.command import (
     WorkersOption,
     everywhere,
 )
-from ecad.prompts import read_prompts
+from ecad.prompts import PromptFile
 
 
 def score(
@@ -54,7 +54,7 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Score images for their prompts; writes `total_score`, the mean over prompts of the mean over their images."""
-    prompts = read_prompts(benchmark_prompts, file_mode)  # type: ignore[arg-type]
+    prompts = PromptFile(benchmark_prompts, file_mode)  # type: ignore[arg-type]
     from ecad.quality import get_scorer
     from ecad.quality.folder_scores import is_foreign, score_folder
     from ecad.quality.images import image_files

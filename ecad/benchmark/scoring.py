@@ -10,7 +10,7 @@ import typer
 
 from ecad.commands import errors
 from ecad.errors import EcadError
-from ecad.prompts import Prompt, match_images
+from ecad.prompts import PromptFile, match_images
 
 if TYPE_CHECKING:
     from ecad.quality.folder_scores import Item
@@ -29,7 +29,7 @@ _SHOWN = 5
 def matched_items(
     root: Path,
     files: Sequence[Path],
-    prompts: Sequence[Prompt],
+    prompts: PromptFile,
     naming_mode: str,
     reference_dir: Path | None = None,
 ) -> tuple[list[Item], list[Path]]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from ecad.errors import EcadError, ScheduleError
 from ecad.image_generators.generator import ImageGenerator
 from ecad.image_generators.image_folder import ImageWriter, begin_folder, is_whole, scratch_folder
 from ecad.image_generators.text import PromptEmbeds
+from ecad.lazy import Lazy
 from ecad.prompts.names import image_stem
 from ecad.prompts.store import Stored, load_stored
 from ecad.runtime.cache import cached
@@ -137,7 +140,7 @@ def job_of(
 
 def cut_batches(
     found: Mapping[str, Sequence[Stored]], seeds: Sequence[int], batch_size: int, seed_in_name: bool = True
-) -> list[Batch]:
+) -> Sequence[Batch]:
     """Every prompt with every seed, in batches that stay inside one folder of embeddings.
 
     Args:
@@ -149,19 +152,34 @@ def cut_batches(
     Raises:
         EcadError: two images would have one name.
     """
-    batches: list[Batch] = []
-    for folder, prompts in found.items():
-        items = [
-            Item(stored, seed, (Path(folder) / f"{image_stem(stored.entry.stem, shown)}.png").as_posix())
-            for stored in prompts
-            for seed, shown in zip(seeds, seeds if seed_in_name else [None] * len(seeds), strict=True)
-        ]
-        batches += [tuple(items[start : start + batch_size]) for start in range(0, len(items), batch_size)]
-    files = [item.file for batch in batches for item in batch]
-    if len(set(files)) < len(files):
-        twice = next(file for file in files if files.count(file) > 1)
+    shown = seeds if seed_in_name else [None] * len(seeds)
+    folders = list(found.items())
+    # How many batches there are up to each folder's last.
+    ends = list(accumulate(-(-len(prompts) * len(seeds) // batch_size) for prompts in found.values()))
+
+    def cut(place: int) -> Batch:
+        which = bisect_right(ends, place)
+        folder, prompts = folders[which]
+        start = (place - (ends[which - 1] if which else 0)) * batch_size
+        items = range(start, min(start + batch_size, len(prompts) * len(seeds)))
+        return tuple(item(folder, prompts[i // len(seeds)], i % len(seeds)) for i in items)
+
+    def item(folder: str, stored: Stored, i: int) -> Item:
+        file = f"{image_stem(stored.entry.stem, shown[i])}.png"
+        return Item(stored, seeds[i], file if folder == "." else f"{folder}/{file}")
+
+    batches = Lazy(cut, range(ends[-1]))
+    if twice := _twice(batches):
         raise EcadError(f"{twice}: expected a name of its own for each image; let names say the seed, one image a seed")
     return batches
+
+
+def _twice(batches: Sequence[Batch]) -> str | None:
+    """A name that two images have, if any; of each name only eight bytes are in memory."""
+    hashes = np.sort(np.fromiter((hash(item.file) for batch in batches for item in batch), np.int64))
+    alike = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    names = [item.file for batch in batches for item in batch if hash(item.file) in alike] if alike else []
+    return next((name for name in names if names.count(name) > 1), None)
 
 
 def make_images(
@@ -201,8 +219,8 @@ def begin_folders(
     jobs: Sequence[Job], batches: Sequence[Batch], settings: Mapping[str, Any], scratch: Path, replace: bool = False
 ) -> None:
     """Write what all jobs' folders are going to hold, see `begin_folder`."""
-    rows = {item.file: item.row() for batch in batches for item in batch}
     for job in jobs:
+        rows = ((item.file, item.row()) for batch in batches for item in batch)
         begin_folder(job.folder, {**settings, "plan": job.plan, **job.call}, rows, scratch, replace)
 
 
@@ -214,7 +232,7 @@ def unit_maker(generator: ImageGenerator) -> Callable[[Unit, ImageWriter], int]:
         nonlocal loaded
         batch, alike = unit
         if missing := [job for job in alike if not _is_done(job, batch)]:
-            if loaded is None or loaded[0] is not batch:
+            if loaded is None or loaded[0] != batch:
                 loaded = batch, stored_embeds(generator, batch)
             images = generator.generate(
                 loaded[1], [item.noise_seed for item in batch], missing[0].schedule, **missing[0].call
@@ -225,14 +243,15 @@ def unit_maker(generator: ImageGenerator) -> Callable[[Unit, ImageWriter], int]:
     return make
 
 
-def units(jobs: Sequence[Job], batches: Sequence[Batch], shard: tuple[int, int]) -> list[Unit]:
+def units(jobs: Sequence[Job], batches: Sequence[Batch], shard: tuple[int, int]) -> Sequence[Unit]:
     """A shard's units of work: a batch, and the jobs that make the same images of it."""
     alike: dict[tuple[object, ...], list[Job]] = {}
     for job in jobs:
         alike.setdefault((job.plan, *job.call.values()), []).append(job)
-    every = [(batch, group) for batch in batches for group in alike.values()]
+    groups = list(alike.values())
+    every = range(len(batches) * len(groups))
     part, parts = shard
-    return every[part - 1 :: parts]
+    return Lazy(lambda place: (batches[place // len(groups)], groups[place % len(groups)]), every[part - 1 :: parts])
 
 
 def _is_done(job: Job, batch: Batch) -> bool:
@@ -263,7 +282,8 @@ def stored_embeds(generator: ImageGenerator, batch: Batch) -> PromptEmbeds:
 
 def settings_of(generator: ImageGenerator, batches: Sequence[Batch]) -> dict[str, Any]:
     """What all images depend on beside their job."""
-    kinds = {json.dumps(item.stored.settings, sort_keys=True) for batch in batches for item in batch}
+    # A batch is of one folder, and so of one kind.
+    kinds = {json.dumps(batch[0].stored.settings, sort_keys=True) for batch in batches}
     if len(kinds) > 1:
         raise EcadError("expected embeddings all made with the same settings, found several; give one folder at a time")
     embeddings = json.loads(kinds.pop())

@@ -13,7 +13,7 @@ from ecad.errors import EcadWarning
 from ecad.execution import Executor, Task
 from ecad.execution import Job as WorkerJob
 from ecad.image_generators.image_folder import ImageWriter, scratch_folder
-from ecad.image_generators.making import Job, begin_folders, cut_batches, jobs_of, settings_of, unit_maker, units
+from ecad.image_generators.making import Batch, Job, begin_folders, cut_batches, jobs_of, settings_of, unit_maker, units
 from ecad.image_generators.registry import get_image_generator
 from ecad.prompts.store import find_stored
 from ecad.schedules.folder import load_schedules
@@ -98,5 +98,5 @@ def worker(image_generator: str, weights: str | None, device: str, exact: bool, 
     return WorkerJob(work, facts)
 
 
-def _batches(order: Order) -> list[Any]:
+def _batches(order: Order) -> Sequence[Batch]:
     return cut_batches(find_stored(order.input_dir), order.seeds, order.batch_size, order.seed_in_name)

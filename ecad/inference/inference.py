@@ -43,8 +43,8 @@ def infer(
     prompts = [Prompt("0000", prompt)] if prompt is not None else read_prompts(prompt_file) if prompt_file else []
     from ecad.image_generators import get_image_generator
     from ecad.image_generators.making import cut_batches, job_of, make_images
-    from ecad.prompts.embed import embed, num_batches, numbered
-    from ecad.prompts.store import find_stored
+    from ecad.prompts.embed import embed, embedding_settings, num_shards, numbered
+    from ecad.prompts.store import find_stored, stores_to_write
     from ecad.schedules import CacheSchedule
 
     chosen = None if schedule is None else CacheSchedule.load(schedule)
@@ -53,10 +53,12 @@ def infer(
     generator = get_image_generator(image_generator, weights, device=device, only="images" if found else None)
     job = job_of(generator, chosen, output_dir / "images", guidance_scale=guidance_scale, height=height, width=width)
     if found is None:
-        folders = {".": numbered(prompts)}
-        encoding = embed(generator, folders, output_dir / "embeddings", batch_size_embedding, replace=True)
-        list(bar(encoding, "encoding", hidden=as_json, total=num_batches(folders, batch_size_embedding)))
-        found = find_stored(output_dir / "embeddings")
+        entries, settings = numbered(prompts), embedding_settings(generator)
+        embeddings = output_dir / "embeddings"
+        with stores_to_write(embeddings, [(".", entries)], settings, batch_size_embedding, replace=True) as stores:
+            encoding = embed(generator, embeddings, stores)
+            list(bar(encoding, "encoding", hidden=as_json, total=num_shards(stores)))
+        found = find_stored(embeddings)
     seeds = [start_seed + seed_step * i for i in range(num_images_per_prompt)]
     batches = cut_batches(found, seeds, batch_size_generate)
     making = make_images(generator, [job], batches, output_dir, replace=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,6 +16,7 @@ FileMode = Literal["text", "txt", "json", "tsv", "mjhq"]
 
 # The shortest caption that COCO's annotators were allowed to write has eight words.
 _SHORTEST_CAPTION = 4
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +43,31 @@ def read_prompts(path: str | os.PathLike[str], mode: FileMode | None = None) -> 
     Raises:
         EcadError: the file is missing, malformed, holds no prompt, an empty one, or one id twice.
     """
-    file = Path(path)
-    chosen = mode or file.suffix.lower().removeprefix(".")
-    if mode is not None and mode not in _READERS:
-        raise EcadError(f"file mode {mode!r} is unknown: expected one of {', '.join(get_args(FileMode))}")
-    prompts = _READERS.get(chosen, _from_lines)(file, _content(file))
-    if not prompts:
-        raise EcadError(f"{file}: expected at least one prompt, found none; write one prompt a line")
-    seen: set[str] = set()
-    for prompt in prompts:
-        if any(_is_broken(part) for part in (prompt.id, prompt.text, prompt.category or "")):
-            raise EcadError(f"{file}: prompt {prompt.id!r}: expected text, found half of a surrogate pair")
-        if prompt.id in seen:
-            raise EcadError(f"{file}: prompt id {prompt.id!r} is there twice; give each prompt an id of its own")
-        seen.add(prompt.id)
-    return prompts
+    return list(_prompts(Path(path), mode))
+
+
+class PromptFile:
+    """A prompt file that is read anew whenever it is gone through: one prompt a line costs no memory, however many.
+
+    Args:
+        path, mode: as for `read_prompts`.
+
+    Raises:
+        EcadError: as `read_prompts`, before anything is done with it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], mode: FileMode | None = None) -> None:
+        self._file, self._mode = Path(path), mode
+        # JSON is read as a whole anyway, and a pipe only once.
+        again = self._file.is_file() and _format(self._file, mode) not in ("json", "mjhq")
+        self._kept = None if again else read_prompts(path, mode)
+        self._count = sum(1 for _ in self)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Prompt]:
+        return iter(self._kept) if self._kept is not None else _prompts(self._file, self._mode)
 
 
 def broken_captions(path: str | os.PathLike[str]) -> list[int]:
@@ -64,61 +76,88 @@ def broken_captions(path: str | os.PathLike[str]) -> list[int]:
     Raises:
         EcadError: the file cannot be read.
     """
-    lines = [line.rstrip("\r") for line in _content(Path(path)).split("\n")]
     broken: list[int] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(map(_without_end, _lines(Path(path))), 1):
         is_rest = broken[-1:] == [number - 1]
         if line.strip() and (line != line.rstrip() or (len(line.split()) < _SHORTEST_CAPTION and not is_rest)):
             broken.append(number)
     return broken
 
 
-def _is_broken(text: str) -> bool:
-    """JSON can escape what no file and no tokenizer can hold."""
-    return any("\ud800" <= char <= "\udfff" for char in text)
+def _prompts(file: Path, mode: FileMode | None) -> Iterator[Prompt]:
+    if mode is not None and mode not in _READERS:
+        raise EcadError(f"file mode {mode!r} is unknown: expected one of {', '.join(get_args(FileMode))}")
+    prompts = _READERS.get(_format(file, mode), _from_lines)(file, _lines(file))
+    first = next(prompts, None)
+    if first is None:
+        raise EcadError(f"{file}: expected at least one prompt, found none; write one prompt a line")
+    yield first
+    yield from prompts
 
 
-def _content(file: Path) -> str:
+def _format(file: Path, mode: FileMode | None) -> str:
+    return mode or file.suffix.lower().removeprefix(".")
+
+
+def _lines(file: Path) -> Iterator[str]:
+    """The lines of a file with their ends. A lone \\r, which reading as text would take for an end, is none."""
+    encoding = "utf-8-sig"
     try:
-        # As bytes: reading as text would take a line of its own for granted where a lone \r stands.
-        return file.read_bytes().decode("utf-8-sig")
+        with open(file, "rb") as stream:
+            for line in stream:
+                yield line.decode(encoding)
+                encoding = "utf-8"
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise EcadError(f"{file}: cannot read these prompts: {reason}") from error
 
 
-def _from_lines(file: Path, content: str) -> list[Prompt]:
-    texts = (line.strip() for line in content.split("\n"))
-    return [Prompt(f"{i:04d}", text) for i, text in enumerate(text for text in texts if text)]
+def _without_end(line: str) -> str:
+    return line.removesuffix("\n").rstrip("\r")
 
 
-def _from_table(file: Path, content: str) -> list[Prompt]:
-    head, *lines = content.split("\n")
+def _from_lines(_: Path, lines: Iterator[str]) -> Iterator[Prompt]:
+    texts = (text for line in lines if (text := line.strip()))
+    return (Prompt(f"{place:04d}", text) for place, text in enumerate(texts))
+
+
+def _from_table(file: Path, lines: Iterator[str]) -> Iterator[Prompt]:
+    head = _without_end(next(lines, ""))
     columns = {name.strip(): i for i, name in enumerate(head.split("\t"))}
     if "Prompt" not in columns:
         raise EcadError(f"{file}: line 1: expected a column 'Prompt', with tabs between columns, found {head[:60]!r}")
-    prompts: list[Prompt] = []
+    place = 0
     for number, line in enumerate(lines, 2):
         if line.strip():
             cells = dict(zip(columns, line.split("\t"), strict=False))
             if not (text := cells.get("Prompt", "").strip()):
                 raise EcadError(f"{file}: line {number}: expected a prompt in column 'Prompt', found none")
-            prompts.append(Prompt(f"{len(prompts):04d}", text, cells.get("Category", "").strip() or None))
-    return prompts
+            yield Prompt(f"{place:04d}", text, cells.get("Category", "").strip() or None)
+            place += 1
 
 
-def _from_json(file: Path, content: str) -> list[Prompt]:
+def _from_json(file: Path, lines: Iterator[str]) -> Iterator[Prompt]:
     try:
-        entries = json.loads(content, object_pairs_hook=_unique)
+        entries = json.loads("".join(lines), object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         raise EcadError(f"{file}: not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from error
     except (RecursionError, ValueError) as error:
         raise EcadError(f"{file}: cannot read this JSON: {error}") from error
     if isinstance(entries, dict):
-        return [_categorised(file, name, entry) for name, entry in entries.items()]
-    if not isinstance(entries, list):
+        prompts = (_categorised(file, name, entry) for name, entry in entries.items())
+    elif isinstance(entries, list):
+        prompts = (_listed(file, place, entry) for place, entry in enumerate(entries))
+    else:
         raise EcadError(f"{file}: expected a list of prompts, found {type(entries).__name__}")
-    return [_prompt(file, i, entry) for i, entry in enumerate(entries)]
+    seen: set[str] = set()
+    for prompt in prompts:
+        # JSON can escape what no file and no tokenizer can hold.
+        if any(_SURROGATE.search(part) for part in (prompt.id, prompt.text, prompt.category or "")):
+            raise EcadError(f"{file}: prompt {prompt.id!r}: expected text, found half of a surrogate pair")
+        if prompt.id in seen:
+            raise EcadError(f"{file}: prompt id {prompt.id!r} is there twice; give each prompt an id of its own")
+        seen.add(prompt.id)
+        yield prompt
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -129,7 +168,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _prompt(file: Path, index: int, entry: Any) -> Prompt:
+def _listed(file: Path, index: int, entry: Any) -> Prompt:
     text = entry.get("prompt") if isinstance(entry, dict) else entry
     if not isinstance(text, str) or not text.strip():
         raise EcadError(f'{file}: entry {index}: expected a text or {{"id": ..., "prompt": ...}}, found {entry!r}')
@@ -150,7 +189,7 @@ def _categorised(file: Path, name: str, entry: Any) -> Prompt:
     return Prompt(name, text.strip(), category.strip())
 
 
-_READERS: dict[str, Callable[[Path, str], list[Prompt]]] = {
+_READERS: dict[str, Callable[[Path, Iterator[str]], Iterator[Prompt]]] = {
     "text": _from_lines,
     "txt": _from_lines,
     "json": _from_json,

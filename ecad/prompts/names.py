@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import unquote
@@ -106,13 +106,13 @@ def prompt_key(stem: str, mode: NamingMode) -> int | str | None:
 
 
 def match_images(
-    files: Iterable[str | os.PathLike[str]], prompts: Sequence[Prompt], mode: NamingMode
+    files: Iterable[str | os.PathLike[str]], prompts: Iterable[Prompt], mode: NamingMode
 ) -> tuple[list[tuple[Path, Prompt]], list[Path]]:
     """Which image is of which prompt.
 
     Args:
         files: images.
-        prompts: all prompts of one file, in its order.
+        prompts: all prompts of one file, in its order; of them only those of the images are kept in memory.
         mode: how the images were named.
 
     Returns:
@@ -124,14 +124,13 @@ def match_images(
     >>> match_images(["0000__image_seed-004.png", "x.png"], [Prompt("0000", "a fox")], "toca")
     ([(PosixPath('0000__image_seed-004.png'), Prompt(id='0000', text='a fox'...))], [PosixPath('x.png')])
     """
-    known: dict[int | str, Prompt] = {**dict(enumerate(prompts)), **{prompt.id: prompt for prompt in prompts}}
-    matched, unmatched = [], []
-    for path in map(Path, files):
-        key = prompt_key(path.stem, mode)
-        if key is not None and key in known:
-            matched.append((path, known[key]))
-        else:
-            unmatched.append(path)
+    keys = {path: prompt_key(path.stem, mode) for path in map(Path, files)}
+    wanted = {key for key in keys.values() if key is not None}
+    known: dict[int | str | None, Prompt] = {}
+    for place, prompt in enumerate(prompts):
+        known |= {key: prompt for key in (place, prompt.id) if key in wanted}
+    matched = [(path, known[key]) for path, key in keys.items() if key in known]
+    unmatched = [path for path, key in keys.items() if key not in known]
     return matched, unmatched
 
 

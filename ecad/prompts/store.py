@@ -7,12 +7,10 @@ index is there before the first shard, and a shard is there whole or not at all:
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +20,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ecad.errors import EcadError
-from ecad.files import held, make_folder, parse_json, stays_inside, write_atomic
+from ecad.files import held, make_folder, write_atomic
 from ecad.image_generators.text import PromptEmbeds
+from ecad.lazy import Lazy
 from ecad.prompts import foreign
-from ecad.prompts.files import Prompt
+from ecad.prompts.index import INDEX, Entry, Index, index_text
 
-INDEX = "index.json"
 NEGATIVE = "negative.safetensors"
 _LOCK = ".lock"
-_FORMAT = "ecad embeddings 1"
-# Of a stem in bytes: an image's seed and suffix follow it.
-_LONGEST = 220
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A prompt to be stored.
-
-    Args:
-        stem: what the names of its images begin with.
-        prompt: id, text and category.
-        seed: its own part of the seed of their noise.
-    """
-
-    stem: str
-    prompt: Prompt
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +47,7 @@ class Stored:
 
 def write_store(
     folder: str | os.PathLike[str],
-    entries: Sequence[Entry],
+    entries: Iterable[Entry],
     encode: Callable[[Sequence[str]], PromptEmbeds],
     settings: Mapping[str, Any],
     batch_size: int,
@@ -89,33 +69,43 @@ def write_store(
     Raises:
         EcadError: the folder holds another store, or cannot be written.
     """
-    with store_to_write(folder, entries, settings, batch_size, replace) as shards:
-        for name, rows in shards.items():
+    with stores_to_write(Path(folder), [(".", entries)], settings, batch_size, replace) as stores:
+        for name, rows in stores["."].shards():
             write_shard(Path(folder), name, rows, encode)
             yield
 
 
 @contextmanager
-def store_to_write(
-    folder: str | os.PathLike[str],
-    entries: Sequence[Entry],
+def stores_to_write(
+    output_dir: Path,
+    folders: Iterable[tuple[str, Iterable[Entry]]],
     settings: Mapping[str, Any],
     batch_size: int,
     replace: bool = False,
-) -> Iterator[dict[str, list[dict[str, Any]]]]:
-    """What `write_store` does around its shards: gives the file of each, and the rows of its prompts."""
-    target = Path(folder)
-    index = _index(entries, settings, batch_size)
-    make_folder(target)
-    busy = f"{target}: another process writes these embeddings: expected to be the only one"
-    with held(target / _LOCK, f"{busy}; wait until it ends, stop it, or use another folder"):
+) -> Iterator[dict[str, Index]]:
+    """Write the indexes of stores, and keep other processes away while their shards are written.
+
+    Args:
+        output_dir: where the stores go; one process at a time writes there.
+        folders: folder in `output_dir`, `.` for itself, and all its prompts; each is gone through once.
+        settings, batch_size, replace: as for `write_store`.
+
+    Yields:
+        folder -> its index.
+
+    Raises:
+        EcadError: a folder holds another store or cannot be written, or another process is at work.
+    """
+    make_folder(output_dir)
+    busy = f"{output_dir}: another process writes these embeddings: expected to be the only one"
+    with held(output_dir / _LOCK, f"{busy}; wait until it ends, stop it, or use another folder"):
         try:
-            for left in target.glob(".*.tmp"):  # by a killed run
-                left.unlink(missing_ok=True)
-            _begin(target, index, replace)
-            yield dict(index["shards"])
+            yield {
+                name: _begin(output_dir / name, index_text(entries, settings, batch_size), replace)
+                for name, entries in folders
+            }
         finally:
-            (target / _LOCK).unlink(missing_ok=True)
+            (output_dir / _LOCK).unlink(missing_ok=True)
 
 
 def write_shard(
@@ -129,14 +119,15 @@ def write_shard(
         write_atomic(folder / name, save(_tensors([row["stem"] for row in rows], embeds)))
 
 
-def find_stored(folder: str | os.PathLike[str]) -> dict[str, list[Stored]]:
+def find_stored(folder: str | os.PathLike[str]) -> dict[str, Sequence[Stored]]:
     """All embeddings in a folder and in the folders in it.
 
     Args:
         folder: a store, a folder of `.pt` files, or a folder of such folders.
 
     Returns:
-        folder relative to the given one, `.` for itself -> its prompts in order; folders by name.
+        folder relative to the given one, `.` for itself -> its prompts in order, read when they are asked for; folders
+        by name.
 
     Raises:
         EcadError: there are none, or a store is damaged or not finished.
@@ -144,7 +135,7 @@ def find_stored(folder: str | os.PathLike[str]) -> dict[str, list[Stored]]:
     root = Path(folder)
     if not root.is_dir():
         raise EcadError(f"{root}: expected a folder of embeddings, found {'a file' if root.exists() else 'nothing'}")
-    found: dict[str, list[Stored]] = {}
+    found: dict[str, Sequence[Stored]] = {}
     for place in [root, *sorted(path for path in root.rglob("*") if path.is_dir())]:
         if (place / INDEX).is_file():
             found[place.relative_to(root).as_posix()] = _read_index(place)
@@ -178,23 +169,20 @@ def load_stored(stored: Sequence[Stored]) -> PromptEmbeds:
     )
 
 
-def _index(entries: Sequence[Entry], settings: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
-    rows = [
-        {"stem": e.stem, "id": e.prompt.id, "text": e.prompt.text, "category": e.prompt.category, "seed": e.seed}
-        for e in entries
-    ]
-    shards = {
-        f"{number:05d}.safetensors": rows[start : start + batch_size]
-        for number, start in enumerate(range(0, len(rows), batch_size))
-    }
-    return {"format": _FORMAT, "settings": dict(settings), "shards": shards}
-
-
-def _begin(folder: Path, index: dict[str, Any], replace: bool) -> None:
-    file = folder / INDEX
-    if file.exists():
-        if _parse(file) == index:
-            return
+def _begin(folder: Path, text: Iterable[str], replace: bool) -> Index:
+    """Write an index, unless it is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".*.tmp"):  # by a killed run
+        left.unlink(missing_ok=True)
+    file, new = folder / INDEX, folder / ".index.tmp"
+    if not file.exists():
+        write_atomic(file, text)
+        return Index(file)
+    write_atomic(new, text)
+    try:
+        known = Index(file)
+        if known.is_same(Index(new)):
+            return known
         if not replace:
             raise EcadError(
                 f"{folder}: holds embeddings of other prompts, or made with other settings (see {INDEX}); "
@@ -203,48 +191,26 @@ def _begin(folder: Path, index: dict[str, Any], replace: bool) -> None:
         # The old index goes first: without it no old shard can be taken for a new one.
         for old in (file, *folder.glob("*.safetensors")):
             old.unlink()
-    # Piece by piece: of a million prompts, the whole text would take more memory than all else.
-    write_atomic(file, chain(json.JSONEncoder(indent=1, ensure_ascii=False).iterencode(index), "\n"))
+        os.replace(new, file)
+        return Index(file)
+    finally:
+        new.unlink(missing_ok=True)
 
 
-def _read_index(folder: Path) -> list[Stored]:
-    index = _parse(folder / INDEX)
-    missing = [name for name in index["shards"] if not (folder / name).exists()]
+def _read_index(folder: Path) -> Sequence[Stored]:
+    index = Index(folder / INDEX)
+    missing = sum(not (folder / name).exists() for name in index.names)
     if missing:
         raise EcadError(
-            f"{folder}: {len(missing)} of {len(index['shards'])} shards of embeddings are still to be made; run the "
+            f"{folder}: {missing} of {len(index.names)} shards of embeddings are still to be made; run the "
             "command that makes them again, it goes on from here"
         )
-    return [
-        Stored(
-            Entry(row["stem"], Prompt(row["id"], row["text"], row["category"]), row["seed"]),
-            folder / name,
-            index["settings"],
-        )
-        for name, rows in index["shards"].items()
-        for row in rows
-    ]
 
+    def stored(place: int) -> Stored:
+        name, entry = index.entry(place)
+        return Stored(entry, folder / name, index.settings)
 
-def _parse(file: Path) -> dict[str, Any]:
-    try:
-        index = parse_json(file.read_bytes())
-        if index["format"] == _FORMAT and isinstance(index["settings"], dict):
-            rows = [row for rows in index["shards"].values() for row in rows]
-            if rows and all(map(stays_inside, index["shards"])) and all(map(_is_entry, rows)):
-                return dict(index)
-        found = f"format {index['format']!r}, and what does not belong there"
-    except OSError as error:
-        found = error.strerror or str(error)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        found = f"{type(error).__name__}: {error}"
-    raise EcadError(f"{file}: expected an index of embeddings ({_FORMAT}), found {found[:80]}; make them again")
-
-
-def _is_entry(row: dict[str, Any]) -> bool:
-    """Whether a row of an index is an entry whose images stay in their folder."""
-    texts = isinstance(row["id"], str) and isinstance(row["text"], str) and isinstance(row["category"], str | None)
-    return texts and type(row["seed"]) is int and stays_inside(row["stem"]) and len(row["stem"].encode()) <= _LONGEST
+    return Lazy(stored, range(len(index)))
 
 
 def _tensors(stems: Sequence[str], embeds: PromptEmbeds) -> dict[str, Tensor]:

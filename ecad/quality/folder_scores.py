@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -109,7 +110,8 @@ class FolderScores:
         if delete_after:
             kept |= {name: kept[name] | {"deleted": True} for name in named}
         result = {**_summary(kept, self._scorer), **(facts or {}), "images": kept}
-        write_atomic(self._output, json.dumps(result, indent=1) + "\n")
+        # Piece by piece: of many images, the whole text would take more memory than all else.
+        write_atomic(self._output, chain(json.JSONEncoder(indent=1).iterencode(result), "\n"))
         self._journal.unlink(missing_ok=True)
         if delete_after:
             for item in self._items:

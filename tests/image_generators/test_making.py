@@ -25,8 +25,8 @@ from ecad.image_generators.image_folder import (
 )
 from ecad.image_generators.making import Batch, cut_batches, job_of, make_images, units
 from ecad.prompts import Prompt
-from ecad.prompts.embed import embed, numbered
-from ecad.prompts.store import find_stored
+from ecad.prompts.embed import embed, embedding_settings, numbered
+from ecad.prompts.store import find_stored, stores_to_write
 from ecad.schedules import CacheSchedule, heuristics
 
 TEXTS = ["a 3d crab on a blue background", "a google owl on a red background", "a pear"]
@@ -47,8 +47,10 @@ def every_2(generator: ImageGenerator) -> CacheSchedule:
 def stores(generator: ImageGenerator, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("embeddings")
     prompts = [Prompt(f"{i:04d}", text) for i, text in enumerate(TEXTS)]
-    entries = numbered(prompts)
-    list(embed(generator, {"a": entries[:2], "b": entries[2:]}, folder, batch_size=8))
+    entries = list(numbered(prompts))
+    folders = [("a", entries[:2]), ("b", entries[2:])]
+    with stores_to_write(folder, folders, embedding_settings(generator), batch_size=8) as stores:
+        list(embed(generator, folder, stores))
     return folder
 
 
@@ -353,7 +355,7 @@ def test_a_manifest_that_names_files_elsewhere_is_refused_and_nothing_is_deleted
     folder.mkdir()
     (folder / MANIFEST).write_text(json.dumps({"settings": {}}) + "\n" + json.dumps({"file": name}) + "\n")
     with pytest.raises(EcadError, match="expected a manifest of images"):
-        begin_folder(folder, {"other": 1}, {}, tmp_path, replace=True)
+        begin_folder(folder, {"other": 1}, [], tmp_path, replace=True)
     assert victim.read_text() == "mine"
 
 
