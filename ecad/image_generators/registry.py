@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -169,6 +170,11 @@ def _load(name: str, row: _Row, weights: str | None, dtype: torch.dtype, left_ou
     source = weights or row.weights
     parts: dict[str, Any] = dict.fromkeys(left_out)
     try:
+        if weights is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of diffusers, about a flag of its own that does nothing
+                config = pipeline_class.load_config(weights)
+            _check_family(name, weights, config)
         if weights is None and row.transformer is not None and "transformer" not in left_out:
             source = row.transformer
             transformer_class = getattr(diffusers, find_architecture(name).transformer["_class_name"])
@@ -182,3 +188,14 @@ def _load(name: str, row: _Row, weights: str | None, dtype: torch.dtype, left_ou
             f"{name}: expected the weights {source!r} in {where}, but: {reason}; "
             "give the folder of a downloaded pipeline with --weights, or log in to the hub if it asks for it"
         ) from error
+
+
+def _check_family(name: str, weights: str, pipeline: Mapping[str, Any]) -> None:
+    """Refuse another family's weights, which diffusers would load as well as it can, by the pipeline's config."""
+    expected = find_architecture(name).transformer["_class_name"]
+    part = pipeline.get("transformer")
+    found = part[1] if isinstance(part, list | tuple) and len(part) == 2 else None
+    if found != expected:
+        fitting = [known for known in _GENERATORS if find_architecture(known).transformer["_class_name"] == found]
+        advice = f"give --image-generator {fitting[-1]}" if fitting else "see docs/your-own-model.md for other families"
+        raise EcadError(f"{name}: expected weights with a {expected}, found {found or 'none'} in {weights!r}; {advice}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -51,3 +52,23 @@ def test_other_weights_bring_their_own_architecture(tmp_path: Path) -> None:
     architecture = get_image_generator("EmojiImageGenerator", tmp_path, device="cpu").architecture
     assert (architecture.height, architecture.width) == (32, 32)
     assert len(macs_table(architecture).sites) == 6
+
+
+@pytest.mark.parametrize(
+    ("transformer", "told"),
+    [
+        (
+            '["diffusers", "FluxTransformer2DModel"]',
+            "found FluxTransformer2DModel in .* --image-generator FluxImageGen",
+        ),
+        ('["diffusers", "SD3Transformer2DModel"]', "found SD3Transformer2DModel in .* see docs/your-own-model.md"),
+        ("null", "expected weights with a PixArtTransformer2DModel, found none"),
+    ],
+)
+@pytest.mark.parametrize("only", [None, "text"])
+def test_weights_of_another_family_are_refused_before_they_are_loaded(
+    tmp_path: Path, transformer: str, told: str, only: Literal["text"] | None
+) -> None:
+    (tmp_path / "model_index.json").write_text(f'{{"_class_name": "XPipeline", "transformer": {transformer}}}')
+    with pytest.raises(EcadError, match=told):
+        get_image_generator("PixArtAlphaImageGenerator", tmp_path, only=only)
