@@ -111,7 +111,7 @@ def open_studies(folders: Iterable[Path], problem: Problem, generator: ImageGene
         evaluator = evaluator_of(generator, prompts, [0], "psnr", args.batch)
         settings = OWN_SEARCH[mode]
         initial = heuristic_schedules(problem, settings["population_size"]) if mode == "paper" else []
-        searched = problem.forecasting() if mode == "fast" else problem
+        searched = replace(problem, forecast="either" if mode == "fast" else "never")
         folder = args.output / f"search-{mode}"
         with search_progress() as show:
             found.append(search(searched, evaluator, folder, mode=mode, initial=initial, on_progress=show, **settings))

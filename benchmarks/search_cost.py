@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
@@ -31,6 +31,7 @@ from ecad.genetic.fast import Ingredients
 from ecad.genetic.front import pareto
 from ecad.genetic.initial import heuristic_schedules
 from ecad.genetic.of_generator import evaluator_of, problem_of
+from ecad.genetic.problem import Forecast
 from ecad.genetic.search import search
 from ecad.image_generators import get_image_generator
 from ecad.prompts import Prompt
@@ -49,14 +50,14 @@ class Arm:
         settings: of `ecad.search`.
         generations: in all.
         prompts: images a candidate.
-        forecast: whether its schedules do.
+        forecast: whether its schedules do, "never", "always", or some ("either").
         heuristics: whether it is given hand-made schedules to start from.
     """
 
     settings: Mapping[str, Any]
     generations: int
     prompts: int
-    forecast: bool = True
+    forecast: Forecast = "either"
     heuristics: bool = False
 
 
@@ -65,14 +66,15 @@ def without(**left_out: bool) -> Arm:
 
 
 ARMS = {
-    "paper": Arm(PAPER, generations=50, prompts=8, forecast=False, heuristics=True),
-    "paper, random start": Arm(PAPER, generations=50, prompts=8, forecast=False),
+    "paper": Arm(PAPER, generations=50, prompts=8, forecast="never", heuristics=True),
+    "paper, random start": Arm(PAPER, generations=50, prompts=4, forecast="never"),
     "fast": Arm(FAST, generations=20, prompts=2),
     "fast, 1 prompt": Arm(FAST, generations=20, prompts=1),
     "fast, 4 prompts": Arm(FAST, generations=20, prompts=4),
     "fast, 16 prompts": Arm(FAST, generations=5, prompts=16),
     "fast, 96 prompts": Arm(FAST, generations=5, prompts=96),
-    "no forecast": Arm(FAST, generations=20, prompts=2, forecast=False),
+    "no forecast": Arm(FAST, generations=20, prompts=2, forecast="never"),
+    "all forecast": Arm(FAST, generations=20, prompts=2, forecast="always"),
     "no probes": without(probes=False),
     "no programming": without(programming=False),
     "no moves": without(moves=False),
@@ -85,7 +87,7 @@ BUDGETS = np.linspace(0.10, 0.65, 12)
 
 def run_arm(arm: Arm, seed: int, folder: Path, problem: Problem, make: Any, held_out: Evaluator) -> list[dict]:
     """Search, or go on; then the held-out quality at the checkpoints."""
-    problem = problem.forecasting() if arm.forecast else problem
+    problem = replace(problem, forecast=arm.forecast)
     texts = builtin.prompts("search")
     prompts = [Prompt(f"{i:04d}", text) for i, text in enumerate(texts[: arm.prompts])]
     seeds = range(seed, seed + -(-arm.prompts // len(texts)))

@@ -81,7 +81,7 @@ def demo(
     evaluator = evaluator_of(generator, seen, [0], "psnr", BATCH)
     with search_progress(hidden=as_json) as on_progress:
         study = search(
-            problem.forecasting(),
+            replace(problem, forecast="either"),
             evaluator,
             output_dir / "study",
             generations=generations,

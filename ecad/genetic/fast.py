@@ -24,6 +24,8 @@ NEWEST = 400
 HOPE = 0.5
 # The share of children whose parent is no member of the front.
 STRAY = 0.2
+# The share of children that forecast where their parent does not, or the other way round.
+TURNED = 0.1
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Fast:
     >>> search = Fast(problem, population_size=6, seed=0, initial=np.zeros((0, 4, 6), dtype=bool), decibels=False)
     >>> for generation in range(3):
     ...     bits = search.ask()
-    ...     search.tell(cost=problem.price(bits), quality=bits[:, 1:].mean(axis=(1, 2)))
+    ...     search.tell(cost=problem.costs(bits), quality=bits[:, 1:].mean(axis=(1, 2)))
     >>> bits.shape
     (6, 4, 6)
     """
@@ -152,7 +154,7 @@ class Fast:
         if not self._with.programming:
             seeds = np.concatenate([heuristics(self._problem, len(seeds) - 1), seeds[-1:]])
         seeds = self._problem.plans(seeds)
-        affordable: Bits = seeds[self._problem.price(seeds) <= self._max_cost]
+        affordable: Bits = seeds[self._problem.costs(seeds) <= self._max_cost]
         return affordable
 
     def _step_errors(self) -> np.ndarray:
@@ -172,13 +174,13 @@ class Fast:
             parents = self._told[pareto(self._cost, self._quality)]
             children = self._unseen(np.array([self._child(parents) for _ in range(BROOD)]))[: self._size]
             told = _Hopes(self._told, self._cost, self._quality)
-            return _Hopes(children, self._problem.price(children), np.zeros(len(children))), told
+            return _Hopes(children, self._problem.costs(children), np.zeros(len(children))), told
         model = fit(self._features(self._told[-NEWEST:]), self._quality[-NEWEST:])
         pool, cost, quality, hope = self._told, self._cost, self._quality, self._quality
         if self._pending:  # what is not known yet counts as much as it promises
             waiting = np.array(list(self._pending.values()))
             expected, deviation = model(self._features(waiting))
-            pool, cost = np.concatenate([pool, waiting]), np.append(cost, self._problem.price(waiting))
+            pool, cost = np.concatenate([pool, waiting]), np.append(cost, self._problem.costs(waiting))
             quality, hope = np.append(quality, expected), np.append(hope, expected + HOPE * deviation)
         asked = len(pool)
         for _ in range(ROUNDS):
@@ -189,7 +191,7 @@ class Fast:
             if len(children):
                 expected, deviation = model(self._features(children))
                 pool = np.concatenate([pool, children])
-                cost = np.append(cost, self._problem.price(children))
+                cost = np.append(cost, self._problem.costs(children))
                 quality = np.append(quality, expected)
                 hope = np.append(hope, expected + HOPE * deviation)
         return _Hopes(pool[asked:], cost[asked:], hope[asked:]), _Hopes(pool[:asked], cost[:asked], hope[:asked])
@@ -197,7 +199,9 @@ class Fast:
     def _child(self, parents: Bits) -> Bits:
         sites, random = self._problem.template.sites, self._random
         pool = self._told if random.random() < STRAY else parents
-        child, other = pool[random.integers(len(pool))], parents[random.integers(len(parents))]
+        child, other = pool[random.integers(len(pool))].copy(), parents[random.integers(len(parents))]
+        if self._problem.forecast == "either" and random.random() < TURNED:
+            child[0] = ~child[0]
         if not self._with.moves:
             flipped: Bits = child ^ (random.random(child.shape) < 1 / child.size)
             return flipped

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ecad.genetic.fast import NEWEST
+from ecad.genetic.problem import Forecast, bits_of
 from ecad.genetic.study import Study
 from ecad.genetic.surrogate import describe, fit
 from ecad.schedules.schedule import Bits
@@ -35,7 +36,9 @@ def guesses(study: Study, generations: int = 16) -> list[Guess]:
     """
     if study.settings.get("mode") != "fast" or not study.settings["ingredients"]["surrogate"]:
         return []
-    plans = np.array([candidate.recompute for candidate in study.candidates])
+    schedules = [candidate.plain for candidate in study.candidates]
+    forecast = study.settings.get("forecast", "never")
+    plans = np.array([bits_of(schedule, forecast) for schedule in schedules])
     quality = np.array([candidate.quality for candidate in study.candidates])
     generation = np.array([candidate.generation for candidate in study.candidates], dtype=np.intp)
     # The first generation probes, the second is dynamic programming's; the surrogate picks the others.
@@ -47,19 +50,22 @@ def guesses(study: Study, generations: int = 16) -> list[Guess]:
 def _guessed(study: Study, plans: Bits, quality: np.ndarray, generation: np.ndarray, number: int) -> Iterator[Guess]:
     before, now = np.flatnonzero(generation < number)[-NEWEST:], np.flatnonzero(generation == number)
     sites = tuple((block, component) for block, component in study.settings["sites"])
-    errors = _step_errors(plans, quality, np.array(study.settings.get("reusable", True), dtype=bool))
+    reusable = np.array(study.settings.get("reusable", True), dtype=bool)
+    errors = _step_errors(plans, quality, reusable, study.settings.get("forecast", "never"))
     model = fit(describe(plans[before], sites, errors), quality[before])
     expected, _ = model(describe(plans[now], sites, errors))
     for one, found in zip(expected.tolist(), quality[now].tolist(), strict=True):
         yield Guess(number, one, found)
 
 
-def _step_errors(plans: Bits, quality: np.ndarray, reusable: Bits) -> np.ndarray:
+def _step_errors(plans: Bits, quality: np.ndarray, reusable: Bits, forecast: Forecast) -> np.ndarray:
     """As the search read them off its probes, which reuse what may be of one step; all alike if it made none."""
     steps = plans.shape[1]
     known = {plan.tobytes(): value for plan, value in zip(plans, quality, strict=True)}
     probes = np.ones((steps - 1, *plans.shape[1:]), dtype=bool)
     probes[np.arange(steps - 1), np.arange(1, steps)] = ~reusable
+    # Only the probe of the step after the first has no two outputs to draw a line through.
+    probes[1:, 0] = forecast != "either"
     found = [known.get(probe.tobytes()) for probe in probes]
     if any(value is None for value in found):
         return np.ones(steps - 1)

@@ -69,7 +69,7 @@ def within_memory(problem: Problem, architecture: Architecture, max_cached_bytes
     """The same problem, its schedules keeping at most so many bytes of one image; raises as `sites_within` does."""
     if max_cached_bytes is None:
         return problem
-    return replace(problem, reusable=sites_within(max_cached_bytes, architecture, problem.template.forecast))
+    return replace(problem, reusable=sites_within(max_cached_bytes, architecture, problem.forecast != "never"))
 
 
 def evaluator_of(

@@ -27,6 +27,7 @@ from ecad.prompts import Prompt, read_prompts
 
 if TYPE_CHECKING:
     from ecad.genetic.held_out import HeldOut
+    from ecad.genetic.problem import Forecast
     from ecad.genetic.search import Progress
     from ecad.genetic.study import Candidate, Study
 
@@ -72,7 +73,7 @@ def optimize(
     ] = None,
     forecast: Annotated[
         bool | None,
-        typer.Option(help="Reuse the next point on the line through the last two outputs; by default in mode fast."),
+        typer.Option(help="Reuse the next point on the line through the last two outputs; mode fast finds out when."),
     ] = None,
     initial_dir: Annotated[Path | None, typer.Option(help="Folder of schedules to start from.")] = None,
     random_start: Annotated[bool, typer.Option(help="Mode paper: start at random, not from heuristics.")] = False,
@@ -130,7 +131,7 @@ def optimize(
             device=device,
             batch_size=batch_size,
             timed=cost == "latency",
-            forecast=mode == "fast" if forecast is None else forecast,
+            forecast=_forecast(mode, forecast),
             max_cached_bytes=None if max_cached_mb is None else int(max_cached_mb * 1e6),
         ) as (problem, make, origin, pool),
     ):
@@ -175,6 +176,12 @@ def optimize(
     if pool is not None:
         result |= {"workers": pool.summary(), "utilisation": pool.utilisation}
     finish(result, f"{len(front)} schedules in {output_dir / FRONT}", as_json)
+
+
+def _forecast(mode: str, wanted: bool | None) -> Forecast:
+    if wanted is None:
+        return "either" if mode == "fast" else "never"
+    return "always" if wanted else "never"
 
 
 def _remembering(context: typer.Context, folder: Path, show: Callable[[Progress], None]) -> Callable[[Progress], None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from ecad.execution.command import Spread, everywhere
 from ecad.genetic.evaluator import Evaluator, LocalEvaluator, all_items, checked
 from ecad.genetic.of_generator import evaluator_of, latency_problem, problem_for, problem_of, within_memory
 from ecad.genetic.pooled_evaluator import Images, PooledEvaluator
-from ecad.genetic.problem import Problem
+from ecad.genetic.problem import Forecast, Problem
 from ecad.image_generators import get_image_generator
 from ecad.image_generators.origin import provenance_for
 from ecad.prompts import Prompt
@@ -44,7 +44,7 @@ def evaluators(
     device: str = "auto",
     batch_size: int = 8,
     timed: bool = False,
-    forecast: bool = False,
+    forecast: Forecast = "never",
     max_cached_bytes: int | None = None,
 ) -> Iterator[tuple[Problem, Callable[[int], Evaluator], Provenance, Executor | None]]:
     """The problem of an image generator, an evaluator for each of some sets of images by its place, what its schedules
@@ -57,7 +57,7 @@ def evaluators(
         image_generator, weights, device: which model.
         batch_size: images made at once; also what a worker is given at once.
         timed: price schedules in time, measured in this process, instead of MACs.
-        forecast: whether the schedules do.
+        forecast: whether schedules do: "never", "always" or "either".
         max_cached_bytes: that a schedule may keep of one image.
 
     Raises:
@@ -71,19 +71,19 @@ def evaluators(
         problem = problem_of(generator)
         if timed:
             problem = latency_problem(generator, images[0].prompts[:batch_size], folder / TIMES)
-        problem = problem.forecasting() if forecast else problem
+        problem = replace(problem, forecast=forecast)
         problem = within_memory(problem, generator.architecture, max_cached_bytes)
         yield problem, lambda i: make(images[i].prompts, images[i].seeds, images[i].quality), origin, None
         return
     if timed:
         raise EcadError("time is measured in this process: expected one local worker, found more; or search by MACs")
     known = [[[[prompt.id, prompt.text] for prompt in one.prompts], list(one.seeds), one.quality] for one in images]
-    options.update(batch_size=batch_size, images=known, forecast=forecast)
+    options.update(batch_size=batch_size, images=known)
     with spread.open("ecad.genetic.pooled:worker", options, folder) as executor:
         facts = executor.facts
         architecture = Architecture(**facts["architecture"])
         problem = problem_for(architecture, facts["steps"], facts["guidance_scale"])
-        problem = problem.forecasting() if forecast else problem
+        problem = replace(problem, forecast=forecast)
         problem = within_memory(problem, architecture, max_cached_bytes)
         origin = Provenance(**facts["provenance"])
         yield problem, lambda which: PooledEvaluator(executor, which, images[which], batch_size), origin, executor
@@ -95,23 +95,24 @@ def worker(
     device: str,
     batch_size: int,
     images: Sequence[tuple[Sequence[tuple[str, str]], Sequence[int], str]],
-    forecast: bool = False,
 ) -> WorkerJob:
-    """Load a generator and a scorer; a task is (which of `images`, steps, packed bits, place of the first image)."""
+    """Load a generator and a scorer.
+
+    A task is (which of `images`, steps, packed bits, whether the schedule forecasts, place of the first image).
+    """
     generator = get_image_generator(image_generator, weights, device=device)
-    problem = problem_of(generator)
-    template = (problem.forecasting() if forecast else problem).template
-    shape = problem.shape
+    template = problem_of(generator).template
+    num_sites = len(template.sites)
 
     @cache
     def evaluator(which: int) -> LocalEvaluator:
         prompts, seeds, quality = images[which]
         return evaluator_of(generator, [Prompt(*prompt) for prompt in prompts], seeds, quality, batch_size)
 
-    def work(task: tuple[int, int, bytes, int]) -> np.ndarray:
-        which, steps, packed, first = task
-        bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=steps * shape[1]).astype(bool)
-        schedule = template.replace(recompute=bits.reshape(steps, shape[1]))
+    def work(task: tuple[int, int, bytes, bool, int]) -> np.ndarray:
+        which, steps, packed, forecast, first = task
+        bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=steps * num_sites).astype(bool)
+        schedule = template.replace(recompute=bits.reshape(steps, num_sites), forecast=forecast)
         own = evaluator(which)
         items = all_items(own.prompts, own.seeds)[first : first + batch_size]
         scores = own.score(own.generate(schedule, items), items)

@@ -64,7 +64,8 @@ class PooledEvaluator:
         def task(job: Job) -> Task:
             schedule, items = job
             first = places[items[0]]
-            payload = self.which, schedule.num_steps, np.packbits(schedule.recompute).tobytes(), first
+            packed = np.packbits(schedule.recompute).tobytes()
+            payload = self.which, schedule.num_steps, packed, schedule.forecast, first
             return Task(f"{schedule.name}, images {first} to {first + len(items) - 1}", payload)
 
         yield from self.executor.run(None if job is None else task(job) for job in jobs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -11,11 +11,13 @@ import numpy as np
 
 from ecad.errors import ScheduleError
 from ecad.runtime.families import readers
-from ecad.runtime.plan import executed
+from ecad.runtime.plan import draws_lines, executed
 from ecad.schedules import CacheSchedule
 from ecad.schedules.schedule import Bits
 
 Unit = Literal["MACs", "ns"]
+# "either": each candidate says. The first step computes whatever its bits say, so its first bit is free to say it.
+Forecast = Literal["never", "always", "either"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +25,11 @@ class Problem:
     """All schedules of one model at one number of steps.
 
     Args:
-        template: any schedule of the model; every candidate has its steps, sites and config, and forecasts if it does.
+        template: any schedule of the model; every candidate has its steps, sites and config.
         price: cost of one image under each of many schedules: bool (n, steps, sites) -> int64 (n,).
         unit: of the cost, "MACs" or "ns".
+        forecast: whether schedules do: never, always, or some; then bits whose first row is False stand for one that
+            does.
         reusable: bool (sites,), which sites may be reused at all, for instance `cost.memory.sites_within` a limit; by
             default all of them.
 
@@ -41,11 +45,8 @@ class Problem:
     template: CacheSchedule
     price: Callable[[Bits], np.ndarray]
     unit: Unit = "MACs"
+    forecast: Forecast = "never"
     reusable: np.ndarray | None = None
-
-    def forecasting(self) -> Problem:
-        """The same problem, of schedules that forecast."""
-        return replace(self, template=self.template.replace(forecast=True))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -55,7 +56,15 @@ class Problem:
     @cached_property
     def uncached_cost(self) -> int:
         """Cost of an image that recomputes everything."""
-        return int(self.price(np.ones((1, *self.shape), dtype=bool))[0])
+        return int(self.costs(np.ones((1, *self.shape), dtype=bool))[0])
+
+    def costs(self, bits: Bits) -> np.ndarray:
+        """What an image costs under each of some schedules: bool (n, steps, sites) -> int64 (n,)."""
+        return self.price(_computing(bits) if self.forecast == "either" else bits)
+
+    def schedule(self, bits: Bits, name: str) -> CacheSchedule:
+        """The schedule that bits, bool (steps, sites), stand for."""
+        return schedule_of(bits, self.template.replace(name=name), self.forecast)
 
     def plans(self, bits: Bits) -> Bits:
         """The canonical bits of each schedule: those calls that really compute. One plan, one table of bits.
@@ -64,9 +73,13 @@ class Problem:
             bits: bool (n, steps, sites).
 
         Returns:
-            a new bool array of that shape; its first row is all True.
+            a new bool array of that shape; its first row is all True, or all False if the schedule is one of some that
+            forecast, and if that changes anything.
         """
-        return executed(bits if self.reusable is None else bits | ~self.reusable, self._readers)
+        plans = executed(bits if self.reusable is None else bits | ~self.reusable, self._readers)
+        if self.forecast == "either":
+            plans[:, 0] = bits[:, 0, :1] | ~draws_lines(plans, self._readers)[:, None]
+        return plans
 
     def bits(self, schedule: CacheSchedule) -> Bits:
         """The bits of a schedule from elsewhere; raises ScheduleError if it is for another model or number of steps."""
@@ -76,16 +89,16 @@ class Problem:
                 expected=_described(self.template),
                 found=_described(schedule),
             )
-        return schedule.recompute
+        return bits_of(schedule, self.forecast)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """What a study must not mix, as JSON values; the two costs tell one price list from another."""
-        cheapest = self.price(np.zeros((1, *self.shape), dtype=bool))
+        cheapest = self.costs(np.zeros((1, *self.shape), dtype=bool))
         unit = {} if self.unit == "MACs" else {"unit": self.unit}
         return {
             **unit,
-            **({"forecast": True} if self.template.forecast else {}),
+            **({} if self.forecast == "never" else {"forecast": self.forecast}),
             **({} if self.reusable is None else {"reusable": self.reusable.astype(int).tolist()}),
             "steps": self.shape[0],
             "sites": [list(site) for site in self.template.sites],
@@ -97,6 +110,28 @@ class Problem:
     @cached_property
     def _readers(self) -> np.ndarray:
         return readers(self.template.sites)
+
+
+def bits_of(schedule: CacheSchedule, forecast: Forecast) -> Bits:
+    """The bits, bool (steps, sites), that stand for a schedule in a problem."""
+    bits: Bits = schedule.recompute.copy()
+    if forecast == "either":
+        bits[0] = not schedule.forecast
+    return bits
+
+
+def schedule_of(bits: Bits, template: CacheSchedule, forecast: Forecast) -> CacheSchedule:
+    """The schedule that bits of a problem, bool (steps, sites), stand for; `template` is of the same model."""
+    if forecast == "either":
+        return template.replace(recompute=_computing(bits), forecast=not bits[0, 0])
+    return template.replace(recompute=bits, forecast=forecast == "always")
+
+
+def _computing(bits: Bits) -> Bits:
+    """A copy of schedules' bits, bool (..., steps, sites), whose first step computes."""
+    bits = bits.copy()
+    bits[..., 0, :] = True
+    return bits
 
 
 def _described(schedule: CacheSchedule) -> str:

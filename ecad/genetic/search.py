@@ -197,12 +197,11 @@ class Run:
         bits = algorithm.ask()
         if not len(bits):
             return False
-        cost = self.problem.price(bits)
+        cost = self.problem.costs(bits)
         quality = self.store.begin(number, bits, cost, algorithm.random_state)
         todo = np.flatnonzero(np.isnan(quality)).tolist()
         self.count(number, cost, quality)
-        model = self.problem.template
-        schedules = [model.replace(recompute=bits[i], name=name_of(number, i)) for i in todo]
+        schedules = [self.problem.schedule(bits[i], name_of(number, i)) for i in todo]
         results = evaluate_each(self.evaluator, schedules, self.store, number)
         for place, i in enumerate(todo, start=1):
             if self.is_late():
@@ -219,7 +218,8 @@ class Run:
     def close(self, generation: int, number: int, bits: Bits, cost: int, quality: float, left: int | None) -> None:
         """Keep what a candidate is worth, NaN if it was given up; `left` is how many are still to come, if known."""
         if not np.isnan(quality):
-            self._keep(Candidate(generation, number, bits, cost, quality, self.problem.template, self.problem.unit))
+            plain = self.problem.schedule(bits, name_of(generation, number))
+            self._keep(Candidate(generation, number, plain, cost, quality, self.problem.unit))
         self.count(generation, np.array([cost]), np.array([quality]))
         self.new += 1
         self._report(generation, left)
@@ -282,7 +282,7 @@ def _check(
         ("generations", generations, 1),
         ("population_size", population_size, 2),
         ("max_seconds", max_seconds, 0),
-        ("max_cost", max_cost, int(problem.price(problem.plans(np.zeros((1, *problem.shape), dtype=bool)))[0])),
+        ("max_cost", max_cost, int(problem.costs(problem.plans(np.zeros((1, *problem.shape), dtype=bool)))[0])),
     )
     for name, found, minimum in least:
         if found is not None and not found >= minimum:

@@ -19,24 +19,32 @@ def probes(problem: Problem) -> Bits:
     steps = problem.shape[0]
     bits = np.ones((steps - 1, *problem.shape), dtype=bool)
     bits[np.arange(steps - 1), np.arange(1, steps)] = False
+    bits[:, 0] = problem.forecast != "either"
     return problem.plans(bits)
 
 
 def whole_steps(problem: Problem, errors: np.ndarray) -> Bits:
     """For each number of computed steps but all the schedule that should harm images least, as `best_steps` has it.
 
+    Where some may forecast they do; where no more than half of the steps compute, there is one besides that does not:
+    lines through outputs that are far apart lead astray.
+
     Args:
         problem: whose schedules.
         errors: float (steps - 1,), of reusing at step 1, 2, ...
 
     Returns:
-        bool (steps - 1, steps, sites), the most expensive first.
+        bool (n, steps, sites), the most expensive first, those besides last.
     """
     steps = problem.shape[0]
     bits = np.zeros((steps - 1, *problem.shape), dtype=bool)
     for one, kept in zip(bits, range(steps - 1, 0, -1), strict=True):
         one[list(best_steps(errors, kept))] = True
-    return bits
+    if problem.forecast != "either":
+        return bits
+    plain = bits[-(steps // 2) :].copy()
+    bits[:, 0] = False
+    return np.concatenate([bits, plain])
 
 
 def best_steps(errors: Sequence[float] | np.ndarray, kept: int) -> tuple[int, ...]:

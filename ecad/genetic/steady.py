@@ -106,7 +106,7 @@ class Steady:
         bits = self._algorithm.ask()
         if not len(bits):
             return False
-        cost = self._run.problem.price(bits)
+        cost = self._run.problem.costs(bits)
         self._run.store.begin(self._begun, bits, cost, self._algorithm.random_state)
         self._begun += 1
         for number, (one, price) in enumerate(zip(bits, cost, strict=True)):
@@ -114,8 +114,7 @@ class Steady:
         return True
 
     def _begin(self, generation: int, number: int, bits: Bits, cost: int) -> None:
-        model = self._run.problem.template
-        schedule = model.replace(recompute=bits, name=name_of(generation, number))
+        schedule = self._run.problem.schedule(bits, name_of(generation, number))
         card = Card.of(self._run.evaluator, schedule, self._run.store)
         candidate = _Open(generation, number, bits, cost, card)
         self._open += 1

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from ecad.errors import EcadError, ScheduleError
 from ecad.genetic.evaluator import Batch, Item, all_items, plan_key
 from ecad.genetic.front import hypervolume, pareto
+from ecad.genetic.problem import Forecast, schedule_of
 from ecad.genetic.store import DATABASE, CandidateRow, Store
 from ecad.prompts import Prompt
 from ecad.schedules import CacheSchedule
@@ -26,19 +27,17 @@ class Candidate:
 
     Args:
         generation, number: its place in the study.
-        recompute: bool (steps, sites).
+        plain: its schedule, by its name alone.
         cost: of one image.
         quality: mean score of its images, larger is better.
-        template: a schedule of the same model.
         unit: of the cost, "MACs" or "ns".
     """
 
     generation: int
     number: int
-    recompute: Bits = field(repr=False)
+    plain: CacheSchedule = field(repr=False)
     cost: int
     quality: float
-    template: CacheSchedule = field(repr=False)
     unit: str = "MACs"
 
     @cached_property
@@ -46,12 +45,15 @@ class Candidate:
         """What it recomputes, with its cost and quality among the metrics."""
         macs = {"total_macs": self.cost, "total_macs_T": self.cost / 1e12}
         cost = macs if self.unit == "MACs" else {"expected_ms": self.cost / 1e6}
-        return self.template.replace(
-            recompute=self.recompute,
-            name=name_of(self.generation, self.number),
+        return self.plain.replace(
             metrics={**cost, "quality": self.quality},
             attributes={"generation": self.generation, "candidate": self.number},
         )
+
+    @property
+    def recompute(self) -> Bits:
+        """What it recomputes, bool (steps, sites)."""
+        return self.plain.recompute
 
     @property
     def path(self) -> Path:
@@ -92,7 +94,6 @@ class Study:
         held_out: other images that were scored.
         candidates: all that were evaluated, in order, those of an unfinished generation too.
         unit: of all costs, "MACs" or "ns".
-        forecast: whether the candidates do.
         history: one entry a complete generation.
         failures: name of a candidate that was given up -> why.
 
@@ -171,8 +172,6 @@ class Study:
 
     def _read(self, store: Store) -> None:
         settings = self.settings
-        self.forecast: bool = settings.get("forecast", False)
-        template = self.uncached.replace(forecast=self.forecast)
         self.versions = store.versions()
         self.uncached_cost: int = settings["uncached_cost"]
         self.items: Batch = all_items([Prompt(*prompt) for prompt in settings["prompts"]], settings["seeds"])
@@ -182,13 +181,16 @@ class Study:
         # Candidates first: a search that goes on may add generations in between, but takes none away.
         rows = store.candidates()
         self.unit = settings.get("unit", "MACs")
-        make = partial(_candidate, template=template, unit=self.unit)
+        forecast = settings.get("forecast", "never")
+        if forecast not in get_args(Forecast):
+            raise ValueError(f"forecast: expected one of {', '.join(get_args(Forecast))}, found {forecast!r}")
+        make = partial(_candidate, template=self.uncached, forecast=forecast, unit=self.unit)
         self.candidates = [make(row, row.quality) for row in rows if row.quality is not None]
         self.failures: dict[str, str] = {}
         unfinished = set()
         for row in rows:
             if row.quality is None:
-                plan = plan_key(template.replace(recompute=make(row, np.nan).recompute))
+                plan = plan_key(make(row, np.nan).plain)
                 if reason := next(filter(None, store.failures(plan, self.items, settings["scorer"])), None):
                     self.failures[name_of(row.generation, row.number)] = reason
                 else:
@@ -221,10 +223,11 @@ def name_of(generation: int, number: int) -> str:
     return f"gen_{generation:03d}_cand_{number:03d}"
 
 
-def _candidate(row: CandidateRow, quality: float, template: CacheSchedule, unit: str) -> Candidate:
+def _candidate(row: CandidateRow, quality: float, template: CacheSchedule, forecast: Forecast, unit: str) -> Candidate:
     shape = template.recompute.shape
     if len(row.bits) != -(-template.recompute.size // 8):
         raise ValueError(f"expected {template.recompute.size} bits, found {8 * len(row.bits)}")
     bits = np.unpackbits(np.frombuffer(row.bits, dtype=np.uint8), count=template.recompute.size)
-    recompute = bits.astype(bool).reshape(shape)
-    return Candidate(row.generation, row.number, recompute, row.cost, quality, template, unit)
+    named = template.replace(name=name_of(row.generation, row.number))
+    plain = schedule_of(bits.astype(bool).reshape(shape), named, forecast)
+    return Candidate(row.generation, row.number, plain, row.cost, quality, unit)

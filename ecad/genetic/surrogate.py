@@ -57,13 +57,14 @@ def describe(plans: Bits, sites: Sites, step_errors: np.ndarray) -> np.ndarray:
         step_errors: float (steps - 1,), as for `harm`.
 
     Returns:
-        float64 (n, features); shares as square roots, so that distances between them mean the same everywhere.
+        float64 (n, features); shares as square roots, so that distances between them mean the same everywhere. The
+        last feature is 1 where the first row is False, which stands for a schedule that forecasts.
     """
     components = list(dict.fromkeys(component for _, component in sites))
     member = np.array([[component == name for name in components] for _, component in sites], dtype=np.float64)
     parts = (harm(plans, step_errors) @ member).reshape(len(plans), -1)
     total = parts.sum(axis=1, keepdims=True) + 1e-9 * step_errors.mean()
-    return np.concatenate([np.log10(total), np.sqrt(parts / total)], axis=1)
+    return np.concatenate([np.log10(total), np.sqrt(parts / total), ~plans[:, 0, :1]], axis=1)
 
 
 def fit(features: np.ndarray, quality: np.ndarray) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
@@ -77,10 +78,11 @@ def fit(features: np.ndarray, quality: np.ndarray) -> Callable[[np.ndarray], tup
         a function of features (m, features) that gives the expected quality, float64 (m,), and its standard deviation.
     """
     center, spread = features.mean(axis=0), features.std(axis=0)
-    # The shares keep their proportions; the harm, which the straight line knows already, counts as one of them.
-    scale = np.append(max(spread[0], 1e-9), np.full(len(spread) - 1, max(np.sqrt((spread[1:] ** 2).sum()), 1e-9)))
-    line = np.polyfit(features[:, 0], quality, 1) if spread[0] > 1e-9 else np.array([0.0, quality.mean()])
-    rest = quality - np.polyval(line, features[:, 0])
+    # The shares keep their proportions; the harm, which the straight lines know already, counts as one of them.
+    scale = np.full(len(spread), max(np.sqrt((spread[1:-1] ** 2).sum()), 1e-9))
+    scale[0], scale[-1] = max(spread[0], 1e-9), 1.0
+    lines, *_ = np.linalg.lstsq(_lines(features), quality)
+    rest = quality - _lines(features) @ lines
     variance = max(float(rest.var()), 1e-12)
     points = (features - center) / scale
     apart = _distances(points, points)
@@ -91,11 +93,17 @@ def fit(features: np.ndarray, quality: np.ndarray) -> Callable[[np.ndarray], tup
 
     def predict(others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         near = _matern(_distances((others - center) / scale, points), length)
-        mean = np.polyval(line, others[:, 0]) + near @ weights
+        mean = _lines(others) @ lines + near @ weights
         known = (near @ inverse.T) ** 2
         return mean, np.sqrt(variance * np.maximum(1 - known.sum(axis=1), 0))
 
     return predict
+
+
+def _lines(features: np.ndarray) -> np.ndarray:
+    """The terms of two straight lines over the harm, one for schedules that forecast and one for the others."""
+    harm, forecasts = features[:, :1], features[:, -1:]
+    return np.concatenate([np.ones_like(harm), harm, forecasts, forecasts * harm], axis=1)
 
 
 def _surprise(apart: np.ndarray, rest: np.ndarray, length: float, noise: float) -> tuple[float, float, float]:

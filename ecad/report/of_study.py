@@ -97,7 +97,7 @@ def results_of(study: Study, folder: Path | None = None) -> Results:
             for c, macs, kept in zip(
                 study.candidates,
                 _macs(study, study.candidates),
-                _kept(study, [c.recompute for c in study.candidates], study.forecast),
+                _kept(study, [c.plain for c in study.candidates]),
                 strict=True,
             )
         ),
@@ -177,17 +177,21 @@ def _entry(
         scores=scores,
         search_quality=None if np.isnan(found).any() else float(found.mean()),
         images=images if folder is not None and any((folder / image).exists() for image in images) else (),
-        kept_bytes=_kept(study, [schedule.recompute], schedule.forecast)[0],
+        kept_bytes=_kept(study, [schedule])[0],
         expected_ns=_expected(study, schedule, folder),
     )
 
 
-def _kept(study: Study, bits: Sequence[Bits], forecast: bool) -> list[int] | list[None]:
+def _kept(study: Study, schedules: Sequence[CacheSchedule]) -> list[int] | list[None]:
     """Most bytes kept under each of some schedules of a study, if its model is known."""
     architecture, sites = architecture_of(study), study.uncached.sites
     if architecture is None or macs_table(architecture).sites != sites:
-        return [None] * len(bits)
-    return [int(kept) for kept in kept_bytes_of_many(np.array(bits), sites, architecture, forecast)]
+        return [None] * len(schedules)
+    kept = np.zeros(len(schedules), dtype=np.int64)
+    bits, forecast = np.array([one.recompute for one in schedules]), np.array([one.forecast for one in schedules])
+    for which in (False, True):
+        kept[forecast == which] = kept_bytes_of_many(bits[forecast == which], sites, architecture, which)
+    return [int(one) for one in kept]
 
 
 def _expected(study: Study, schedule: CacheSchedule, folder: Path | None) -> int | None:

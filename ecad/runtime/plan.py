@@ -63,6 +63,25 @@ def executed(recompute: np.ndarray, readers: np.ndarray | None = None) -> np.nda
     return runs
 
 
+def draws_lines(runs: np.ndarray, readers: np.ndarray | None = None) -> np.ndarray:
+    """Tell under which of many schedules it makes a difference whether they forecast.
+
+    Arguments:
+        runs: bool (..., steps, sites), as `executed` gives them.
+        readers: as for `executed`.
+
+    Returns bool (...,).
+
+    >>> draws_lines(np.array([[[1], [0], [0]], [[1], [1], [0]]], dtype=bool)).tolist()
+    [False, True]
+    """
+    producers, their_readers = _producers(readers)
+    read = np.ones_like(runs)
+    read[..., producers] = runs[..., their_readers]
+    twice = runs.cumsum(axis=-2, dtype=np.uint16) >= 2
+    return np.asarray((twice & ~runs & read).any(axis=(-2, -1)))
+
+
 def make_plan(recompute: np.ndarray, readers: np.ndarray | None = None, forecast: bool = False) -> Plan:
     """Compile one schedule.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from ecad.execution import Executor, Job, WorkerSpec
 from ecad.execution.local import LocalWorkers
 from ecad.genetic.evaluator import all_items
 from ecad.genetic.pooled_evaluator import Images, PooledEvaluator
+from ecad.genetic.problem import Forecast
 from ecad.genetic.search import search
 from ecad.schedules import CacheSchedule
 
@@ -27,10 +29,10 @@ def worker(faults: dict[str, float]) -> Job:
     plain = synthetic.evaluator()
     items = all_items(plain.prompts, plain.seeds)
 
-    def work(task: tuple[int, int, bytes, int]) -> np.ndarray:
-        _, steps, packed, first = task
+    def work(task: tuple[int, int, bytes, bool, int]) -> np.ndarray:
+        _, steps, packed, forecast, first = task
         bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=steps * len(synthetic.SITES)).astype(bool)
-        schedule = CacheSchedule(bits.reshape(steps, -1), synthetic.SITES)
+        schedule = CacheSchedule(bits.reshape(steps, -1), synthetic.SITES, forecast=forecast)
         time.sleep(faults.get(packed.hex(), 0.0))
         if faults.get(packed.hex()) == 0:
             raise NotFiniteError("expected images, found values that are no finite numbers")
@@ -40,7 +42,14 @@ def worker(faults: dict[str, float]) -> Job:
     return Job(work, {"settings": dict(plain.settings)})
 
 
-def run(folder: Path, faults: dict[str, float], workers: int = 2, pause: float = 0.0, **options: object):
+def run(
+    folder: Path,
+    faults: dict[str, float],
+    workers: int = 2,
+    pause: float = 0.0,
+    forecast: Forecast = "never",
+    **options: object,
+):
     plain = synthetic.evaluator()
     spec = WorkerSpec("synthetic_worker:worker", {"faults": faults})
     with Executor(LocalWorkers(spec, workers), 60, folder / "failures.log") as executor:
@@ -52,7 +61,8 @@ def run(folder: Path, faults: dict[str, float], workers: int = 2, pause: float =
             time.sleep(pause)
 
         settings = {"generations": 4, "population_size": 6, "on_progress": report, **options}
-        return search(synthetic.problem(), evaluator, folder, **settings), executor.summary()
+        problem = replace(synthetic.problem(), forecast=forecast)
+        return search(problem, evaluator, folder, **settings), executor.summary()
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from ecad.genetic.hindsight import guesses
 from ecad.genetic.search import search
 
 
-@pytest.mark.parametrize("limited", [False, True])
-def test_the_surrogate_is_fitted_again_as_the_search_fitted_it(limited, monkeypatch):
-    model = problem()
+@pytest.mark.parametrize(("limited", "forecast"), [(False, "never"), (True, "never"), (False, "either")])
+def test_the_surrogate_is_fitted_again_as_the_search_fitted_it(limited, forecast, monkeypatch):
+    model = replace(problem(), forecast=forecast)
     if limited:
         model = replace(model, reusable=np.arange(model.shape[1]) % 3 != 1)
     used = []

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -91,7 +93,7 @@ def test_a_comparison_has_no_gain_over_the_uncached_image(generator: ImageGenera
 
 @pytest.mark.parametrize("forecast", [False, True])
 def test_within_a_memory_limit_no_schedule_of_a_search_keeps_more(generator: ImageGenerator, forecast: bool) -> None:
-    free = problem_of(generator).forecasting() if forecast else problem_of(generator)
+    free = replace(problem_of(generator), forecast="always" if forecast else "never")
     random = np.random.default_rng(0).random((200, *free.shape)) < 0.5
     most = kept_bytes_of_many(free.plans(random), free.template.sites, generator.architecture, forecast)
     limit = int(most.min()) // 2

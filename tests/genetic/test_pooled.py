@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,14 @@ def test_workers_leave_the_study_that_one_process_leaves(serial: Study, tmp_path
     assert synthetic.content(tmp_path) == synthetic.content(folder)
     assert study.failures == {}
     assert sum(row["tasks"] for row in summary) * 6 == 2 * study.history[-1].images
+
+
+def test_workers_are_told_which_schedules_forecast(tmp_path: Path) -> None:
+    either = replace(synthetic.problem(), forecast="either")
+    alone = search(either, synthetic.evaluator(), tmp_path / "alone", generations=3, population_size=6)
+    synthetic_worker.run(tmp_path / "pooled", {}, forecast="either", generations=3)
+    assert {candidate.schedule.forecast for candidate in alone.candidates} == {False, True}
+    assert synthetic.content(tmp_path / "pooled") == synthetic.content(tmp_path / "alone")
 
 
 def test_a_poisoned_candidate_is_set_aside_and_a_killed_search_goes_on_alike(serial: Study, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -35,6 +37,22 @@ def test_the_canonical_genome_is_canonical_runs_the_same_plan_and_costs_the_same
         plans = [make_plan(schedule, readers(FLUX.template.sites)) for schedule in (before, after)]
         assert np.array_equal(plans[0].actions, plans[1].actions)
     assert FLUX.price(canonical).tolist() == FLUX.price(bits).tolist()
+
+
+@given(flux_bits)
+def test_where_some_forecast_the_first_row_says_which_and_only_where_it_matters(bits):
+    either = replace(FLUX, forecast="either")
+    plans = either.plans(bits)
+    assert np.array_equal(either.plans(plans), plans)
+    assert np.array_equal(plans[:, 1:], FLUX.plans(bits)[:, 1:])
+    assert either.costs(plans).tolist() == either.costs(bits).tolist() == FLUX.costs(bits).tolist()
+    for before, plan in zip(bits, plans, strict=True):
+        wanted, kept = either.schedule(before, "given"), either.schedule(plan, "kept")
+        assert np.array_equal(either.bits(kept), plan)
+        assert kept.recompute[0].all()
+        assert wanted.forecast is not bool(before[0, 0])
+        lines = make_plan(before, readers(FLUX.template.sites), forecast=True).gaps
+        assert kept.forecast == (wanted.forecast and bool(lines.any()))
 
 
 def test_the_first_step_and_dead_work_are_no_choices():

@@ -67,16 +67,17 @@ def latents(pipe: diffusers.PixArtAlphaPipeline, schedule: CacheSchedule, items)
     return made.images.numpy()
 
 
-def test_the_front_of_a_tiny_transformer_is_the_true_one(pipe, tmp_path):
+@pytest.mark.parametrize("forecast", ["never", "either"])
+def test_the_front_of_a_tiny_transformer_is_the_true_one(pipe, tmp_path, forecast):
     torch.set_num_threads(1)
     sites = pixart_sites(1)
     config = {**pipe.transformer.config, "_class_name": "PixArtTransformer2DModel"}
     architecture = Architecture("Tiny", config, 64, 64, text_tokens=5, guidance_pair=True, steps=STEPS)
-    problem = Problem(heuristics.none(sites, STEPS), macs_table(architecture).price)
+    problem = Problem(heuristics.none(sites, STEPS), macs_table(architecture).price, forecast=forecast)
     made: dict[bytes, np.ndarray] = {}
 
     def generate(schedule, items):
-        key = problem.plans(schedule.recompute).tobytes()
+        key = problem.plans(problem.bits(schedule)[None]).tobytes()
         if key not in made:
             made[key] = latents(pipe, schedule, items)
         return made[key]
@@ -90,7 +91,8 @@ def test_the_front_of_a_tiny_transformer_is_the_true_one(pipe, tmp_path):
     free = (STEPS - 1) * len(sites)
     bits = np.ones((2**free - 1, STEPS, len(sites)), dtype=bool)
     bits[:, 1:] = ((np.arange(2**free - 1)[:, None] >> np.arange(free)) & 1).reshape(-1, STEPS - 1, len(sites))
-    schedules = [CacheSchedule(one, sites) for one in bits]
+    choices = [False] if forecast == "never" else [False, True]
+    schedules = [CacheSchedule(one, sites, forecast=choice) for one in bits for choice in choices]
     quality = evaluate(evaluator, schedules).mean(axis=1)
     cost = np.array([count_macs(schedule, architecture) for schedule in schedules])
     expected = {(int(cost[i]), float(quality[i])) for i in pareto(cost, quality)}
@@ -98,6 +100,8 @@ def test_the_front_of_a_tiny_transformer_is_the_true_one(pipe, tmp_path):
     study = search(problem, evaluator, tmp_path, generations=25, population_size=20)
     assert {(candidate.cost, candidate.quality) for candidate in study.front()} == expected
     assert len(expected) >= 10
+    if forecast == "either":
+        assert len({candidate.schedule.forecast for candidate in study.front()}) == 2
     best = Study.open(tmp_path).front()[-1]
     again = CacheSchedule.load(tmp_path / best.path)
     fresh = latents(pipe, again, study.items)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from ecad.errors import EcadError, ScheduleError
 from ecad.genetic import Study
 from ecad.genetic.evaluator import all_items
 from ecad.genetic.fast import Ingredients
+from ecad.genetic.front import hypervolume
 from ecad.genetic.search import Progress, search
 from ecad.schedules import CacheSchedule, heuristics, pixart_sites
 
@@ -200,17 +202,43 @@ def test_a_search_of_schedules_that_forecast_makes_and_keeps_such(tmp_path, mode
         made.append(schedule)
         return [0.0] * len(items)
 
-    forecasting = problem().forecasting()
+    forecasting = replace(problem(), forecast="always")
     counting = evaluator(generate=generate, score=lambda images, items: np.array(images))
     study = search(forecasting, counting, tmp_path, mode=mode, generations=2, population_size=4)
     assert made
     assert all(schedule.forecast for schedule in made)
-    assert study.forecast
     assert all(candidate.schedule.forecast for candidate in study.candidates)
     assert CacheSchedule.load(tmp_path / study.candidates[0].path) == study.candidates[0].schedule
     assert not study.uncached.forecast
-    with pytest.raises(EcadError, match="the study has other settings: forecast: expected true, found nothing"):
+    with pytest.raises(EcadError, match='the study has other settings: forecast: expected "always", found nothing'):
         search(problem(), counting, tmp_path, mode=mode, generations=2, population_size=4)
+
+
+def test_a_search_finds_out_which_schedules_should_forecast(tmp_path):
+    """Where more than half is recomputed a forecast is worth something here, elsewhere it does harm."""
+    plain = evaluator()
+
+    def generate(schedule, items):
+        gain = (5 if schedule.share_recomputed > 0.5 else -5) * schedule.forecast
+        return [one + gain for one in plain.generate(schedule, items)]
+
+    found = {}
+    for forecast in ("never", "always", "either"):
+        model = replace(problem(), forecast=forecast)
+        judge = evaluator(generate=generate)
+        found[forecast] = search(model, judge, tmp_path / forecast, generations=8, population_size=12)
+    area = {forecast: hypervolume_of(study) for forecast, study in found.items()}
+    assert area["either"] > max(area["never"], area["always"])
+    candidates = found["either"].candidates
+    assert {candidate.schedule.forecast for candidate in found["either"].front()} == {False, True}
+    again = Study.open(tmp_path / "either").candidates
+    for before, after in zip(candidates, again, strict=True):
+        assert CacheSchedule.load(tmp_path / "either" / after.path) == before.schedule == after.schedule
+
+
+def hypervolume_of(study):
+    cost, quality = ([getattr(candidate, name) for candidate in study.front()] for name in ("cost", "quality"))
+    return hypervolume(np.array(cost), np.array(quality), study.uncached_cost, -100.0)
 
 
 def test_a_limit_is_a_limit():
