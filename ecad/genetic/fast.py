@@ -12,7 +12,7 @@ from ecad.genetic.front import gains, pareto
 from ecad.genetic.initial import heuristics
 from ecad.genetic.moves import exchange, mutate
 from ecad.genetic.problem import Problem
-from ecad.genetic.seeds import probes, whole_steps
+from ecad.genetic.seeds import every_few, probes, whole_steps
 from ecad.genetic.surrogate import describe, fit
 from ecad.schedules.schedule import Bits
 
@@ -153,7 +153,7 @@ class Fast:
         seeds = whole_steps(self._problem, errors)
         if not self._with.programming:
             seeds = np.concatenate([heuristics(self._problem, len(seeds) - 1), seeds[-1:]])
-        seeds = self._problem.plans(seeds)
+        seeds = self._problem.plans(np.concatenate([every_few(self._problem), seeds]))
         affordable: Bits = seeds[self._problem.costs(seeds) <= self._max_cost]
         return affordable
 

@@ -114,7 +114,7 @@ def search(
     ...     scorer="share", prompts=[Prompt("0", "a fox")], seeds=[0, 1], batch_size=2)
     >>> study = search(problem, evaluator, generations=3, population_size=8)
     >>> [generation.images for generation in study.history]
-    [6, 22, 38]
+    [8, 24, 40]
     >>> study.front()[0].cost
     6
     """

@@ -5,7 +5,7 @@ import pytest
 from synthetic import every_plan, front, problem, quality, run
 
 from ecad.genetic.fast import Fast
-from ecad.genetic.seeds import probes, whole_steps
+from ecad.genetic.seeds import every_few, probes, whole_steps
 from ecad.schedules import flux_sites, pixart_sites
 
 TWO_BY_TWO = tuple((f"blocks.{block}", component) for block in range(2) for component in ("attn1", "ff"))
@@ -42,15 +42,18 @@ def test_it_begins_with_what_is_given_and_probes_and_goes_on_with_what_these_pro
     errors = np.array([1e-3, 1e-1, 1e-4, 1e-2, 1e-5])
     search.tell(model.price(first), np.append(np.zeros(4), -10 * np.log10(errors)))
     asked = search.ask()
-    promised = whole_steps(model, errors)
+    promised = {
+        one.tobytes(): one for one in model.plans(np.concatenate([every_few(model), whole_steps(model, errors)]))
+    }
     known = {one.tobytes() for one in first}
-    assert np.array_equal(asked, [one for one in promised if one.tobytes() not in known])
-    assert len(asked) == 3
+    assert np.array_equal(asked, [one for plan, one in promised.items() if plan not in known])
+    assert len(asked) == 6
 
 
 def test_without_decibels_no_images_go_into_probes():
     model = problem(steps=6)
-    assert np.array_equal(start(model).ask(), whole_steps(model, np.ones(5)))
+    promised = model.plans(np.concatenate([every_few(model), whole_steps(model, np.ones(5))]))
+    assert np.array_equal(start(model).ask(), promised[np.sort(np.unique(promised, axis=0, return_index=True)[1])])
 
 
 def test_a_seed_decides_everything():
