@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ecad.benchmark.scoring import Each, tell
+from ecad.benchmark.scoring import Each
 from ecad.commands import bar, finish, main
 from ecad.errors import EcadError
+from ecad.execution.command import say
 from ecad.files import write_atomic
 
 if TYPE_CHECKING:
@@ -52,9 +53,7 @@ def fid(
     ref_files = [] if ref_dir is None else image_files(ref_dir)
     for folder, files in [*folders.items(), *([(ref_dir, ref_files)] if ref_dir else [])]:
         if len(files) < distances.FEW_IMAGES:
-            tell(
-                f"{folder}: {len(files)} images; below {distances.FEW_IMAGES} an FID is biased: compare like with like"
-            )
+            say(f"{folder}: {len(files)} images; below {distances.FEW_IMAGES} an FID is biased: compare like with like")
     extractor = get_feature_extractor(model_name, weights, device)
     cache = cache_dir or default_cache()
     if ref_stats is not None:

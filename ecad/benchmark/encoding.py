@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ecad.commands import bar, errors, finish
-from ecad.execution.command import Spread, everywhere
+from ecad.commands import bar, finish
+from ecad.execution.command import Spread, everywhere, say
 from ecad.files import make_folder
 
 if TYPE_CHECKING:
@@ -54,9 +54,7 @@ def encode(
         batches = embed(generator, output_dir, stores) if in_process else embed_on(pool, output_dir, stores)
         cut = sum(bar(batches, "encoding", hidden=as_json, total=num_shards(stores)))
     if cut:
-        errors.print(
-            f"{cut} prompts have more than the {settings['max_tokens']} tokens that the model reads: they were cut"
-        )
+        say(f"{cut} prompts have more than the {settings['max_tokens']} tokens that the model reads: they were cut")
     count = sum(map(len, stores.values()))
     size = sum(file.stat().st_size for name in stores for file in (output_dir / name).iterdir())
     result: dict[str, Any] = {"prompts": count, "cut": cut, "folders": sorted(stores), "bytes": size}

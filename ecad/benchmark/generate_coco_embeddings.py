@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ecad.benchmark.encoding import AsJson, Device, FilePath, OutputDir, PromptBatchSize, Seed, SeedStep, encode
-from ecad.commands import ImageGeneratorOption, Weights, errors, main
-from ecad.execution.command import AddressOption, ExecutorOption, GpusOption, Spread, TimeoutOption, WorkersOption
+from ecad.commands import ImageGeneratorOption, Weights, main
+from ecad.execution.command import AddressOption, ExecutorOption, GpusOption, Spread, TimeoutOption, WorkersOption, say
 from ecad.prompts import PromptFile, broken_captions
 
 
@@ -29,10 +29,9 @@ def embed_coco(
 
     prompts = PromptFile(file_path, "txt")
     if broken := broken_captions(file_path):
-        errors.print(
+        say(
             f"{file_path}: {len(prompts)} lines, of which {len(broken)} seem to end inside a caption (line "
-            f"{', '.join(map(str, broken[:5]))}{', ...' if len(broken) > 5 else ''}); every line is taken as a prompt",
-            soft_wrap=True,
+            f"{', '.join(map(str, broken[:5]))}{', ...' if len(broken) > 5 else ''}); every line is taken as a prompt"
         )
     folders = megabatches(numbered(prompts, seed, seed_step))
     spread = Spread(executor, workers, address, gpus_per_worker, task_timeout)

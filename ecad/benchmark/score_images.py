@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ecad.benchmark.scoring import FileModeOption, NamingModeOption, matched_items, tell
+from ecad.benchmark.scoring import FileModeOption, NamingModeOption, matched_items
 from ecad.commands import bar, finish, main
 from ecad.errors import EcadError
 from ecad.execution.command import (
@@ -20,6 +20,7 @@ from ecad.execution.command import (
     TimeoutOption,
     WorkersOption,
     everywhere,
+    say,
 )
 from ecad.prompts import PromptFile
 
@@ -70,7 +71,7 @@ def score(
         elif is_foreign(folder / output_subpath) and not rescore_existing:
             left_out[folder] = f"{output_subpath} of another program is there; --rescore-existing replaces it"
     for folder, reason in left_out.items():
-        tell(f"{folder}: left out: {reason}")
+        say(f"{folder}: left out: {reason}")
     kept = {folder: files for folder, files in folders.items() if folder not in left_out}
     if not kept:
         raise EcadError(f"{image_dir}: expected images to score, found {len(folders)} folders, all left out")

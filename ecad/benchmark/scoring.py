@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ecad.commands import errors
 from ecad.errors import EcadError
+from ecad.execution.command import say
 from ecad.prompts import PromptFile, match_images
 
 if TYPE_CHECKING:
@@ -44,18 +44,13 @@ def matched_items(
     if unmatched:
         names = ", ".join(file.name for file in unmatched[:_SHOWN])
         more = f" and {len(unmatched) - _SHOWN} more" if len(unmatched) > _SHOWN else ""
-        tell(f"{unmatched[0].parent}: {len(unmatched)} of {len(files)} images match no prompt: {names}{more}")
+        say(f"{unmatched[0].parent}: {len(unmatched)} of {len(files)} images match no prompt: {names}{more}")
     if not matched:
         raise EcadError(
             f"{files[0].parent}: expected images of these {len(prompts)} prompts, found none among {len(files)}, such "
             f"as {files[0].name!r}; give the prompt file they were made of and how they are named (--image-naming-mode)"
         )
     return [Item(file, prompt, _reference(root, file, reference_dir)) for file, prompt in matched], unmatched
-
-
-def tell(line: str) -> None:
-    """One line to the user that is not the result."""
-    errors.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _reference(root: Path, file: Path, reference_dir: Path | None) -> Path | None:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from ecad.commands import Weights, bar, console, errors, finish, main
+from ecad.commands import Weights, bar, console, finish, main
 from ecad.errors import EcadError
+from ecad.execution.command import say
 
 
 def report(
@@ -40,7 +41,7 @@ def report(
         return
     results = read_results(folder)
     for line in results.missing:
-        errors.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(line)
     if text:
         show_text(results, console)
         return
