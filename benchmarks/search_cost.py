@@ -62,7 +62,7 @@ class Arm:
 
 
 def without(**left_out: bool) -> Arm:
-    return Arm({**FAST, "ingredients": Ingredients(**left_out)}, generations=20, prompts=2)
+    return Arm({**FAST, "ingredients": Ingredients(**left_out)}, generations=10, prompts=2)
 
 
 ARMS = {
