@@ -34,7 +34,7 @@ def test_a_study_is_told_in_the_terminal(run: Run, study_folder: Path) -> None:
     before = sorted(study_folder.rglob("*"))
     code, out, _ = run("report", study_folder, "--text")
     assert code == 0
-    assert "gen_000_cand_000" in out
+    assert "gen_000_cand_0" in out
     assert "synthetic, held-out prompts" in out
     assert sorted(study_folder.rglob("*")) == before
 
