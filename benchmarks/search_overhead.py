@@ -34,10 +34,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks/search_overhead.json"))
     args = parser.parse_args()
     table = macs_table(find_architecture("PixArtAlphaImageGenerator"))
-    problem = Problem(heuristics.none(pixart_sites(28), 20), table.price)
     step_errors = np.random.default_rng(0).random(19) + 0.3
     result = {}
-    for mode in ("fast", "paper"):
+    for mode, forecast in (("fast", "either"), ("paper", "never")):
+        problem = Problem(heuristics.none(pixart_sites(28), 20), table.price, forecast=forecast)
         evaluator = LocalEvaluator(
             generate=lambda schedule, items: harm(schedule.recompute[None], step_errors).sum(),
             score=lambda error, items: np.full(len(items), -10 * np.log10(error + 1e-3)),
