@@ -1,6 +1,6 @@
 """What a search costs and what it finds: the built-in model, several searches, several seeds, held-out prompts.
 
-python benchmarks/search_cost.py [--arms paper,fast] [--seeds 0,1,2,3,4] [--output build/benchmarks/search_cost]
+python benchmarks/search_cost.py [--arms "paper|fast"] [--seeds 0,1,2,3,4] [--output build/benchmarks/search_cost]
 
 Every search is a study of its own in the output folder, so that a run that was stopped goes on where it was, and a
 second process may work on other arms or seeds at the same time. At some generations the schedules that a search would
