@@ -22,7 +22,9 @@ Weights = Annotated[str | None, typer.Option(help="Hub id or local folder of the
 RequireExact = Annotated[
     bool, typer.Option("--require-exact", help="Refuse a schedule that was made for other conditions.")
 ]
-ImageGeneratorOption = Annotated[str, typer.Option(help="Name of the image generator; `ecad models` lists them.")]
+ImageGeneratorOption = Annotated[
+    str, typer.Option(help="A name that `ecad models` lists, or any pipeline's folder, hub id or .json.")
+]
 
 console = Console()
 errors = Console(stderr=True)

@@ -20,7 +20,10 @@ app = typer.Typer(
     help="Write hand-made and foreign cache schedules, carry them over, look at any.",
 )
 
-ImageGenerator = Annotated[str, typer.Option(help="Whose schedule; `ecad models` lists the names.")]
+ImageGenerator = Annotated[
+    str,
+    typer.Option(help="Whose schedule: a name that `ecad models` lists, or any pipeline's folder, hub id or .json."),
+]
 Steps = Annotated[int, typer.Option(min=1, help="Denoising steps.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
 ScheduleFile = Annotated[Path, typer.Argument(help="Schedule file.")]
@@ -134,11 +137,11 @@ def transfer(
     as_json: AsJson = False,
 ) -> None:
     """Carry a schedule over to another image generator or image size; to another depth by relative depth."""
-    from ecad.cost.architectures import find_architecture
     from ecad.cost.macs import macs_table
+    from ecad.image_generators import get_architecture
     from ecad.schedules import CacheSchedule
 
-    architecture = find_architecture(image_generator, height, width)
+    architecture = get_architecture(image_generator, height, width)
     size = {"height": height or architecture.height, "width": width or architecture.width}
     schedule = CacheSchedule.load(file).resample(sites=macs_table(architecture).sites)
     # What else the file's config says is of the model it comes from: weights, guidance.
@@ -169,10 +172,10 @@ def show(
 
 
 def _sites(image_generator: str) -> Sites:
-    from ecad.cost.architectures import find_architecture
     from ecad.cost.macs import macs_table
+    from ecad.image_generators import get_architecture
 
-    return macs_table(find_architecture(image_generator)).sites
+    return macs_table(get_architecture(image_generator)).sites
 
 
 def _split(components: str | None) -> list[str] | None:

@@ -32,25 +32,27 @@ def macs(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Count the MACs of one image (denoiser, guidance pair included) under each schedule."""
-    from ecad.cost import count_macs_by_component, find_architecture, uncached_macs
+    from ecad.cost import count_macs_by_component, uncached_macs
     from ecad.cost.metrics import macs_metrics, update_metrics
+    from ecad.image_generators import get_architecture, image_generators
     from ecad.schedules import CacheSchedule
     from ecad.schedules.folder import in_file, schedule_files
 
-    find_architecture(image_generator)
+    # By its name, a generator's sizes may depend on the schedule.
+    model = image_generator if image_generator in image_generators() else get_architecture(image_generator)
     schedules = {file: CacheSchedule.load(file) for file in schedule_files(input_dir)}
     # All are counted before the first file is written: a folder is done, or untouched.
     counts = {}
     for file, schedule in schedules.items():
         with in_file(file):
-            counts[file] = count_macs_by_component(schedule, image_generator, accounting, height, width)  # type: ignore[arg-type]
+            counts[file] = count_macs_by_component(schedule, model, accounting, height, width)  # type: ignore[arg-type]
     rows = []
     for file, schedule in schedules.items():
         by_step = np.asarray(sum(counts[file].values()))
         kept = "total_macs" in schedule.metrics and not recompute_existing
         if not kept:
             update_metrics(file, schedule, macs_metrics(by_step, accounting))
-        uncached = uncached_macs(schedule, image_generator, accounting, height, width)  # type: ignore[arg-type]
+        uncached = uncached_macs(schedule, model, accounting, height, width)  # type: ignore[arg-type]
         total = int(by_step.sum())
         rows.append(
             {

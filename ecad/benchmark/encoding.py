@@ -36,7 +36,7 @@ def encode(
     spread: Spread,
 ) -> None:
     """Encode prompts into stores and say what came of it."""
-    from ecad.image_generators import get_image_generator
+    from ecad.image_generators import found_everywhere, get_image_generator
     from ecad.prompts.embed import embed, embed_on, embedding_settings, num_shards
     from ecad.prompts.store import stores_to_write
 
@@ -46,7 +46,11 @@ def encode(
             generator = get_image_generator(image_generator, weights, device=device, only="text")
             settings = embedding_settings(generator)
         else:
-            options = {"image_generator": image_generator, "weights": everywhere(weights), "device": device}
+            options = {
+                "image_generator": found_everywhere(image_generator),
+                "weights": everywhere(weights),
+                "device": device,
+            }
             pool = stack.enter_context(spread.open("ecad.prompts.embed:worker", options, output_dir))
             settings = pool.facts["settings"]
         stores = stack.enter_context(stores_to_write(output_dir, folders, settings, batch_size))

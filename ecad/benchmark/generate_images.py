@@ -55,7 +55,7 @@ def generate(
     """Make images of stored prompts under schedules; an interrupted run goes on where it was."""
     if exact:
         require_exact()
-    from ecad.image_generators import get_image_generator
+    from ecad.image_generators import found_everywhere, get_image_generator
     from ecad.image_generators.making import cut_batches, jobs_of, make_images, units
     from ecad.image_generators.spread import Order, make_images_on
     from ecad.prompts.store import find_stored
@@ -92,7 +92,7 @@ def generate(
                 shard=part,
             )
             options = {"weights": everywhere(weights), "device": device, "exact": exact, "order": order}
-            options["image_generator"] = image_generator
+            options["image_generator"] = found_everywhere(image_generator)
             pool = stack.enter_context(spread.open("ecad.image_generators.spread:worker", options, output_dir))
             jobs, misfits, total, steps = make_images_on(pool, order, output_dir)
         for misfit in misfits:

@@ -31,6 +31,9 @@ class Architecture:
         size_from_schedule: True if height and width in a schedule's config are those of its images.
         published_text_tokens: text tokens in the paper's published counts, where they are not `text_tokens`.
         weights: hub id of the weights.
+        measured: what one image was measured to be, where the inputs of its denoiser are not known: `sites`, MACs of a
+            step by site and, last, outside (`layers`, `attention`), numbers in each site's output (`kept_numbers`),
+            shape of the `latents`. Text tokens and the guidance pair are in these counts.
 
     Any other model of a known transformer class is described from its own configuration:
 
@@ -50,6 +53,7 @@ class Architecture:
     size_from_schedule: bool = False
     published_text_tokens: int | None = None
     weights: str | None = None
+    measured: Mapping[str, Any] | None = field(default=None, hash=False, repr=False)
 
 
 @lru_cache

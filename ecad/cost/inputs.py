@@ -20,8 +20,31 @@ def forward_inputs(architecture: Architecture, height: int, width: int, text_tok
         text_tokens: length of the text sequence.
 
     Raises:
-        EcadError: the size does not divide into the denoiser's patches, or its class is not in the table.
+        EcadError: as `check_size` does, or the denoiser's class is not in the table.
     """
+    check_size(architecture, height, width)
+    config = architecture.transformer
+    _, inputs = _INPUTS[config["_class_name"]]
+    batch = 2 if architecture.guidance_pair else 1
+    latent = height // architecture.pixels_per_latent, width // architecture.pixels_per_latent
+    with torch.device("meta"):
+        return inputs(config, batch, *latent, text_tokens)
+
+
+def check_size(architecture: Architecture, height: int, width: int) -> None:
+    """Whether a denoiser can make images of a size, as far as that is known.
+
+    Raises:
+        EcadError: the size does not divide into the denoiser's patches, is another than what was measured, or the
+            denoiser's class is not in the table.
+    """
+    if architecture.measured is not None:
+        if (height, width) != (architecture.height, architecture.width):
+            raise EcadError(
+                f"{architecture.image_generator} was measured at {architecture.height}x{architecture.width}: expected "
+                f"that size, found {height}x{width}; describe the pipeline with another height and width"
+            )
+        return
     config = architecture.transformer
     name = config.get("_class_name")
     if name not in _INPUTS:
@@ -29,17 +52,13 @@ def forward_inputs(architecture: Architecture, height: int, width: int, text_tok
             f"transformer class {name!r} has no known inputs: expected one of {', '.join(_INPUTS)}; "
             "for another class call ecad.cost.measure.measure with a forward's arguments"
         )
-    patch, inputs = _INPUTS[name]
+    patch, _ = _INPUTS[name]
     unit = architecture.pixels_per_latent * patch(config)
     if height < 1 or width < 1 or height % unit or width % unit:
         raise EcadError(
             f"image size {height}x{width} does not fit {architecture.image_generator}: "
             f"expected a positive height and width divisible by {unit}"
         )
-    batch = 2 if architecture.guidance_pair else 1
-    latent = height // architecture.pixels_per_latent, width // architecture.pixels_per_latent
-    with torch.device("meta"):
-        return inputs(config, batch, *latent, text_tokens)
 
 
 def _pixart(config: Mapping[str, Any], batch: int, height: int, width: int, text_tokens: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,10 +32,12 @@ def problem_of(generator: ImageGenerator) -> Problem:
     return problem_for(generator.architecture, generator.steps, generator.guidance_scale)
 
 
-def problem_for(architecture: Architecture, steps: int, guidance_scale: float) -> Problem:
+def problem_for(architecture: Architecture, steps: int, guidance_scale: float | None) -> Problem:
     """`problem_of` a generator that is not loaded."""
     table = macs_table(architecture)
-    config = {"height": architecture.height, "width": architecture.width, "guidance_scale": guidance_scale}
+    config: dict[str, Any] = {"height": architecture.height, "width": architecture.width}
+    if guidance_scale is not None:
+        config["guidance_scale"] = guidance_scale
     uncached = heuristics.none(table.sites, steps)
     return Problem(CacheSchedule(uncached.recompute, table.sites, "uncached", config=config), table.price)
 
@@ -146,6 +149,7 @@ def evaluator_of(
             "generator": generator.name,
             "weights": generator.fingerprint(),
             "guidance_scale": generator.guidance_scale,
+            **({"call": generator.call} if generator.call else {}),
             **({"scorer": " + ".join(versions)} if versions else {}),
         },
     )

@@ -25,7 +25,7 @@ from ecad.genetic.evaluator import Evaluator, LocalEvaluator, all_items, checked
 from ecad.genetic.of_generator import evaluator_of, latency_problem, problem_for, problem_of, within_memory
 from ecad.genetic.pooled_evaluator import Images, PooledEvaluator
 from ecad.genetic.problem import Forecast, Problem
-from ecad.image_generators import get_image_generator
+from ecad.image_generators import found_everywhere, get_image_generator
 from ecad.image_generators.origin import provenance_for
 from ecad.prompts import Prompt
 from ecad.schedules.provenance import Provenance
@@ -63,7 +63,8 @@ def evaluators(
     Raises:
         EcadError: the model or the workers cannot be had.
     """
-    options: dict[str, Any] = {"image_generator": image_generator, "weights": everywhere(weights), "device": device}
+    options: dict[str, Any] = {"weights": everywhere(weights), "device": device}
+    options["image_generator"] = found_everywhere(image_generator)
     if spread.in_process:
         generator = get_image_generator(image_generator, weights, device=device)
         make = partial(evaluator_of, generator, batch_size=batch_size)

@@ -1,7 +1,14 @@
-"""Registered image generators: a name, a diffusers pipeline, text embeddings, images."""
+"""Image generators: a name, a diffusers pipeline, text embeddings, images."""
 
 from ecad.image_generators.generator import ImageGenerator
-from ecad.image_generators.registry import get_image_generator, image_generators
+from ecad.image_generators.registry import found_everywhere, get_architecture, get_image_generator, image_generators
 from ecad.image_generators.text import PromptEmbeds
 
-__all__ = ["ImageGenerator", "PromptEmbeds", "get_image_generator", "image_generators"]
+__all__ = [
+    "ImageGenerator",
+    "PromptEmbeds",
+    "found_everywhere",
+    "get_architecture",
+    "get_image_generator",
+    "image_generators",
+]

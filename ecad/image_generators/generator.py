@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ecad.cost.architectures import Architecture
+from ecad.cost.inputs import check_size
 from ecad.errors import EcadError, NotFiniteError
 from ecad.halving import Halving
 from ecad.image_generators.text import PromptEmbeds
@@ -30,11 +31,12 @@ class ImageGenerator:
         pipe: the loaded pipeline.
         architecture: sizes and denoiser configuration, for its cost.
         steps: denoising steps.
-        guidance_scale: strength of the prompt.
+        guidance_scale: strength of the prompt; None: the pipeline's own.
         encode_prompts: (pipe, prompts, tokens) -> PromptEmbeds.
         pipeline_inputs: PromptEmbeds -> the pipeline's keyword arguments.
         call: further keyword arguments of every call of the pipeline.
-        max_tokens: longer prompts are cut here.
+        max_tokens: longer prompts are cut here; None if that is the pipeline's business.
+        text_width: numbers of an embedding's token.
         making, encoding: how many images, and prompts, there is memory for at once, as it turns out.
     """
 
@@ -42,11 +44,12 @@ class ImageGenerator:
     pipe: Any
     architecture: Architecture
     steps: int
-    guidance_scale: float
-    encode_prompts: Callable[[Any, Sequence[str], int], PromptEmbeds]
+    guidance_scale: float | None
+    encode_prompts: Callable[[Any, Sequence[str], int | None], PromptEmbeds]
     pipeline_inputs: Callable[[PromptEmbeds], dict[str, Tensor | None]]
     call: dict[str, Any]
-    max_tokens: int
+    max_tokens: int | None
+    text_width: int
     making: Halving = field(default_factory=lambda: Halving("images"), repr=False, compare=False)
     encoding: Halving = field(default_factory=lambda: Halving("prompts"), repr=False, compare=False)
 
@@ -67,6 +70,8 @@ class ImageGenerator:
 
     def count_cut(self, prompts: Sequence[str]) -> int:
         """How many prompts have more tokens than the model reads; `encode` leaves the rest of each away."""
+        if self.max_tokens is None:
+            return 0
         tokenizer = getattr(self.pipe, "tokenizer_2", None) or self.pipe.tokenizer
         return sum(len(tokens) > self.max_tokens for tokens in tokenizer(list(prompts)).input_ids)
 
@@ -112,9 +117,16 @@ class ImageGenerator:
         settings = {
             "num_inference_steps": self.steps if steps is None else steps,
             "guidance_scale": self.guidance_scale if guidance_scale is None else guidance_scale,
+        }
+        if settings["guidance_scale"] is None:
+            del settings["guidance_scale"]
+        sizes = {
             "height": self.architecture.height if height is None else height,
             "width": self.architecture.width if width is None else width,
         }
+        check_size(self.architecture, **sizes)
+        if self.architecture.measured is None:  # else `call` has what the pipeline is to be told, and that size is it
+            settings |= sizes
 
         def make(places: range) -> np.ndarray:
             return self._run(embeds[places], [seeds[i] for i in places], schedule, settings)
@@ -127,9 +139,11 @@ class ImageGenerator:
         # Noise is drawn on the CPU: the same seed gives the same image on every device.
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         with nullcontext() if schedule is None else cached(self.pipe, schedule):
-            images = self.pipe(
-                **self.pipeline_inputs(embeds), **self.call, **settings, generator=generators, output_type="np"
-            ).images
+            images = pictures_of(
+                self.pipe(
+                    **self.pipeline_inputs(embeds), **self.call, **settings, generator=generators, output_type="np"
+                )
+            )
         if not np.isfinite(images).all():
             under = "without a schedule" if schedule is None else f"under schedule {schedule.name!r}"
             raise NotFiniteError(f"{self.name} {under}: expected images, found values that are no finite numbers")
@@ -141,6 +155,14 @@ class ImageGenerator:
                 stacklevel=2,
             )
         return pixels
+
+
+def pictures_of(output: Any) -> np.ndarray:
+    """The images of a pipeline's output, float (images, height, width, 3); a video is a strip, its frames downwards."""
+    if hasattr(output, "images"):
+        return np.asarray(output.images)
+    frames = np.asarray(output.frames)
+    return frames.reshape(len(frames), -1, *frames.shape[3:])
 
 
 @torch.no_grad()

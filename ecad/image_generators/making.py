@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ecad.cost.inputs import forward_inputs
+from ecad.cost.inputs import check_size
 from ecad.errors import EcadError, ScheduleError
 from ecad.image_generators.generator import ImageGenerator
 from ecad.image_generators.image_folder import ImageWriter, begin_folder, is_whole, scratch_folder
@@ -131,7 +131,7 @@ def job_of(
         "height": _first(height, sizes.get("height"), architecture.height),
         "width": _first(width, sizes.get("width"), architecture.width),
     }
-    forward_inputs(architecture, call["height"], call["width"], architecture.text_tokens)
+    check_size(architecture, call["height"], call["width"])
     if schedule is not None:
         with cached(generator.pipe, schedule):
             pass
@@ -268,8 +268,7 @@ def stored_embeds(generator: ImageGenerator, batch: Batch) -> PromptEmbeds:
     distinct = {item.stored.entry.stem: item.stored for item in batch}
     place = {stem: index for index, stem in enumerate(distinct)}
     embeds = load_stored(list(distinct.values()))
-    config = generator.architecture.transformer
-    width = config.get("caption_channels") or config.get("joint_attention_dim")
+    width = generator.text_width
     for stored, row in zip(distinct.values(), embeds.prompt_embeds, strict=True):
         if row.shape[-1] != width:
             raise EcadError(
@@ -295,6 +294,7 @@ def settings_of(generator: ImageGenerator, batches: Sequence[Batch]) -> dict[str
         "weights": generator.fingerprint(),
         "dtype": str(generator.dtype).removeprefix("torch."),
         "embeddings": embeddings,
+        **({"call": generator.call} if generator.call else {}),
     }
 
 
@@ -307,4 +307,4 @@ def _numbers(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _first(*values: Any) -> Any:
-    return next(value for value in values if value is not None)
+    return next((value for value in values if value is not None), None)

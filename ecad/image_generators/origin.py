@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 
 import ecad
+from ecad.cost.architectures import Architecture
 from ecad.cost.inputs import forward_inputs
 from ecad.image_generators.generator import ImageGenerator
 from ecad.runtime.discovery import discover, one_denoiser
@@ -15,7 +16,6 @@ from ecad.schedules.provenance import Provenance
 def provenance_for(generator: ImageGenerator) -> Provenance:
     """The provenance of schedules made for a generator at its own settings; of their quality it says nothing yet."""
     denoiser, architecture = one_denoiser(generator.pipe), generator.architecture
-    inputs = forward_inputs(architecture, architecture.height, architecture.width, architecture.text_tokens)
     versions = {name: importlib.metadata.version(name) for name in ("diffusers", "torch")}
     return Provenance(
         denoiser=type(denoiser).__name__,
@@ -24,9 +24,16 @@ def provenance_for(generator: ImageGenerator) -> Provenance:
         model=generator.name,
         weights=generator.fingerprint(),
         sampler=type(generator.pipe.scheduler).__name__,
-        latents=latent_shape(list(inputs.values())),
+        latents=_latents(architecture),
         height=architecture.height,
         width=architecture.width,
         guidance_scale=generator.guidance_scale,
         versions={"ecad": ecad.__version__, **versions},
     )
+
+
+def _latents(architecture: Architecture) -> tuple[int, ...]:
+    if architecture.measured is not None:
+        return tuple(architecture.measured["latents"])
+    inputs = forward_inputs(architecture, architecture.height, architecture.width, architecture.text_tokens)
+    return latent_shape(list(inputs.values()))

@@ -15,6 +15,7 @@ from torch import Tensor
 from ecad.builtin import PIPELINE_FOLDER
 from ecad.cost.architectures import Architecture, find_architecture
 from ecad.errors import EcadError
+from ecad.image_generators.any_pipeline import describe, load_any
 from ecad.image_generators.generator import ImageGenerator
 from ecad.image_generators.text import PromptEmbeds, encode_flux, encode_pixart, flux_inputs, pixart_inputs
 
@@ -23,13 +24,16 @@ from ecad.image_generators.text import PromptEmbeds, encode_flux, encode_pixart,
 class _TextKind:
     """How a family of pipelines takes its text."""
 
-    encode: Callable[[Any, Sequence[str], int], PromptEmbeds]
+    encode: Callable[[Any, Sequence[str], int | None], PromptEmbeds]
     inputs: Callable[[PromptEmbeds], dict[str, Tensor | None]]
     parts: tuple[str, ...]
+    width: str
 
 
-_PIXART = _TextKind(encode_pixart, pixart_inputs, ("text_encoder", "tokenizer"))
-_FLUX = _TextKind(encode_flux, flux_inputs, ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+_PIXART = _TextKind(encode_pixart, pixart_inputs, ("text_encoder", "tokenizer"), "caption_channels")
+_FLUX = _TextKind(
+    encode_flux, flux_inputs, ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"), "joint_attention_dim"
+)
 _IMAGE_PARTS = ("transformer", "vae")
 
 
@@ -98,10 +102,11 @@ def get_image_generator(
     dtype: torch.dtype | None = None,
     only: Literal["text", "images"] | None = None,
 ) -> ImageGenerator:
-    """Load a registered image generator.
+    """Load a registered image generator, or any diffusers pipeline with one denoiser.
 
     Args:
-        name: one of `image_generators()`.
+        name: one of `image_generators()`; or the folder or hub id of a pipeline, or a `.json` file that describes one
+            (`any_pipeline.Description`).
         weights: a hub id or a local folder of the whole pipeline, instead of the registered one.
         device: `auto` takes CUDA, then MPS, then the CPU.
         dtype: of the weights; by default float32 on a CPU, the model's own half precision on an accelerator.
@@ -113,10 +118,10 @@ def get_image_generator(
     >>> get_image_generator("EmojiImageGenerator").pipe.__class__.__name__
     'PixArtAlphaPipeline'
     """
-    if name not in _GENERATORS:
-        raise EcadError(f"image generator {name!r} is unknown: expected one of {', '.join(_GENERATORS)}")
-    row = _GENERATORS[name]
     chosen = choose_device(device)
+    if name not in _GENERATORS:
+        return _load_unregistered(name, weights, chosen, dtype)
+    row = _GENERATORS[name]
     chosen_dtype = dtype or (torch.float32 if chosen == "cpu" else row.cuda_dtype)
     left_out = {None: (), "text": _IMAGE_PARTS, "images": row.text.parts}[only]
     pipe = _load(name, row, None if weights is None else os.fspath(weights), chosen_dtype, left_out)
@@ -134,7 +139,27 @@ def get_image_generator(
         pipeline_inputs=row.text.inputs,
         call=row.call,
         max_tokens=row.max_tokens,
+        text_width=architecture.transformer[row.text.width],
     )
+
+
+def _load_unregistered(
+    name: str, weights: str | os.PathLike[str] | None, device: str, dtype: torch.dtype | None
+) -> ImageGenerator:
+    known = describe(name)
+    if known is None:
+        raise EcadError(
+            f"image generator {name!r} is unknown: expected one of {', '.join(_GENERATORS)}, or a pipeline's folder, "
+            "hub id or description (.json)"
+        )
+    if weights is not None:
+        raise EcadError(f"--weights: expected none beside the pipeline {name!r}, found {os.fspath(weights)!r}")
+    return load_any(Path(name).stem if Path(name).exists() else name, known, device, dtype)
+
+
+def found_everywhere(name: str) -> str:
+    """A generator's name as any process finds it, on any machine that shares the folder (see `get_image_generator`)."""
+    return os.path.abspath(name) if name not in _GENERATORS and os.path.exists(name) else name
 
 
 def _architecture(name: str, pipe: Any) -> Architecture:
@@ -145,6 +170,17 @@ def _architecture(name: str, pipe: Any) -> Architecture:
     config = dict(pipe.transformer.config)
     size = (config.get("sample_size") or 0) * known.pixels_per_latent
     return replace(known, transformer=config, height=size or known.height, width=size or known.width)
+
+
+def get_architecture(name: str, height: int | None = None, width: int | None = None) -> Architecture:
+    """`find_architecture`, also of a pipeline that is not registered: then it is loaded and measured.
+
+    Raises:
+        EcadError: as `get_image_generator` does.
+    """
+    if name in _GENERATORS:
+        return find_architecture(name, height, width)
+    return get_image_generator(name).architecture
 
 
 def choose_device(device: str) -> str:
@@ -197,5 +233,5 @@ def _check_family(name: str, weights: str, pipeline: Mapping[str, Any]) -> None:
     found = part[1] if isinstance(part, list | tuple) and len(part) == 2 else None
     if found != expected:
         fitting = [known for known in _GENERATORS if find_architecture(known).transformer["_class_name"] == found]
-        advice = f"give --image-generator {fitting[-1]}" if fitting else "see docs/your-own-model.md for other families"
+        advice = f"give --image-generator {fitting[-1]}" if fitting else "give their folder as --image-generator"
         raise EcadError(f"{name}: expected weights with a {expected}, found {found or 'none'} in {weights!r}; {advice}")

@@ -55,7 +55,7 @@ class PromptEmbeds:
         return PromptEmbeds(moved(self.prompt_embeds) or (), moved(self.pooled), negative)
 
 
-def encode_pixart(pipe: Any, prompts: Sequence[str], max_tokens: int) -> PromptEmbeds:
+def encode_pixart(pipe: Any, prompts: Sequence[str], max_tokens: int | None) -> PromptEmbeds:
     """Embeddings for a PixArt pipeline, trimmed to each prompt's own tokens: it masks its padding out."""
 
     def trimmed(texts: Sequence[str]) -> tuple[Tensor, ...]:
@@ -91,7 +91,7 @@ def pixart_inputs(embeds: PromptEmbeds) -> dict[str, Tensor | None]:
     }
 
 
-def encode_flux(pipe: Any, prompts: Sequence[str], max_tokens: int) -> PromptEmbeds:
+def encode_flux(pipe: Any, prompts: Sequence[str], max_tokens: int | None) -> PromptEmbeds:
     """Embeddings for a FLUX pipeline with all their padding, which that model attends to."""
     embeds, pooled, _ = pipe.encode_prompt(list(prompts), list(prompts), max_sequence_length=max_tokens)
     return PromptEmbeds(tuple(embeds), tuple(pooled))
@@ -102,6 +102,21 @@ def flux_inputs(embeds: PromptEmbeds) -> dict[str, Tensor | None]:
     if embeds.pooled is None:
         raise EcadError("these embeddings hold no pooled ones, which FLUX reads; make them with `ecad embed`")
     return {"prompt_embeds": torch.stack(embeds.prompt_embeds), "pooled_prompt_embeds": torch.stack(embeds.pooled)}
+
+
+def encode_text(pipe: Any, prompts: Sequence[str], max_tokens: int | None) -> PromptEmbeds:
+    """For a pipeline whose embeddings are not known: each prompt's UTF-8, one byte a token, which its call decodes."""
+    rows = [torch.tensor(list(text.encode()), dtype=torch.uint8) for text in prompts]
+    return PromptEmbeds(tuple(row[:, None] for row in rows))
+
+
+def text_inputs(embeds: PromptEmbeds) -> dict[str, Any]:
+    """The prompts of `encode_text`, in whatever precision they are by now: whole numbers to 256 are exact in all.
+
+    >>> text_inputs(encode_text(None, ["a crêpe"], None).to("cpu", torch.bfloat16))
+    {'prompt': ['a crêpe']}
+    """
+    return {"prompt": [bytes(row.flatten().int().tolist()).decode() for row in embeds.prompt_embeds]}
 
 
 def _padded(rows: Sequence[Tensor], length: int) -> tuple[Tensor, Tensor]:

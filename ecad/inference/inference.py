@@ -14,7 +14,9 @@ from ecad.prompts import Prompt, read_prompts
 
 
 def infer(
-    image_generator: Annotated[str, typer.Argument(help="Name of the image generator; `ecad models` lists them.")],
+    image_generator: Annotated[
+        str, typer.Argument(help="A name that `ecad models` lists, or any pipeline's folder, hub id or .json.")
+    ],
     prompt: Annotated[str | None, typer.Option(help="One prompt.")] = None,
     prompt_file: Annotated[Path | None, typer.Option(help="Prompts: one a line, JSON, or a table.")] = None,
     input_embeddings: Annotated[Path | None, typer.Option(help="Folder of embeddings instead of prompts.")] = None,

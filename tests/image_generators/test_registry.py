@@ -61,7 +61,10 @@ def test_other_weights_bring_their_own_architecture(tmp_path: Path) -> None:
             '["diffusers", "FluxTransformer2DModel"]',
             "found FluxTransformer2DModel in .* --image-generator FluxImageGen",
         ),
-        ('["diffusers", "SD3Transformer2DModel"]', "found SD3Transformer2DModel in .* see docs/your-own-model.md"),
+        (
+            '["diffusers", "SD3Transformer2DModel"]',
+            "found SD3Transformer2DModel in .* give their folder as --image-generator",
+        ),
         ("null", "expected weights with a PixArtTransformer2DModel, found none"),
     ],
 )
