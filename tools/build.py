@@ -1,6 +1,6 @@
-"""Rebuild the built-in model from the npm packages: data, VAE, judge, denoiser, export, evaluation.
+"""Rebuild the built-in models from the npm packages: data, VAE, judge, denoisers, export, evaluation.
 
-python tools/build.py build        # about five hours on one core; goes on where it was
+python tools/build.py build        # about seven hours on one core; goes on where it was
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ STAGES = (
     ("train_vae.py", "--frozen-encoder"),
     ("train_judge.py",),
     ("train_denoiser.py",),
+    ("train_flux.py",),
+    ("train_flux.py", "--distil"),
     ("export.py",),
     ("evaluate.py",),
+    ("evaluate.py", "--generator=EmojiFluxImageGenerator"),
 )
 
 

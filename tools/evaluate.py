@@ -1,6 +1,7 @@
-"""Measure the built-in model on held-out combinations and draw its contact sheet.
+"""Measure a built-in model on held-out combinations and draw its contact sheet.
 
 python tools/evaluate.py build        # prints a table; writes docs/builtin-model.json and docs/images/contact-sheet.png
+python tools/evaluate.py build --generator EmojiFluxImageGenerator    # builtin-flux.json, contact-sheet-flux.png
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from emoji_data import BACKGROUNDS, STYLES, caption, combinations, compose, load
 
 DOCS = Path(__file__).parent.parent / "docs"
 BATCH = 12
+FILES = {
+    "EmojiImageGenerator": ("builtin-model.json", "contact-sheet.png"),
+    "EmojiFluxImageGenerator": ("builtin-flux.json", "contact-sheet-flux.png"),
+}
 Combination = tuple[str, str, str]
 
 
@@ -71,13 +76,13 @@ def contact_sheet(images: np.ndarray, columns: int = 18) -> Image.Image:
     )
 
 
-def main(folder: Path, count: int) -> None:
+def main(folder: Path, name: str, count: int) -> None:
     """Print and keep every figure that docs/builtin-model.md quotes."""
     rng = np.random.default_rng(5)
     truth = [combinations(held=True)[i] for i in rng.permutation(len(combinations(held=True)))[:count]]
     prompts = [caption(*parts) for parts in truth]
     sprites = {(s.name, s.style): s for s in load_sprites(folder / "npm")}
-    judge, generator = Judge(), get_image_generator("EmojiImageGenerator", device="cpu")
+    judge, generator = Judge(), get_image_generator(name, device="cpu")
     real = np.stack([compose(sprites[n, s], b) for n, s, b in truth])
     sites = problem_of(generator).template.sites
     schedules = {"uncached": None} | {f"every-{n}": heuristics.every_n(sites, generator.steps, n) for n in (2, 3, 4, 8)}
@@ -99,14 +104,16 @@ def main(folder: Path, count: int) -> None:
         | {"real": {"mean": float(judge.score(real, prompts).mean())}},
     }
     print(json.dumps(result, indent=1))
-    write_atomic(DOCS / "builtin-model.json", json.dumps(result, indent=1) + "\n")
+    file, sheet = FILES[name]
+    write_atomic(DOCS / file, json.dumps(result, indent=1) + "\n")
     (DOCS / "images").mkdir(parents=True, exist_ok=True)
-    contact_sheet(images["uncached"]).save(DOCS / "images" / "contact-sheet.png")
+    contact_sheet(images["uncached"]).save(DOCS / "images" / sheet)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--generator", default="EmojiImageGenerator", choices=FILES)
     parser.add_argument("--count", type=int, default=324)
     args = parser.parse_args()
-    main(args.folder, args.count)
+    main(args.folder, args.generator, args.count)

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, PixArtAlphaPipeline, PixArtTransformer2DModel
+from diffusers import AutoencoderKL, FluxTransformer2DModel, PixArtAlphaPipeline, PixArtTransformer2DModel
 from transformers import CLIPImageProcessorPil, CLIPModel, T5EncoderModel, T5Tokenizer
 
-from ecad.builtin import JUDGE_FOLDER, PIPELINE_FOLDER
+from ecad.builtin import FLUX_FOLDER, JUDGE_FOLDER, PIPELINE_FOLDER
 from ecad.files import write_atomic
 from emoji_data import caption, combinations
 from train_denoiser import new_scheduler
+from train_flux import new_pipeline
 
 SEARCH_PROMPTS = HELD_OUT_PROMPTS = 48
 
@@ -35,6 +36,13 @@ def export_pipeline(folder: Path) -> None:
     ).to(torch.float16)
     shutil.rmtree(PIPELINE_FOLDER, ignore_errors=True)
     pipe.save_pretrained(PIPELINE_FOLDER)
+
+
+def export_flux(folder: Path) -> None:
+    """The same for the FLUX-like denoiser; text encoders and VAE are those of the other pipeline and the judge."""
+    transformer = FluxTransformer2DModel.from_pretrained(folder / "flux" / "distilled")
+    shutil.rmtree(FLUX_FOLDER, ignore_errors=True)
+    new_pipeline(folder, transformer).to(torch.float16).save_pretrained(FLUX_FOLDER)
 
 
 def export_judge(folder: Path) -> None:
@@ -71,9 +79,10 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     export_pipeline(folder)
+    export_flux(folder)
     export_judge(folder)
     export_prompts()
     forget_origins()
-    for name in (PIPELINE_FOLDER, JUDGE_FOLDER):
+    for name in (PIPELINE_FOLDER, FLUX_FOLDER, JUDGE_FOLDER):
         size = sum(path.stat().st_size for path in name.rglob("*") if path.is_file())
         print(f"{name.name}: {size / 1e6:.2f} MB")

@@ -1,7 +1,7 @@
 """Train a FLUX-like transformer on the built-in model's latents, then distil its guidance into it.
 
-python tools/train_flux.py build --minutes 70                # resumes from build/flux/base if that was interrupted
-python tools/train_flux.py build --distil --minutes 20       # resumes from build/flux/distilled
+python tools/train_flux.py build --minutes 66                # resumes from build/flux/base if that was interrupted
+python tools/train_flux.py build --distil --minutes 14       # resumes from build/flux/distilled
 
 As FLUX.1-dev: blocks of two streams, then blocks of one; flow matching; two text encoders that are trained elsewhere
 (the built-in model's T5, and the judge's text tower for the pooled vector); guidance that is an input of the model.
@@ -175,10 +175,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--distil", action="store_true", help="the second stage")
-    parser.add_argument("--minutes", type=float, help="70, and 20 of distillation")
+    parser.add_argument("--minutes", type=float, help="66, and 14 of distillation")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, help="0.001, and 0.0003 of distillation")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    default_minutes, default_rate = (20.0, 3e-4) if args.distil else (70.0, 1e-3)
+    default_minutes, default_rate = (14.0, 3e-4) if args.distil else (66.0, 1e-3)
     main(args.folder, args.minutes or default_minutes, args.batch, args.rate or default_rate, args.distil)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ecad import builtin
 from ecad.commands import ImageGeneratorOption, Weights, bar, console, finish, main, search_progress
 from ecad.errors import EcadError
 from ecad.execution.command import (
@@ -199,8 +200,8 @@ def _remembering(context: typer.Context, folder: Path, show: Callable[[Progress]
 
 
 def _second(image_generator: str, quality: str, second: str | None) -> list[str]:
-    """The second scorer: the one asked for; for the built-in model, whose scorers are at hand, the other of its two."""
-    if second is None and image_generator == "EmojiImageGenerator":
+    """The second scorer: the one asked for; for a built-in model, whose scorers are at hand, the other of its two."""
+    if second is None and image_generator in builtin.GENERATORS:
         second = "psnr" if quality == "judge" else "judge"
     if second == quality:
         raise EcadError(f"--second-quality: expected another scorer than --quality, found {quality!r} twice")
@@ -260,21 +261,17 @@ def _live(folder: Path, wanted: bool) -> Iterator[None]:
 def _prompts(image_generator: str, prompt_file: Path | None) -> list[Prompt]:
     if prompt_file is not None:
         return read_prompts(prompt_file)
-    if image_generator != "EmojiImageGenerator":
+    if image_generator not in builtin.GENERATORS:
         raise EcadError(f"{image_generator} needs prompts: give a file of them with --prompt-file")
-    from ecad.builtin import prompts
-
-    return [Prompt(f"{i:04d}", text) for i, text in enumerate(prompts("search")[:4])]
+    return [Prompt(f"{i:04d}", text) for i, text in enumerate(builtin.prompts("search")[:4])]
 
 
 def _held_out(image_generator: str, held_out_file: Path | None) -> list[Prompt]:
     if held_out_file is not None:
         return read_prompts(held_out_file)
-    if image_generator != "EmojiImageGenerator":
+    if image_generator not in builtin.GENERATORS:
         return []
-    from ecad.builtin import prompts
-
-    return [Prompt(f"held_out_{i:04d}", text) for i, text in enumerate(prompts("held_out")[:24])]
+    return [Prompt(f"held_out_{i:04d}", text) for i, text in enumerate(builtin.prompts("held_out")[:24])]
 
 
 def _schedule_files(folder: Path | None) -> list[Path]:

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ecad.builtin import PIPELINE_FOLDER
+from ecad import builtin
+from ecad.builtin import FLUX_FOLDER, PIPELINE_FOLDER
 from ecad.cost.architectures import Architecture, find_architecture
 from ecad.errors import EcadError
 from ecad.image_generators.any_pipeline import describe, load_any
@@ -56,6 +57,9 @@ _GENERATORS = {
     "EmojiImageGenerator": _Row(
         "PixArtAlphaPipeline", str(PIPELINE_FOLDER), None, 2.0, torch.float32, _PIXART, _ANY_SIZE, max_tokens=120
     ),
+    "EmojiFluxImageGenerator": _Row(
+        "FluxPipeline", str(FLUX_FOLDER), None, 3.0, torch.float32, _FLUX, {}, max_tokens=12
+    ),
     "PixArtAlphaImageGenerator": _Row(
         "PixArtAlphaPipeline",
         "PixArt-alpha/PixArt-XL-2-1024-MS",
@@ -89,7 +93,7 @@ def image_generators() -> dict[str, str]:
     'EmojiImageGenerator'
     """
     return {
-        name: "the package itself" if row.weights == str(PIPELINE_FOLDER) else row.transformer or row.weights
+        name: "the package itself" if name in builtin.GENERATORS else row.transformer or row.weights
         for name, row in _GENERATORS.items()
     }
 
