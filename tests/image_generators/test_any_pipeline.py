@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import PixArtTransformer2DModel
 
-from ecad.builtin import PIPELINE_FOLDER
+from ecad.builtin import FLUX_FOLDER, PIPELINE_FOLDER
 from ecad.cost.macs import macs_table
 from ecad.cost.memory import kept_bytes
 from ecad.errors import EcadError
@@ -75,6 +75,16 @@ def test_it_measures_what_is_known_of_the_registered_generator(
     here, there = provenance_for(unregistered), provenance_for(registered)
     assert replace(here, model="") == replace(there, model="")
     assert here.model == "mine"
+
+
+def test_it_measures_what_is_known_of_two_kinds_of_blocks(tmp_path: Path) -> None:
+    file = described(tmp_path, pipeline=str(FLUX_FOLDER), guidance_scale=3.0, call={"max_sequence_length": 12})
+    ours, theirs = (get_image_generator(name, device="cpu") for name in (file, "EmojiFluxImageGenerator"))
+    found, known = macs_table(ours.architecture), macs_table(theirs.architecture)
+    assert (found.sites, found.fixed_per_step) == (known.sites, known.fixed_per_step)
+    np.testing.assert_array_equal(found.per_site, known.per_site)
+    schedule = heuristics.every_n(found.sites, 3, 2)
+    assert kept_bytes(schedule, ours.architecture) == kept_bytes(schedule, theirs.architecture)
 
 
 def test_a_model_that_needs_values_is_measured_with_its_weights(
