@@ -9,8 +9,6 @@ import numpy as np
 from ecad.genetic.problem import Problem
 from ecad.schedules.schedule import Bits
 
-FEW_STEPS = 10
-
 
 def probes(problem: Problem) -> Bits:
     """Schedules that reuse everything at one step and compute all others: how much does that step's change matter?
@@ -50,16 +48,13 @@ def whole_steps(problem: Problem, errors: np.ndarray) -> Bits:
 
 
 def every_few(problem: Problem) -> Bits:
-    """What is hard to beat where little is computed: every third to every sixth step, repeated if it may be.
-
-    Of few steps every second is little, too.
+    """What costs little and is hard to beat there: every third, fourth, fifth and sixth step, repeated if it may be.
 
     Returns:
-        bool (n, steps, sites).
+        bool (4, steps, sites).
     """
-    every = range(2 if problem.shape[0] < FEW_STEPS else 3, 7)
-    bits = np.zeros((len(every), *problem.shape), dtype=bool)
-    for one, n in zip(bits, every, strict=True):
+    bits = np.zeros((4, *problem.shape), dtype=bool)
+    for one, n in zip(bits, range(3, 7), strict=True):
         one[::n] = True
     return bits
 
