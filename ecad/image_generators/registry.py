@@ -89,7 +89,7 @@ _GENERATORS = {
 def image_generators() -> dict[str, str]:
     """The registered names and where each looks for its weights.
 
-    >>> sorted(image_generators())[0]
+    >>> list(image_generators())[0]
     'EmojiImageGenerator'
     """
     return {
