@@ -96,6 +96,7 @@ const Draw = (() => {
     const made = structuredClone(table.document);
     const inside = made.cache_schedule;
     Object.assign(inside, { name: point.name, attributes: point.attributes });
+    if (point.forecast) inside.forecast = true;
     Object.assign(made, { config: point.config, metrics: point.metrics });
     Object.values(inside.schedule).forEach((blocks, step) => table.sites.forEach(([block, component], site) => {
       blocks[block][component] = Boolean(number(point, table, step, site));

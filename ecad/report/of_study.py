@@ -93,6 +93,7 @@ def results_of(study: Study, folder: Path | None = None) -> Results:
                 np.packbits(c.recompute).tobytes(),
                 kept_bytes=kept,
                 expected_ns=c.cost if study.unit == "ns" else None,
+                forecast=c.plain.forecast,
             )
             for c, macs, kept in zip(
                 study.candidates,

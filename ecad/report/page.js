@@ -16,7 +16,7 @@
     const name = names[place];
     return {
       name, numbers: numbers[place], columns, kind: "candidate", kindName: "evaluated", table: 0, file: `${name}.json`,
-      config: table.document.config ?? {}, metrics: {}, attributes: {},
+      config: table.document.config ?? {}, metrics: {}, attributes: {}, forecast: data.candidates.forecast[place],
       packed: unpacked && unpacked.subarray(place * size, (place + 1) * size),
     };
   }
@@ -78,7 +78,8 @@
       });
       return parts.join(", ");
     };
-    detail.querySelector(".facts tbody").replaceChildren(...rows, line("recomputed", shown.map(share)));
+    const rest = (point) => (point.forecast ? "forecast" : "reused as it was");
+    detail.querySelector(".facts tbody").replaceChildren(...rows, line("recomputed", shown.map(share)), line("the rest", shown.map(rest)));
   }
 
   // The pictures stand once in the page, in the table; here they are shown again.

@@ -138,7 +138,9 @@ def _table(results: Results, steps: int, sites: Sites) -> dict[str, Any]:
         "sites": sites,
         "labels": [escaped(block) for block, _ in sites],
         "components": first.components,
-        "document": first.replace(name="", metrics={}, attributes={}, custom_compute={}, skeleton={}).to_json(),
+        "document": first.replace(
+            name="", forecast=False, metrics={}, attributes={}, custom_compute={}, skeleton={}
+        ).to_json(),
     }
 
 
@@ -154,6 +156,7 @@ def _point(results: Results, entry: Entry, row: list[str], tables: list[tuple[in
         "numbers": row[1:],
         "table": tables.index((schedule.num_steps, schedule.sites)),
         "bits": base64.b64encode(summary.packed(schedule.recompute)).decode(),
+        "forecast": schedule.forecast,
         "own": own,
         "config": document.get("config", {}),
         "metrics": document.get("metrics", {}),
@@ -183,6 +186,7 @@ def _candidates(results: Results) -> dict[str, Any]:
         "numbers": list(zip(*(columns[name] for name in known), strict=True)),
         "columns": known,
         "bits": base64.b64encode(bits).decode(),
+        "forecast": [one.forecast for one in results.candidates],
     }
 
 

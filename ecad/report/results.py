@@ -107,6 +107,7 @@ class Candidate:
         number: its place in the generation.
         bits: what it recomputes, in the order of the uncached entry's steps and sites, eight to a byte; or nothing.
         kept_bytes, expected_ns: as an entry has them.
+        forecast: whether its schedule does.
     """
 
     generation: _Count
@@ -116,6 +117,7 @@ class Candidate:
     bits: bytes = b""
     kept_bytes: _Count | None = None
     expected_ns: _Count | None = None
+    forecast: bool = False
 
 
 @dataclass(frozen=True, config=_CONFIG)

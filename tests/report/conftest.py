@@ -19,7 +19,7 @@ HOSTILE = "</script><script>alert('$x^$')</script> [bold]&amp;|"
 def evolved() -> CacheSchedule:
     recompute = np.zeros((4, 6), bool)
     recompute[0] = recompute[2, :3] = True
-    return CacheSchedule(recompute, SITES, "evolved", attributes={"generation": 3})
+    return CacheSchedule(recompute, SITES, "evolved", forecast=True, attributes={"generation": 3})
 
 
 def pictures(value: int, side: int = 8) -> np.ndarray:
@@ -67,7 +67,7 @@ def made(folder: Path) -> Results:
         quality_name="judge",
         candidates=(
             Candidate(0, 1_000_000_000, 25.0, 0, packed(~every_2.recompute)),
-            Candidate(1, 3_000_000_000, 27.5, 7, packed(evolved().recompute)),
+            Candidate(1, 3_000_000_000, 27.5, 7, packed(evolved().recompute), forecast=True),
         ),
         guesses=(Guess(1, 26.0, 25.0), Guess(1, 27.0, 27.5)),
         history=(Generation(0, 32, 2.5, 0.25, 1), Generation(1, 64, 62.0, 0.5, 2)),

@@ -169,6 +169,7 @@ def test_the_download_is_the_schedule(visit: Callable[..., Any], file: Path, tmp
     if chosen == "found-1":
         assert got == evolved().replace(name="found-1")
     np.testing.assert_array_equal(got.recompute, evolved().recompute)
+    assert got.forecast
     assert f'load("{chosen}.json")' in page.locator(".code code").inner_text()
 
 

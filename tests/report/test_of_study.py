@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def model() -> Problem:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of four generations whose front was scored on three held-out prompts."""
     folder = tmp_path_factory.mktemp("study")
-    study = search(model(), evaluator(), folder, generations=4, population_size=5)
+    study = search(replace(model(), forecast="either"), evaluator(), folder, generations=4, population_size=5)
     with Store.open(folder) as store:
         list(evaluate_each(evaluator(3, seed=9), [candidate.schedule for candidate in study.front()], store))
     study.close()
@@ -67,6 +68,8 @@ def test_a_study_is_shown_as_it_is(finished: Path) -> None:
     for shown, one in zip(results.candidates, study.candidates, strict=True):
         assert (shown.generation, shown.number, shown.macs) == (one.generation, one.number, one.cost)
         assert shown.bits == np.packbits(one.recompute).tobytes()
+        assert shown.forecast == one.plain.forecast
+    assert {shown.forecast for shown in results.candidates} == {False, True}
     assert [generation.number for generation in results.history] == [0, 1, 2, 3]
     assert results.missing == (
         "No images: `ecad report FOLDER --images 6` makes some, and scores hand-made schedules.",
