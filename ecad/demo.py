@@ -90,7 +90,7 @@ def demo(
             seed=seed,
             on_progress=on_progress,
         )
-    costs = [int(problem.price(schedule.recompute[None])[0]) for schedule in hand_made.values()]
+    costs = [int(problem.costs(schedule.recompute[None])[0]) for schedule in hand_made.values()]
     schedules = hand_made | choose(study.front(), [costs[0] // 1.5, *costs[1:], costs[0] // 6])
     judged = judge_schedules(generator, schedules, prompts, "held-out prompts", as_json)
     ratios = measure_speedups(generator, schedules, prompts[:BATCH], as_json)
@@ -175,7 +175,7 @@ def collect(
             schedule = with_provenance(schedule, origin, study, scores, len(prompts))
             latency = {"speedup": ratios[name], "gpu": device_name(generator.pipe.device)}
             schedule = schedule.replace(metrics={**schedule.metrics, "latency": latency})
-        macs = int(table.price(schedule.recompute[None])[0])
+        macs = int(table.price(schedule.recompute, schedule.forecast))
         images = save_images(folder, name, list(judged[name].pixels[:SHOWN_PROMPTS]))
         entries.append(
             Entry(

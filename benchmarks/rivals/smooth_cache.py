@@ -92,7 +92,7 @@ def smooth_row(error: np.ndarray, threshold: float) -> np.ndarray:
 def thresholds_for(errors: dict[str, np.ndarray], problem: Problem) -> Sequence[float]:
     """For each speed the smallest threshold that gives it; none where no threshold does."""
     values = np.unique(np.concatenate([error[error > 0] for error in errors.values()]))
-    costs = problem.price(np.stack([smooth_bits(errors, problem, value) for value in values]))
+    costs = problem.costs(np.stack([smooth_bits(errors, problem, value) for value in values]))
     found = []
     for speedup in SPEEDUPS:
         fast = values[costs * speedup <= problem.uncached_cost * 1.02]

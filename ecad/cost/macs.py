@@ -111,7 +111,8 @@ def count_macs_by_component(
     """
     architecture, height, width = _resolve(schedule, image_generator, height, width)
     table = macs_table(architecture, accounting, height, width)
-    found = table.price_components(schedule.recompute[:, _columns(schedule, table.sites, architecture.image_generator)])
+    bits = schedule.recompute[:, _columns(schedule, table.sites, architecture.image_generator)]
+    found = table.price_components(bits, schedule.forecast)
     if architecture.guidance_pair:
         for macs in found.values():
             macs[_gate_step(schedule) :] //= 2

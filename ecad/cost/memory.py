@@ -85,10 +85,13 @@ def sites_within(max_bytes: int, architecture: Architecture, forecast: bool = Fa
     >>> int(chosen.sum()), sorted({component for (_, component), yes in zip(pixart_sites(28), chosen) if yes})
     (42, ['attn1', 'ff'])
     """
-    table, sizes = macs_table(architecture), np.array(_sizes(architecture))
+    table, (*by_site, of_denoiser) = macs_table(architecture), _sizes(architecture)
+    sizes = np.array(by_site)
     ranked = np.argsort(-table.per_site / sizes, kind="stable")
     # All of them kept at once, and beside each the output that its next line begins in.
     most = sizes[ranked].cumsum() * (2 if forecast else 1)
+    # Only where no site computes, the denoiser's own output waits, too.
+    most[-1] += 2 * of_denoiser if forecast else 0
     if most[0] > max_bytes:
         expected = f"at least {most[0]:,} bytes, for the site that saves most"
         raise EcadError(f"limit on kept features: expected {expected}, found {max_bytes:,}")
@@ -99,6 +102,7 @@ def sites_within(max_bytes: int, architecture: Architecture, forecast: bool = Fa
 
 @lru_cache(maxsize=16)
 def _sizes(architecture: Architecture) -> tuple[int, ...]:
+    """Bytes of each site's output, and of the denoiser's."""
     if architecture.measured is not None:
         return tuple(2 * numbers for numbers in architecture.measured["kept_numbers"])
     import diffusers

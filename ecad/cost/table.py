@@ -21,6 +21,7 @@ class CostTable:
     Args:
         sites: (block, component) of each site, in gene order.
         fixed_per_step: what is outside the sites.
+        without_denoiser: what is left of it in a step whose output is forecast (`runtime.plan`): nothing, of MACs.
         per_site: int64 (sites,).
         readers: int (sites,), as `families.readers` gives them, if dead work is not done; None if it is, and counts.
     """
@@ -29,12 +30,14 @@ class CostTable:
     fixed_per_step: int
     per_site: np.ndarray = field(repr=False)
     readers: np.ndarray | None = field(default=None, repr=False)
+    without_denoiser: int = 0
 
-    def price(self, recompute: np.ndarray) -> np.ndarray:
+    def price(self, recompute: np.ndarray, forecast: np.ndarray | bool = False) -> np.ndarray:
         """The cost of one image under each of many schedules, exact.
 
         Args:
             recompute: bool (..., steps, sites), at least one step.
+            forecast: bool (...), which schedules do.
 
         Returns:
             int64 (...).
@@ -43,27 +46,36 @@ class CostTable:
             ScheduleError: the last axis is not as long as there are sites.
 
         >>> table = CostTable((("0", "attn1"), ("0", "ff")), 1, np.array([10, 100]))
-        >>> table.price(np.array([[[1, 1], [0, 1]], [[0, 0], [0, 0]]], dtype=bool)).tolist()
-        [212, 112]
+        >>> bits = np.array([[[1, 1], [0, 1]], [[0, 0], [0, 0]]], dtype=bool)
+        >>> table.price(bits).tolist(), table.price(bits, forecast=True).tolist()
+        ([212, 112], [212, 111])
         """
         runs = self._runs(recompute)
         steps = runs.shape[-2]
         # Adding up the steps as bytes first leaves a small product, in integers: exact to 2**63 (float64: 2**53).
         times = np.add.reduce(runs.view(np.uint8), axis=-2, dtype=np.uint8 if steps < 256 else np.int64)
-        return np.asarray(times.astype(np.int64) @ self.per_site + steps * self.fixed_per_step)
+        outside = self._outside(runs, forecast).sum(axis=-1) if np.any(forecast) else steps * self.fixed_per_step
+        return np.asarray(times.astype(np.int64) @ self.per_site + outside)
 
-    def price_components(self, recompute: np.ndarray) -> dict[str, np.ndarray]:
+    def price_components(self, recompute: np.ndarray, forecast: np.ndarray | bool = False) -> dict[str, np.ndarray]:
         """The cost of each step, int64 (..., steps), by component and `OUTSIDE`, of schedules given as for `price`."""
-        costs = self._runs(recompute) * self.per_site
+        runs = self._runs(recompute)
+        costs = runs * self.per_site
         names = np.array([component for _, component in self.sites])
         found = {name: costs[..., names == name].sum(axis=-1) for name in dict.fromkeys(names.tolist())}
-        return found | {OUTSIDE: np.full(costs.shape[:-1], self.fixed_per_step, dtype=np.int64)}
+        return found | {OUTSIDE: self._outside(runs, forecast)}
+
+    def _outside(self, runs: np.ndarray, forecast: np.ndarray | bool) -> np.ndarray:
+        """What each step costs outside the sites, int64 (..., steps)."""
+        is_forecast = np.asarray(forecast)[..., None] & ~runs.any(axis=-1)
+        return np.asarray(np.where(is_forecast, np.int64(self.without_denoiser), np.int64(self.fixed_per_step)))
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; `from_json` reads them."""
         return {
             "sites": [list(site) for site in self.sites],
             "fixed_per_step": self.fixed_per_step,
+            "without_denoiser": self.without_denoiser,
             "per_site": self.per_site.tolist(),
             "readers": None if self.readers is None else self.readers.tolist(),
         }
@@ -74,12 +86,12 @@ class CostTable:
         sites = tuple((str(block), str(component)) for block, component in document["sites"])
         try:
             per_site, readers = np.array(document["per_site"], dtype=np.int64), document["readers"]
-            fixed_per_step = int(document["fixed_per_step"])
+            fixed_per_step, without = int(document["fixed_per_step"]), int(document["without_denoiser"])
         except OverflowError as error:
             raise ValueError("a price that no machine can add up") from error
         if per_site.shape != (len(sites),):
             raise ValueError(f"{per_site.shape} prices of {len(sites)} sites")
-        return cls(sites, fixed_per_step, per_site, None if readers is None else np.array(readers))
+        return cls(sites, fixed_per_step, per_site, None if readers is None else np.array(readers), without)
 
     def _runs(self, recompute: np.ndarray) -> np.ndarray:
         if recompute.ndim < 2 or recompute.shape[-1] != len(self.sites) or not recompute.shape[-2]:

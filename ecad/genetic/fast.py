@@ -71,7 +71,7 @@ class Fast:
         ingredients: what it is made of.
 
     >>> from ecad.schedules import heuristics, pixart_sites
-    >>> problem = Problem(heuristics.none(pixart_sites(2), 4), lambda bits: bits.sum(axis=(1, 2)))
+    >>> problem = Problem(heuristics.none(pixart_sites(2), 4), lambda bits, _: bits.sum(axis=(1, 2)))
     >>> search = Fast(problem, population_size=6, seed=0, initial=np.zeros((0, 4, 6), dtype=bool), decibels=False)
     >>> for generation in range(3):
     ...     bits = search.ask()

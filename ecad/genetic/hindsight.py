@@ -11,6 +11,8 @@ from ecad.genetic.fast import NEWEST
 from ecad.genetic.problem import Forecast, bits_of
 from ecad.genetic.study import Study
 from ecad.genetic.surrogate import describe, fit
+from ecad.runtime.families import readers
+from ecad.runtime.plan import executed, forecast_matters
 from ecad.schedules.schedule import Bits
 
 
@@ -51,21 +53,24 @@ def _guessed(study: Study, plans: Bits, quality: np.ndarray, generation: np.ndar
     before, now = np.flatnonzero(generation < number)[-NEWEST:], np.flatnonzero(generation == number)
     sites = tuple((block, component) for block, component in study.settings["sites"])
     reusable = np.array(study.settings.get("reusable", True), dtype=bool)
-    errors = _step_errors(plans, quality, reusable, study.settings.get("forecast", "never"))
+    errors = _step_errors(plans, quality, reusable, study.settings.get("forecast", "never"), readers(sites))
     model = fit(describe(plans[before], sites, errors), quality[before])
     expected, _ = model(describe(plans[now], sites, errors))
     for one, found in zip(expected.tolist(), quality[now].tolist(), strict=True):
         yield Guess(number, one, found)
 
 
-def _step_errors(plans: Bits, quality: np.ndarray, reusable: Bits, forecast: Forecast) -> np.ndarray:
+def _step_errors(
+    plans: Bits, quality: np.ndarray, reusable: Bits, forecast: Forecast, readers_of: np.ndarray
+) -> np.ndarray:
     """As the search read them off its probes, which reuse what may be of one step; all alike if it made none."""
     steps = plans.shape[1]
     known = {plan.tobytes(): value for plan, value in zip(plans, quality, strict=True)}
     probes = np.ones((steps - 1, *plans.shape[1:]), dtype=bool)
     probes[np.arange(steps - 1), np.arange(1, steps)] = ~reusable
-    # Only the probe of the step after the first has no two outputs to draw a line through.
-    probes[1:, 0] = forecast != "either"
+    probes = executed(probes, readers_of)
+    if forecast == "either":
+        probes[:, 0] = ~forecast_matters(probes, readers_of)[:, None]
     found = [known.get(probe.tobytes()) for probe in probes]
     if any(value is None for value in found):
         return np.ones(steps - 1)

@@ -26,11 +26,11 @@ class Nsga2:
         initial: bool (n, steps, sites), where it starts; the rest of the first generation is random.
 
     >>> from ecad.schedules import heuristics, pixart_sites
-    >>> problem = Problem(heuristics.none(pixart_sites(2), 4), lambda bits: bits.sum(axis=(1, 2)))
+    >>> problem = Problem(heuristics.none(pixart_sites(2), 4), lambda bits, _: bits.sum(axis=(1, 2)))
     >>> search = Nsga2(problem, population_size=6, seed=0, initial=np.zeros((0, 4, 6), dtype=bool))
     >>> for generation in range(3):
     ...     bits = search.ask()
-    ...     search.tell(cost=problem.price(bits), quality=bits[:, 1:].mean(axis=(1, 2)))
+    ...     search.tell(cost=problem.costs(bits), quality=bits[:, 1:].mean(axis=(1, 2)))
     >>> bits.shape
     (6, 4, 6)
     """

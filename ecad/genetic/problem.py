@@ -11,7 +11,7 @@ import numpy as np
 
 from ecad.errors import ScheduleError
 from ecad.runtime.families import readers
-from ecad.runtime.plan import draws_lines, executed
+from ecad.runtime.plan import executed, forecast_matters
 from ecad.schedules import CacheSchedule
 from ecad.schedules.schedule import Bits
 
@@ -26,7 +26,8 @@ class Problem:
 
     Args:
         template: any schedule of the model; every candidate has its steps, sites and config.
-        price: cost of one image under each of many schedules: bool (n, steps, sites) -> int64 (n,).
+        price: cost of one image under each of many schedules: bool (n, steps, sites), bool (n,) whether they forecast
+            -> int64 (n,).
         unit: of the cost, "MACs" or "ns".
         forecast: whether schedules do: never, always, or some; then bits whose first row is False stand for one that
             does.
@@ -43,7 +44,7 @@ class Problem:
     """
 
     template: CacheSchedule
-    price: Callable[[Bits], np.ndarray]
+    price: Callable[[Bits, np.ndarray], np.ndarray]
     unit: Unit = "MACs"
     forecast: Forecast = "never"
     reusable: np.ndarray | None = None
@@ -60,7 +61,9 @@ class Problem:
 
     def costs(self, bits: Bits) -> np.ndarray:
         """What an image costs under each of some schedules: bool (n, steps, sites) -> int64 (n,)."""
-        return self.price(_computing(bits) if self.forecast == "either" else bits)
+        if self.forecast == "either":
+            return self.price(_computing(bits), ~bits[:, 0, 0])
+        return self.price(bits, np.full(len(bits), self.forecast == "always"))
 
     def schedule(self, bits: Bits, name: str) -> CacheSchedule:
         """The schedule that bits, bool (steps, sites), stand for."""
@@ -78,7 +81,7 @@ class Problem:
         """
         plans = executed(bits if self.reusable is None else bits | ~self.reusable, self._readers)
         if self.forecast == "either":
-            plans[:, 0] = bits[:, 0, :1] | ~draws_lines(plans, self._readers)[:, None]
+            plans[:, 0] = bits[:, 0, :1] | ~forecast_matters(plans, self._readers)[:, None]
         return plans
 
     def bits(self, schedule: CacheSchedule) -> Bits:

@@ -107,7 +107,7 @@ def search(
     >>> from ecad.genetic import LocalEvaluator
     >>> from ecad.prompts import Prompt
     >>> from ecad.schedules import heuristics, pixart_sites
-    >>> problem = Problem(heuristics.none(pixart_sites(2), 4), lambda bits: bits.sum(axis=(1, 2)))
+    >>> problem = Problem(heuristics.none(pixart_sites(2), 4), lambda bits, _: bits.sum(axis=(1, 2)))
     >>> evaluator = LocalEvaluator(
     ...     generate=lambda schedule, items: [schedule.share_recomputed] * len(items),
     ...     score=lambda images, items: np.array(images),

@@ -63,11 +63,16 @@ def time_table(generator: ImageGenerator, embeds: PromptEmbeds, rounds: int = 3)
     own = np.array([median(time for part in parts for time in part[i]) for i in range(len(sites))])
     saved = max(median(forwards) - median(reused), 0.0)
     passes = len(full) / generator.steps
-    per_step = passes * median(reused) + median(totals) / generator.steps
+    without_denoiser = median(totals) / generator.steps
+    per_step = passes * median(reused) + without_denoiser
     per_site = passes * saved * own / own.sum()
     batch = len(embeds)
     return CostTable(
-        uncached.sites, round(per_step / batch), np.round(per_site / batch).astype(np.int64), readers(uncached.sites)
+        uncached.sites,
+        round(per_step / batch),
+        np.round(per_site / batch).astype(np.int64),
+        readers(uncached.sites),
+        round(without_denoiser / batch),
     )
 
 

@@ -112,28 +112,34 @@ def results_of(study: Study, folder: Path | None = None) -> Results:
 def shown(study: Study) -> list[tuple[str, str, CacheSchedule, int]]:
     """Name, kind, schedule and MACs of what a report shows: the uncached one, hand-made ones, the front."""
     template = study.uncached
-    [macs] = macs_of(study, [template.recompute], [study.uncached_cost])
+    [macs] = macs_of(study, [template], [study.uncached_cost])
     found = [("uncached", "uncached", template, macs)]
     if (architecture := architecture_of(study)) is not None and template.num_steps > max(BASELINES):
         table = macs_table(architecture)
         for n in BASELINES if table.sites == template.sites else ():
             schedule = heuristics.every_n(template.sites, template.num_steps, n).replace(config=template.config)
-            found.append((f"every-{n}", "baseline", schedule, int(table.price(schedule.recompute[None])[0])))
+            found.append((f"every-{n}", "baseline", schedule, int(table.price(schedule.recompute))))
     front = study.front()
     pairs = zip(front, _macs(study, front), strict=True)
     return found + [(candidate.schedule.name, "found", candidate.schedule, macs) for candidate, macs in pairs]
 
 
 def _macs(study: Study, candidates: Sequence[Evaluated]) -> list[int]:
-    return macs_of(study, [candidate.recompute for candidate in candidates], [c.cost for c in candidates])
+    return macs_of(study, [candidate.plain for candidate in candidates], [c.cost for c in candidates])
 
 
-def macs_of(study: Study, bits: Sequence[Bits], costs: Sequence[int]) -> list[int]:
+def macs_of(study: Study, schedules: Sequence[CacheSchedule], costs: Sequence[int]) -> list[int]:
     """MACs of an image under each of some schedules of a study; what it has for a cost, if its model is unknown."""
     architecture = architecture_of(study)
-    if study.unit == "MACs" or architecture is None or not bits:
+    if study.unit == "MACs" or architecture is None or not schedules:
         return list(costs)
-    return [int(macs) for macs in macs_table(architecture).price(np.array(bits))]
+    bits, forecast = _tables(schedules)
+    return [int(macs) for macs in macs_table(architecture).price(bits, forecast)]
+
+
+def _tables(schedules: Sequence[CacheSchedule]) -> tuple[Bits, np.ndarray]:
+    """What schedules of one shape recompute, and which of them forecast."""
+    return np.array([one.recompute for one in schedules]), np.array([one.forecast for one in schedules])
 
 
 def generator_of(study: Study) -> str:
@@ -189,7 +195,7 @@ def _kept(study: Study, schedules: Sequence[CacheSchedule]) -> list[int] | list[
     if architecture is None or macs_table(architecture).sites != sites:
         return [None] * len(schedules)
     kept = np.zeros(len(schedules), dtype=np.int64)
-    bits, forecast = np.array([one.recompute for one in schedules]), np.array([one.forecast for one in schedules])
+    bits, forecast = _tables(schedules)
     for which in (False, True):
         kept[forecast == which] = kept_bytes_of_many(bits[forecast == which], sites, architecture, which)
     return [int(one) for one in kept]
@@ -201,7 +207,7 @@ def _expected(study: Study, schedule: CacheSchedule, folder: Path | None) -> int
         return None
     try:
         table = CostTable.from_json(parse_json((folder / TIMES).read_bytes())["table"])
-        return int(table.price(schedule.recompute[None])[0])
+        return int(table.price(schedule.recompute, schedule.forecast))
     except (OSError, ValueError, KeyError, TypeError, ScheduleError) as error:
         raise EcadError(
             f"{folder / TIMES}: expected the times that the study was searched by, found {error}"

@@ -207,11 +207,13 @@ class CacheRun:
         """Follow the denoisers' forwards from outside of what is compiled, whenever it was compiled."""
         self._unwatch()
         for denoiser in self._denoisers:
-            before, after = partial(self._before, denoiser), partial(self._after, denoiser)
             called = self._pipe if isinstance(self._pipe, nn.Module) else getattr(self._pipe, denoiser.name)
             if called._compiled_call_impl is not None:
-                self._watches.append(Around(called, "_compiled_call_impl", before, after))
+                self._watches.append(Around(called, "_compiled_call_impl", partial(self._around, denoiser)))
+            elif called is not denoiser.module:
+                self._watches.append(Around(called, "forward", partial(self._around, denoiser)))
             else:
+                before, after = partial(self._before, denoiser), partial(self._after, denoiser)
                 self._watches += [
                     called.register_forward_pre_hook(_Watch(before), with_kwargs=True),
                     called.register_forward_hook(_Watch(after)),
@@ -241,6 +243,12 @@ class CacheRun:
 
     def _after(self, denoiser: CachedDenoiser, *_: Any) -> None:
         denoiser.finish()
+
+    def _around(self, denoiser: CachedDenoiser, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        self._before(denoiser, args, kwargs)
+        result = denoiser.answer(forward, args, kwargs)
+        self._after(denoiser)
+        return result
 
     def _begin(self) -> None:
         for denoiser in self._denoisers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from ecad.runtime.families import readers, running_order
 from ecad.runtime.hooks import CacheStats, ComponentHook, Kept, Line, Storage, override_of, tensors_in
 from ecad.runtime.memory import as_meta, on_meta, output_sizes
 from ecad.runtime.origin import check_denoiser
+from ecad.runtime.output import Output
 from ecad.runtime.plan import Action, Plan, make_plan
 from ecad.runtime.replay import Replay
 from ecad.runtime.tgate import average, gates_of, one_half_from
@@ -27,11 +28,14 @@ class _Rows:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.actions = [[_ACTIONS[action] for action in row] for row in plan.actions.tolist()]
+        actions = [[_ACTIONS[action] for action in row] for row in plan.actions.tolist()]
+        self.actions = [row[: plan.num_sites] for row in actions]
         self.counts = plan.counts().tolist()
-        # By step and site; a schedule that does not forecast needs none.
+        # Of the denoiser by step, and by step and site with the denoiser last, if the schedule forecasts.
+        self.of_denoiser: list[Action] | None = None
         self.lines: list[list[Line]] | None = None
-        if plan.gaps.any():
+        if plan.forecasts:
+            self.of_denoiser = [row[-1] for row in actions]
             tables = plan.gaps.tolist(), plan.remembered.tolist(), plan.reused.tolist()
             self.lines = [list(map(Line, *rows)) for rows in zip(*tables, strict=True)]
 
@@ -39,9 +43,14 @@ class _Rows:
 class _Pass:
     """The state of one forward of every step (of two, if guidance takes two), from the step it first ran in."""
 
-    def __init__(self, rows: _Rows, step: int, inputs: object, kept: list[Kept]) -> None:
-        self.rows, self.first, self.inputs, self.kept = rows, step, inputs, kept
+    def __init__(self, rows: _Rows, step: int, inputs: object, kept: list[Kept], output: Output) -> None:
+        self.rows, self.first, self.inputs, self.kept, self.output = rows, step, inputs, kept, output
         self.next = step
+
+    def free(self) -> None:
+        """Forget every kept output."""
+        for kept in (*self.kept, self.output.kept):
+            kept.free()
 
 
 class CachedDenoiser:
@@ -78,6 +87,7 @@ class CachedDenoiser:
         self._step: int | None = None
         self._index = 0
         self._running: _Pass | None = None
+        self._output: Output | None = None
 
     @property
     def plan(self) -> Plan:
@@ -112,10 +122,8 @@ class CachedDenoiser:
         ]
         if self._forward is None or vars(self.module).get("forward") is not self._forward.method:
             self._release_forward()
-            if "forward" not in vars(self.module):  # somebody else's forward may do more than the module's own
-                self._forward = Replay(self.module)
-        if self._forward is not None:
-            self._forward.follow(self._hooks)
+            self._forward = Replay(self.module, self.answer)
+        self._forward.follow(self._hooks)
 
     def detach(self) -> None:
         """Take the hooks off and drop all state."""
@@ -128,14 +136,14 @@ class CachedDenoiser:
     def forget(self) -> None:
         """Drop every kept output: the next forward is the first of its pass."""
         for state in self._passes:
-            _free(state.kept)
+            state.free()
         self._passes = []
         self._step = None
         self.bypass()
 
     def bypass(self) -> None:
         """Let the next forward compute everything and keep nothing."""
-        self._running = None
+        self._running = self._output = None
         kept = Kept(self.stats)
         for hook in self._hooks:
             hook.rest(kept)
@@ -156,18 +164,25 @@ class CachedDenoiser:
         if step == state.first:
             self._seen[self._index] = as_meta((args, kwargs))
         gate = self._one_half_from
-        one_half = self._forward is not None and gate is not None and state.first < gate <= step
+        replays = self._forward is not None and self._forward.is_alone
+        one_half = replays and gate is not None and state.first < gate <= step
         if step in self._gates:
             average((kept for site, kept in enumerate(state.kept) if site in self._gates[step]), inputs[0], one_half)
         actions = state.rows.actions[step - state.first]
         for hook, action, kept in zip(self._hooks, actions, state.kept, strict=True):
             hook.act(action, kept)
-        if state.rows.lines is not None:
-            for kept, line in zip(state.kept, state.rows.lines[step - state.first], strict=True):
+        if state.rows.lines is not None and state.rows.of_denoiser is not None:
+            for kept, line in zip((*state.kept, state.output.kept), state.rows.lines[step - state.first], strict=True):
                 kept.line = line
+            self._output, state.output.action = state.output, state.rows.of_denoiser[step - state.first]
         if self._forward is not None:
             self._forward.actions, self._forward.one_half = actions, one_half
         state.next = step + 1
+
+    def answer(self, forward: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What a forward returns, once `prepare` was told of it; where no component runs, it need not run."""
+        output, self._output = self._output, None  # of forwards inside one another, the outermost answers
+        return forward(*args, **kwargs) if output is None else output.of(forward, args, kwargs)
 
     def _release_forward(self) -> None:
         if self._forward is not None:
@@ -190,8 +205,9 @@ class CachedDenoiser:
         if state is not None and (state.next, state.inputs) == (step, inputs):
             return state
         if state is not None:
-            _free(state.kept)
-        state = _Pass(self._rows(step), step, inputs, [Kept(self.stats, self._storage) for _ in self._hooks])
+            state.free()
+        new = [Kept(self.stats, self._storage) for _ in (*self._hooks, self)]
+        state = _Pass(self._rows(step), step, inputs, new[:-1], Output(new[-1]))
         self._passes[index : index + 1] = [state]
         return state
 
@@ -205,11 +221,6 @@ class CachedDenoiser:
 def _describe(inputs: Iterable[Any]) -> tuple[object, ...]:
     """The shape and device of every tensor among a forward's arguments; autocast changes dtypes on the way."""
     return tuple((tensor.shape, tensor.device) for tensor in tensors_in(inputs))
-
-
-def _free(kept: list[Kept]) -> None:
-    for one in kept:
-        one.free()
 
 
 def _match(schedule: CacheSchedule, sites: list[Site], model: str) -> np.ndarray:

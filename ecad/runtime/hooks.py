@@ -104,19 +104,14 @@ class After(Override):
 
 
 class Around(Override):
-    """Calls `before(args, kwargs)` and `after()` around the method."""
+    """Calls `around(method, args, kwargs)` instead of the method."""
 
-    def __init__(self, owner: Any, name: str, before: Callable[[Any, Any], None], after: Callable[[], None]) -> None:
+    def __init__(self, owner: Any, name: str, around: Callable[[Callable[..., Any], Any, Any], Any]) -> None:
         super().__init__(owner, name)
-        self.before, self.after = before, after
+        self.around = around
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
-        if self.removed:
-            return self.original(*args, **kwargs)
-        self.before(args, kwargs)
-        result = self.original(*args, **kwargs)
-        self.after()
-        return result
+        return self.original(*args, **kwargs) if self.removed else self.around(self.original, args, kwargs)
 
 
 @dataclass

@@ -34,7 +34,7 @@ def output_sizes(
         args, kwargs: of one forward, tensors on the meta device.
         storage: how outputs are kept.
 
-    Returns int64 (sites,).
+    Returns int64 (sites + 1,); the last is what the forward returns.
 
     >>> from diffusers import PixArtTransformer2DModel
     >>> from ecad.runtime.discovery import discover
@@ -43,10 +43,10 @@ def output_sizes(
     ...                                      sample_size=8, caption_channels=6)
     ...     inputs = {"hidden_states": torch.empty(2, 4, 8, 8), "encoder_hidden_states": torch.empty(2, 3, 6),
     ...               "timestep": torch.empty(2), "added_cond_kwargs": {}}
-    >>> output_sizes(model, discover(model), (), inputs).tolist()  # 2 images of 16 tokens of 8 numbers of 4 bytes
-    [1024, 1024, 1024]
+    >>> output_sizes(model, discover(model), (), inputs).tolist()  # 2 images: 16 tokens of 8 numbers, 64 pixels of 8
+    [1024, 1024, 1024, 4096]
     """
-    sizes = np.zeros(len(sites), dtype=np.int64)
+    sizes = np.zeros(len(sites) + 1, dtype=np.int64)
     smaller = Storage(dtype=None if storage is None else storage.dtype)
 
     def measure(index: int, output: Any) -> None:
@@ -58,10 +58,12 @@ def output_sizes(
     ]
     try:
         with torch.no_grad():
-            transformer(*args, **kwargs)
+            result = transformer(*args, **kwargs)
     finally:
         for handle in handles:
             handle.remove()
+    # Copied when it is kept, which what is a view of something larger then is no more.
+    measure(-1, tuple(leaf.clone() for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)))
     return sizes
 
 

@@ -9,7 +9,9 @@ Three rules turn the bits of a schedule into a plan:
 - An output is kept only if a later step reuses it before it is computed again, and freed by the last such reuse.
 
 Under a schedule that *forecasts*, what is reused is not the last output but the point one step further on the line
-through the last two that ran. So an output is also remembered, as it came, from one such run to the next.
+through the last two that ran. So an output is also remembered, as it came, from one such run to the next. And where no
+site runs, the denoiser's own output is forecast and the denoiser does not run at all: it is one more site, the last,
+that computes in every step in which another does.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class Action(enum.IntEnum):
     FREE = 3
     """Return the kept output for the last time."""
     SKIP = 4
-    """Do nothing: the site's reader does not look."""
+    """Do nothing: the site's reader does not look, or the denoiser does not run."""
 
 
 def executed(recompute: np.ndarray, readers: np.ndarray | None = None) -> np.ndarray:
@@ -63,7 +65,7 @@ def executed(recompute: np.ndarray, readers: np.ndarray | None = None) -> np.nda
     return runs
 
 
-def draws_lines(runs: np.ndarray, readers: np.ndarray | None = None) -> np.ndarray:
+def forecast_matters(runs: np.ndarray, readers: np.ndarray | None = None) -> np.ndarray:
     """Tell under which of many schedules it makes a difference whether they forecast.
 
     Arguments:
@@ -72,14 +74,15 @@ def draws_lines(runs: np.ndarray, readers: np.ndarray | None = None) -> np.ndarr
 
     Returns bool (...,).
 
-    >>> draws_lines(np.array([[[1], [0], [0]], [[1], [1], [0]]], dtype=bool)).tolist()
+    >>> forecast_matters(np.array([[[1, 1], [0, 1], [0, 1]], [[1, 1], [1, 1], [0, 1]]], dtype=bool)).tolist()
     [False, True]
     """
     producers, their_readers = _producers(readers)
     read = np.ones_like(runs)
     read[..., producers] = runs[..., their_readers]
     twice = runs.cumsum(axis=-2, dtype=np.uint16) >= 2
-    return np.asarray((twice & ~runs & read).any(axis=(-2, -1)))
+    lines = (twice & ~runs & read).any(axis=(-2, -1))
+    return np.asarray(lines | ~runs.any(axis=-1).all(axis=-1))
 
 
 def make_plan(recompute: np.ndarray, readers: np.ndarray | None = None, forecast: bool = False) -> Plan:
@@ -95,8 +98,9 @@ def make_plan(recompute: np.ndarray, readers: np.ndarray | None = None, forecast
     >>> ff = make_plan(np.array([[1], [0], [0], [1], [1]])).actions[:, 0]
     >>> [Action(action).name for action in ff]
     ['KEEP', 'REUSE', 'FREE', 'COMPUTE', 'COMPUTE']
-    >>> make_plan(np.array([[1], [0], [0], [1], [0]]), forecast=True).gaps[:, 0].tolist()
-    [0, 0, 0, 3, 0]
+    >>> ff, denoiser = make_plan(np.array([[1], [0], [0], [1], [0]]), forecast=True).actions.T
+    >>> [Action(action).name for action in denoiser], [Action(action).name for action in ff]
+    (['KEEP', 'REUSE', 'FREE', 'KEEP', 'FREE'], ['COMPUTE', 'SKIP', 'SKIP', 'COMPUTE', 'SKIP'])
     """
     return _compile(recompute, readers, forecast)
 
@@ -112,7 +116,8 @@ def peaks(
 
     Arguments:
         recompute: bool (schedules, steps, sites), at least one step.
-        readers, sizes, order, forecast: as for `make_plan` and `Plan.peak`; the same for all schedules.
+        readers, forecast: as for `make_plan`; the same for all schedules.
+        sizes, order: as for `Plan.peak`.
 
     Returns int64 (schedules,).
 
@@ -128,9 +133,10 @@ def peaks(
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What every call does; read-only tables (steps, sites).
+    """What every call does; read-only tables (steps, sites), or (steps, sites + 1) with the denoiser if it forecasts.
 
     Fields:
+        num_sites: without the denoiser.
         actions: uint8, values of `Action`.
         gaps: where a line is drawn to be reused, how many steps ago the output ran before; 0 everywhere else.
         remembered: bool, where an output is remembered as it came, for the next line.
@@ -138,6 +144,7 @@ class Plan:
         held: uint8, of each site's outputs after its call: none, one, or the line's point and what came.
     """
 
+    num_sites: int
     actions: np.ndarray
     gaps: np.ndarray
     remembered: np.ndarray
@@ -148,16 +155,23 @@ class Plan:
         for table in (self.actions, self.gaps, self.remembered, self.reused, self.held):
             table.flags.writeable = False
 
+    @property
+    def forecasts(self) -> bool:
+        """Whether the denoiser is among its sites, the last."""
+        return bool(self.actions.shape[1] > self.num_sites)
+
     def counts(self) -> np.ndarray:
-        """Calls that compute, reuse and are skipped in each step: int (steps, 3)."""
+        """Calls of sites that compute, reuse and are skipped in each step: int (steps, 3)."""
         kinds = (Action.COMPUTE, Action.KEEP), (Action.REUSE, Action.FREE), (Action.SKIP,)
-        return np.stack([np.isin(self.actions, kind).sum(axis=1) for kind in kinds], axis=1)
+        sites = self.actions[:, : self.num_sites]
+        return np.stack([np.isin(sites, kind).sum(axis=1) for kind in kinds], axis=1)
 
     def peak(self, sizes: np.ndarray, order: np.ndarray | None = None) -> int:
         """Most bytes that kept outputs hold at any moment of a generation; no cache that replays them holds less.
 
         Arguments:
-            sizes: int (sites,), bytes of each site's output, or (passes, sites) if a step is several forwards.
+            sizes: int (sites + 1,), bytes of each site's output and of the denoiser's, which a plan that does not
+                forecast can do without; or (passes, sites + 1) if a step is several forwards.
             order: int (sites,), the sites in the order in which a forward runs them; as they stand if None.
 
         >>> make_plan(np.array([[1, 1], [0, 1], [1, 0]])).peak(np.array([10, 100]))
@@ -168,8 +182,10 @@ class Plan:
         return int(self._peaks(sizes, order))
 
     def _peaks(self, sizes: np.ndarray, order: np.ndarray | None) -> np.ndarray:
-        sizes, held = np.atleast_2d(sizes).astype(np.int64), self.held
+        held = self.held
+        sizes = np.atleast_2d(sizes).astype(np.int64)[:, : held.shape[-1]]
         if order is not None:
+            order = np.append(order, np.arange(len(order), held.shape[-1]))  # the denoiser's output comes last
             held, sizes = held[..., order], sizes[:, order]
         change = np.diff(held.astype(np.int8), axis=-2, prepend=np.int8(0))[..., None, :] * sizes
         moments = change.reshape(*held.shape[:-2], -1).cumsum(axis=-1)
@@ -183,6 +199,11 @@ def _compile(recompute: np.ndarray, readers: np.ndarray | None, forecast: bool) 
     producers, their_readers = _producers(readers)
     read = np.ones_like(fresh)
     read[..., producers] = runs[..., their_readers]
+    if forecast:
+        denoiser_runs = runs.any(axis=-1, keepdims=True)
+        read &= denoiser_runs
+        fresh, runs = (np.concatenate([table, denoiser_runs], axis=-1) for table in (fresh, runs))
+        read = np.concatenate([read, np.ones_like(denoiser_runs)], axis=-1)
     wanted_later = np.zeros_like(fresh)
     wanted_later[..., :-1, :] = _wanted(read, fresh)[..., 1:, :] & ~fresh[..., 1:, :]
     gaps, remembered = _lines(runs, wanted_later) if forecast else _no_lines(runs.shape)
@@ -195,7 +216,7 @@ def _compile(recompute: np.ndarray, readers: np.ndarray | None, forecast: bool) 
     held = shown.view(np.uint8)
     if forecast:  # where no line was drawn yet, what is shown is what came
         held = held + (_latest(remembered, runs) & (_latest(gaps > 0, runs) | ~shown))
-    return Plan(actions, gaps, remembered, wanted_later, held)
+    return Plan(recompute.shape[-1], actions, gaps, remembered, wanted_later, held)
 
 
 def _no_lines(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -25,20 +25,27 @@ _LITERALS = (bool, int, float, str, torch.dtype, torch.device, type(None))
 
 
 class Replay(Override):
-    """Stands in for a denoiser's forward.
+    """Stands in for a denoiser's forward, on top of whatever others have put in its place.
 
     Set from outside before each forward: `actions`, those of the row that is running (None runs it as it is), and
     `one_half`, whether both halves of the batch are known to be the same.
 
     Arguments:
         module: the denoiser.
+        answer: (forward, args, kwargs) -> what the forward returns; it may do without running it.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, answer: Callable[[Callable[..., Any], Any, Any], Any]) -> None:
         super().__init__(module, "forward")
+        self._answer = answer
         self.rest()
         self._hooks: Sequence[ComponentHook] = ()
         self._known: _Known | None = None
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nobody else stands in for the forward: what another does may be more than the module's own."""
+        return self.previous is None
 
     def rest(self) -> None:
         """Run every forward as it is, until told otherwise."""
@@ -48,9 +55,14 @@ class Replay(Override):
     def follow(self, hooks: Sequence[ComponentHook]) -> None:
         """Before each generation: the hooks of the components, by site; adapters may have changed the denoiser."""
         self._hooks = hooks
-        self._known = _known_of(self.owner, [hook.owner for hook in hooks])
+        self._known = _known_of(self.owner, [hook.owner for hook in hooks]) if self.is_alone else None
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return self._halved(*args, **kwargs)
+        return self._answer(self._halved, args, kwargs)
+
+    def _halved(self, *args: Any, **kwargs: Any) -> Any:
         if not self.one_half:
             return self._run(*args, **kwargs)
         args, kwargs = second_half((args, kwargs))

@@ -28,7 +28,9 @@ def problem(steps: int = 5, sites: Sites = SITES) -> Problem:
     prices = 1000 + 7 ** np.arange(1, len(sites) + 1) % 1009
     producers = readers(sites)
     template = heuristics.none(sites, steps).replace(config={"height": 64})
-    return Problem(template, lambda bits: (executed(bits, producers).sum(axis=-2) * prices).sum(axis=-1) + 50 * steps)
+    return Problem(
+        template, lambda bits, _: (executed(bits, producers).sum(axis=-2) * prices).sum(axis=-1) + 50 * steps
+    )
 
 
 def quality(plans: np.ndarray) -> np.ndarray:
@@ -69,7 +71,7 @@ def run(search, model: Problem, generations: int) -> list[np.ndarray]:
         asked.append(search.ask())
         if not len(asked[-1]):
             break
-        search.tell(model.price(asked[-1]), quality(model.plans(asked[-1])))
+        search.tell(model.costs(asked[-1]), quality(model.plans(asked[-1])))
     return asked
 
 
@@ -84,7 +86,7 @@ def every_plan(model: Problem) -> np.ndarray:
 
 def front(model: Problem, bits: np.ndarray) -> list[tuple[int, float]]:
     """Every cost and quality that none of these beats."""
-    cost, worth = model.price(bits), quality(model.plans(bits))
+    cost, worth = model.costs(bits), quality(model.plans(bits))
     return [(int(cost[i]), float(worth[i])) for i in pareto(cost, worth)]
 
 

@@ -40,7 +40,7 @@ def test_it_begins_with_what_is_given_and_probes_and_goes_on_with_what_these_pro
     first = search.ask()
     assert np.array_equal(first, [*given, *model.plans(np.zeros((1, *model.shape), dtype=bool)), *probes(model)])
     errors = np.array([1e-3, 1e-1, 1e-4, 1e-2, 1e-5])
-    search.tell(model.price(first), np.append(np.zeros(4), -10 * np.log10(errors)))
+    search.tell(model.costs(first), np.append(np.zeros(4), -10 * np.log10(errors)))
     asked = search.ask()
     promised = {
         one.tobytes(): one for one in model.plans(np.concatenate([every_few(model), whole_steps(model, errors)]))
@@ -67,7 +67,7 @@ def test_limits_keep_candidates_where_they_count():
     model = problem(steps=8)
     half = model.uncached_cost / 2
     free, limited = (np.concatenate(run(start(model, max_cost=most), model, 7)[2:]) for most in (None, half))
-    assert (model.price(limited) <= half).mean() > 0.9 > (model.price(free) <= half).mean()
+    assert (model.costs(limited) <= half).mean() > 0.9 > (model.costs(free) <= half).mean()
     floor = float(np.median(quality(free)))
     good = np.concatenate(run(start(model, min_quality=floor), model, 7)[4:])
     assert (quality(good) >= floor).mean() > 0.7 > (quality(free) >= floor).mean()

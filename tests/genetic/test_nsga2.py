@@ -24,7 +24,7 @@ class Reference(PymooProblem):
     def _evaluate(self, x, out, *args, **kwargs):
         bits = x.reshape(-1, *self.model.shape)
         self.asked.append(bits.copy())
-        out["F"] = np.column_stack([self.model.price(bits), -quality(self.model.plans(bits))])
+        out["F"] = np.column_stack([self.model.costs(bits), -quality(self.model.plans(bits))])
         out["G"] = 1 - (~x).sum(axis=1)
 
 

@@ -35,7 +35,7 @@ def every_4(generator: ImageGenerator) -> CacheSchedule:
 def test_the_problem_is_the_generators(generator: ImageGenerator, every_4: CacheSchedule) -> None:
     problem = problem_of(generator)
     assert problem.shape == (20, 36)
-    assert 0.25 < int(problem.price(every_4.recompute[None])[0]) / problem.uncached_cost < 0.30
+    assert 0.25 < int(problem.costs(every_4.recompute[None])[0]) / problem.uncached_cost < 0.30
 
 
 @pytest.mark.parametrize("quality", ["psnr", "judge"])
@@ -106,7 +106,7 @@ def test_within_a_memory_limit_no_schedule_of_a_search_keeps_more(generator: Ima
         assert len(bits)
         kept = kept_bytes_of_many(bits, free.template.sites, generator.architecture, forecast)
         assert 0 < kept.max() <= limit
-        algorithm.tell(limited.price(bits), bits.mean(axis=(1, 2)))
+        algorithm.tell(limited.costs(bits), bits.mean(axis=(1, 2)))
     assert limited.settings != free.settings
     with pytest.raises(EcadError, match=r"limit on kept features: expected at least [0-9,]+ bytes, .* found 10"):
         within_memory(free, generator.architecture, 10)

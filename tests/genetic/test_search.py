@@ -178,7 +178,7 @@ def test_candidates_are_written_in_the_papers_layout(tmp_path):
         schedule = CacheSchedule.load(tmp_path / candidate.path)
         assert schedule == candidate.schedule
         assert np.array_equal(schedule.recompute, candidate.recompute)
-        assert schedule.metrics["total_macs"] == problem().price(candidate.recompute[None])[0] == candidate.cost
+        assert schedule.metrics["total_macs"] == problem().costs(candidate.recompute[None])[0] == candidate.cost
         assert schedule.metrics["quality"] == candidate.quality == study.scores(candidate).mean()
         assert schedule.config == {"height": 64}
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"study.sqlite", "study.lock"}
@@ -265,7 +265,7 @@ CHANGES = {
     "evaluator.guidance_scale": {"evaluator": evaluator(settings={"guidance_scale": 3.0})},
     "steps": {"problem": problem(steps=4)},
     "sites": {"problem": problem(sites=pixart_sites(3))},
-    "uncached_cost": {"problem": type(problem())(problem().template, lambda bits: bits.sum(axis=(1, 2)))},
+    "uncached_cost": {"problem": type(problem())(problem().template, lambda bits, _: bits.sum(axis=(1, 2)))},
     "config.height": {"problem": type(problem())(problem().template.replace(config={"height": 8}), problem().price)},
 }
 

@@ -34,7 +34,7 @@ def test_no_other_choice_of_steps_does_less_harm(errors: list[float], data: st.D
 
 
 def test_seeds_spend_their_steps_where_the_probes_say() -> None:
-    problem = Problem(heuristics.none(pixart_sites(2), 8), lambda bits: bits.sum(axis=(1, 2)))
+    problem = Problem(heuristics.none(pixart_sites(2), 8), lambda bits, _: bits.sum(axis=(1, 2)))
     seeds = whole_steps(problem, np.array([0.01, 1, 1, 1, 50, 1, 1]))
     assert seeds.all(axis=2).sum(axis=1).tolist() == [7, 6, 5, 4, 3, 2, 1]
     assert (seeds.all(axis=2) == seeds.any(axis=2)).all()
@@ -42,7 +42,7 @@ def test_seeds_spend_their_steps_where_the_probes_say() -> None:
 
 
 def test_a_probe_reuses_one_step() -> None:
-    problem = Problem(heuristics.none(pixart_sites(2), 8), lambda bits: bits.sum(axis=(1, 2)))
+    problem = Problem(heuristics.none(pixart_sites(2), 8), lambda bits, _: bits.sum(axis=(1, 2)))
     found = probes(problem)
     assert [np.flatnonzero(~probe.all(axis=1)).tolist() for probe in found] == [[step] for step in range(1, 8)]
     assert (found.all(axis=2) == found.any(axis=2)).all()

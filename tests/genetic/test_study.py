@@ -39,7 +39,7 @@ def test_a_study_holds_what_was_searched(folder):
         scores = study.scores(candidate)
         assert scores.shape == (6,)
         assert scores.mean() == candidate.quality
-        assert candidate.cost == problem().price(candidate.recompute[None])[0]
+        assert candidate.cost == problem().costs(candidate.recompute[None])[0]
         assert candidate.schedule.name == f"gen_{candidate.generation:03d}_cand_{candidate.number:03d}"
 
 

@@ -44,6 +44,8 @@ def test_the_table_has_every_component_and_all_else(generator, batch):
     assert table.fixed_per_step == (OUTSIDE + DECODER) // batch
     bits = np.zeros((STEPS, len(table.sites)), dtype=bool)
     assert table.price(bits) == (blocks * sum(TIMES.values()) + STEPS * (OUTSIDE + DECODER)) // batch
+    # Where no component computes the denoiser does not run, and the decoder's share is left.
+    assert table.price(bits, forecast=True) == (blocks * sum(TIMES.values()) + OUTSIDE + STEPS * DECODER) // batch
 
 
 def test_nothing_is_left_in_the_generator(generator):

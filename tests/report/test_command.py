@@ -101,7 +101,7 @@ def test_a_search_by_time_prices_everything_it_shows(tmp_path: Path) -> None:
     results, study = study_results(folder), Study.open(folder)
     assert [one.expected_ns for one in results.candidates] == [one.cost for one in study.candidates]
     for entry in results.entries:
-        assert entry.expected_ns == problem.price(entry.schedule.recompute[None])[0]
+        assert entry.expected_ns == problem.costs(entry.schedule.recompute[None])[0]
     assert {entry.kind for entry in results.entries} == {"uncached", "baseline", "found"}
     # What is kept, too, of all of them.
     kept = {one.bits: one.kept_bytes for one in results.candidates}

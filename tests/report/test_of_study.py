@@ -35,7 +35,7 @@ def evaluator(prompts: int = 2, seed: int = 0) -> LocalEvaluator:
 
 
 def model() -> Problem:
-    return Problem(heuristics.none(SITES, 6), lambda bits: 100 + bits.sum(axis=(1, 2)))
+    return Problem(heuristics.none(SITES, 6), lambda bits, _: 100 + bits.sum(axis=(1, 2)))
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 from zoo import Specimen
 
 from ecad.schedules import CacheSchedule
 
 Site = tuple[str, str]
+_DENOISER = ("", "")
 
 
 @dataclass
@@ -30,7 +32,7 @@ def interpret(specimen: Specimen, schedules: Mapping[str, CacheSchedule]) -> Int
     replaced = []
     for name, schedule in schedules.items():
         denoiser = getattr(specimen.pipe, name)
-        denoiser.forward = interpreter.counting(denoiser.forward)
+        denoiser.forward = interpreter.counting(name, schedule, denoiser.forward)
         replaced.append(denoiser)
         for site, module in specimen.components(name).items():
             module.forward = interpreter.replaying(name, schedule, site, module.forward)
@@ -51,15 +53,35 @@ class _Interpreter:
         self.forwards = 0
         # (denoiser, pass, site) -> the forward that computed the output, the output, and what a reuse gives
         self.kept: dict[tuple[str, int, Site], tuple[int, Any, Any]] = {}
+        self.structures: dict[tuple[str, int, Site], Any] = {}
         # (forward, denoiser, site) -> the forward that computed what was returned
         self.returned: dict[tuple[int, str, Site], int] = {}
 
-    def counting(self, forward: Any) -> Any:
+    def counting(self, name: str, schedule: CacheSchedule, forward: Any) -> Any:
+        """Under a forecast the denoiser runs if one of its sites does, and is else forecast itself."""
+
         def count(*args: Any, **kwargs: Any) -> Any:
+            now = self.forwards
             self.forwards += 1
-            return forward(*args, **kwargs)
+            row, which = divmod(now, self.passes)
+            key = name, which, _DENOISER
+            if not schedule.forecast:
+                return forward(*args, **kwargs)
+            if schedule.recompute[self.begin + row].any() or key not in self.kept:
+                result = forward(*args, **kwargs)
+                self._keep(key, now, pytree.tree_leaves(result), draws=True)
+                self.structures[key] = pytree.tree_flatten(result)[1]
+                return result
+            return pytree.tree_unflatten(self.kept[key][2], self.structures[key])
 
         return count
+
+    def _keep(self, key: tuple[str, int, Site], now: int, output: Any, draws: bool) -> None:
+        shown = output
+        if draws and key in self.kept:
+            before, last, _ = self.kept[key]
+            shown = _point_ahead(output, last, (now - before) // self.passes)
+        self.kept[key] = now, output, shown
 
     def replaying(self, name: str, schedule: CacheSchedule, site: Site, forward: Any) -> Any:
         def replay(*args: Any, **kwargs: Any) -> Any:
@@ -67,11 +89,7 @@ class _Interpreter:
             row, which = divmod(now, self.passes)
             key = name, which, site
             if schedule.recompute[self.begin + row, schedule.sites.index(site)] or key not in self.kept:
-                output = shown = forward(*args, **kwargs)
-                if schedule.forecast and key in self.kept:
-                    before, last, _ = self.kept[key]
-                    shown = _point_ahead(output, last, (now - before) // self.passes)
-                self.kept[key] = now, output, shown
+                self._keep(key, now, forward(*args, **kwargs), schedule.forecast)
             when, output, shown = self.kept[key]
             output = output if when == now else shown
             self.returned[now, name, site] = when
@@ -102,6 +120,6 @@ class _Interpreter:
 
 def _point_ahead(now: Any, before: Any, rows: int) -> Any:
     """One row further on the line."""
-    if isinstance(now, tuple):
+    if isinstance(now, tuple | list):
         return tuple(_point_ahead(*parts, rows) for parts in zip(now, before, strict=True))
     return torch.add(now, now - before, alpha=1 / rows)

@@ -19,7 +19,9 @@ def test_prediction_equals_the_peak(tiny, seed, batch):
 
 @pytest.mark.parametrize("storage", [{}, {"keep_device": "cpu"}, {"keep_dtype": torch.bfloat16}])
 def test_prediction_counts_what_lines_are_made_of(tiny, storage):
-    schedule = tiny.schedule(np.arange(6)[:, None].repeat(len(tiny.components), axis=1) % 2 == 0)
+    bits = np.arange(6)[:, None].repeat(len(tiny.components), axis=1) % 2 == 0
+    bits[:, 0] = True  # so that the denoiser runs
+    schedule = tiny.schedule(bits)
     with ecad.cached(tiny.pipe, schedule, **storage) as run:
         tiny.run(6)
         repeated = run.stats.peak_cached_bytes
@@ -27,6 +29,20 @@ def test_prediction_counts_what_lines_are_made_of(tiny, storage):
         tiny.run(6)
         assert run.memory() == run.stats.peak_cached_bytes
         assert run.stats.peak_cached_bytes > 1.5 * repeated
+        assert run.stats.cached_bytes == 0
+
+
+@pytest.mark.parametrize("storage", [{}, {"keep_device": "cpu"}, {"keep_dtype": torch.bfloat16}])
+def test_whole_steps_that_are_forecast_keep_what_the_denoiser_returned_and_nothing_else(tiny, storage):
+    returned = []
+    tiny.pipe.transformer.register_forward_hook(lambda module, args, output: returned.append(output[0]))
+    bits = np.zeros((6, len(tiny.components)), dtype=bool)
+    bits[::2] = True
+    with ecad.cached(tiny.pipe, tiny.schedule(bits).replace(forecast=True), **storage) as run:
+        tiny.run(6)
+        of_a_step = sum(one.nbytes for one in returned) // 6 // (2 if "keep_dtype" in storage else 1)
+        # At the fourth step the point that is reused, and what came at the third, where the next line begins.
+        assert run.memory() == run.stats.peak_cached_bytes == 2 * of_a_step
         assert run.stats.cached_bytes == 0
 
 
