@@ -37,7 +37,8 @@ class CacheSchedule:
         sites: one (block, component) pair a column, in gene order; a block's components stand together.
         name: what people call it.
         forecast: whether what is reused goes on as it did: the point one step further on the line through the last two
-            outputs that were computed, instead of the last one as it was. Up to twice the memory, hardly any work.
+            outputs that were computed, instead of the last one as it was. Where a step recomputes nothing that is so of
+            the denoiser's own output, and the denoiser does not run.
         config: how images are made with it: height and width in pixels, guidance_scale, weights. JSON values.
         metrics: what was measured of it: total_macs, latency in ms an image. JSON values.
         attributes: how it was made. JSON values.

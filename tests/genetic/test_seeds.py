@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecad.genetic import Problem
-from ecad.genetic.seeds import best_steps, probes, whole_steps
+from ecad.genetic.seeds import best_steps, every_few, probes, whole_steps
 from ecad.schedules import heuristics, pixart_sites
 
 
@@ -46,3 +47,13 @@ def test_a_probe_reuses_one_step() -> None:
     found = probes(problem)
     assert [np.flatnonzero(~probe.all(axis=1)).tolist() for probe in found] == [[step] for step in range(1, 8)]
     assert (found.all(axis=2) == found.any(axis=2)).all()
+
+
+def test_every_few_steps_are_repeated_and_where_some_may_forecast_forecast() -> None:
+    problem = Problem(heuristics.none(pixart_sites(2), 8), lambda bits, _: bits.sum(axis=(1, 2)))
+    places = [[0, 3, 6], [0, 4], [0, 5], [0, 6]]
+    assert [np.flatnonzero(one.all(axis=1)).tolist() for one in every_few(problem)] == places
+    either = replace(problem, forecast="either")
+    schedules = [either.schedule(bits, "few") for bits in every_few(either)]
+    assert [np.flatnonzero(one.recompute.all(axis=1)).tolist() for one in schedules] == 2 * places
+    assert [one.forecast for one in schedules] == 4 * [False] + 4 * [True]
