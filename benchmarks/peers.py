@@ -56,7 +56,9 @@ CALIBRATION_PROMPTS = 8
 SEED, REFERENCE_SEED = 2_000_000, 3_000_000
 UNCACHED = Setting("uncached", "all steps")
 REFERENCE = Setting("uncached", "all steps, other seeds")
-OWN_SEARCH = {"fast": {"generations": 10}, "paper": {"generations": 20, "population_size": 24}}
+OWN_SEARCH = {"fast": {"generations": 20}, "paper": {"generations": 20, "population_size": 24}}
+# Few steps differ much from prompt to prompt.
+OWN_PROMPTS = 16
 
 
 def arguments() -> argparse.Namespace:
@@ -107,7 +109,7 @@ def open_studies(folders: Iterable[Path], problem: Problem, generator: ImageGene
         return [Study.open(folder) for folder in folders]
     found = []
     for mode in args.search:
-        prompts = [Prompt(f"{i:04d}", text) for i, text in enumerate(builtin.prompts("search")[:4])]
+        prompts = [Prompt(f"{i:04d}", text) for i, text in enumerate(builtin.prompts("search")[:OWN_PROMPTS])]
         evaluator = evaluator_of(generator, prompts, [0], "psnr", args.batch)
         settings = OWN_SEARCH[mode]
         initial = heuristic_schedules(problem, settings["population_size"]) if mode == "paper" else []

@@ -32,8 +32,8 @@ class Architecture:
         published_text_tokens: text tokens in the paper's published counts, where they are not `text_tokens`.
         weights: hub id of the weights.
         measured: what one image was measured to be, where the inputs of its denoiser are not known: `sites`, MACs of a
-            step by site and, last, outside (`layers`, `attention`), numbers in each site's output (`kept_numbers`),
-            shape of the `latents`. Text tokens and the guidance pair are in these counts.
+            step by site and, last, outside (`layers`, `attention`), numbers in each site's output and, last, the
+            denoiser's (`kept_numbers`), shape of the `latents`. Text tokens and the guidance pair are in these counts.
 
     Any other model of a known transformer class is described from its own configuration:
 
