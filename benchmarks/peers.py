@@ -196,11 +196,15 @@ def report(
     for row in rows:
         row["speed_up"] = ratios.get(row["key"])
         row["seconds"] = times.get(row["key"], [])
-    standing, area = verdicts(rows, values), areas(rows, facts["corner"])
+    standing = {"MACs": (verdicts(rows, values), areas(rows, facts["corner"]))}
+    if ratios:
+        timed = [{**row, "cost": 1 / row["speed_up"]} for row in rows]
+        standing["time"] = verdicts(timed, values), areas(timed, facts["corner"])
     title = f"{comparison.generator.name}, {comparison.steps} steps, {len(comparison.prompts)} held-out prompts"
     console.print(comparison_table(rows, missing, title))
-    for score in COMPARED:
-        console.print(verdict_table(standing, area, score))
+    for cost, (found, area) in standing.items():
+        for score in COMPARED:
+            console.print(verdict_table(found, area, score, cost))
     result = {
         "generator": comparison.generator.name,
         "weights": comparison.generator.fingerprint(),
@@ -214,8 +218,8 @@ def report(
         **facts,
         "rows": rows,
         "not_applicable": missing,
-        "verdicts": standing,
-        "hypervolume": area,
+        "verdicts": {cost: found for cost, (found, _) in standing.items()},
+        "hypervolume": {cost: area for cost, (_, area) in standing.items()},
     }
     by_image = {key: {name: score.tolist() for name, score in scores.items()} for key, scores in values.items()}
     write_atomic(comparison.folder / "values.json", json.dumps(by_image) + "\n")

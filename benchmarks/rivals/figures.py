@@ -84,7 +84,7 @@ def best_at(rows: Sequence[dict[str, Any]], level: float, score: str) -> dict[st
 
 
 def verdicts(rows: Sequence[dict[str, Any]], values: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
-    """At each cost level, for each score, how this project's best setting stands against each rival's.
+    """At each level of the rows' `cost`, for each score, how this project's best setting stands against each rival's.
 
     The difference is taken image by image. "above" and "below" are outside of its 95% interval.
 

@@ -49,9 +49,12 @@ def _interval(score: Mapping[str, float], digits: int) -> str:
     return f"{score['mean']:.{digits}f} [{score['low']:.{digits}f}, {score['high']:.{digits}f}]"
 
 
-def verdict_table(verdicts: Sequence[dict[str, Any]], areas: Mapping[str, Mapping[str, float]], score: str) -> Table:
-    """By how much this project's best is above each rival's at each level; * outside of the 95% interval."""
-    table = Table(title=f"this project's lead, {_UNITS[score]}; * is beyond doubt", title_justify="left")
+def verdict_table(
+    verdicts: Sequence[dict[str, Any]], areas: Mapping[str, Mapping[str, float]], score: str, cost: str
+) -> Table:
+    """By how much this project's best is above each rival's at each level of a cost; * outside of the 95% interval."""
+    title = f"this project's lead by {cost}, {_UNITS[score]}; * is beyond doubt"
+    table = Table(title=title, title_justify="left")
     for name in ("rival", *(f"{level:g}x" for level in LEVELS), "hypervolume"):
         table.add_column(name, justify="left" if name == "rival" else "right")
     found = [entry for entry in verdicts if entry["score"] == score]

@@ -123,7 +123,8 @@ class CacheStats:
     Fields:
         computed: calls of components that ran.
         reused: calls answered with a kept output.
-        skipped: calls that were not needed because the only reader of their output was reused.
+        skipped: calls that were not needed, because the only reader of their output was reused or the denoiser's own
+            output was forecast.
         cached_bytes: bytes of kept outputs now.
         peak_cached_bytes: most bytes of kept outputs at any moment.
     """
