@@ -1,7 +1,10 @@
-"""Fill schedules/: of a study its best at some speed-ups, and hand-made schedules for the paper's models.
+"""Fill schedules/: of studies their best at some speed-ups, and hand-made schedules for the paper's models.
 
 ecad optimize -o build/front --generations 20
-python tools/schedules.py build/front
+ecad optimize -o build/flux-front --generations 20 --image-generator EmojiFluxImageGenerator --prompt-file EIGHT
+python tools/schedules.py build/front build/flux-front
+
+EIGHT is a file of the first eight of `ecad.builtin.prompts("search")`; by default a search has four.
 """
 
 from __future__ import annotations
@@ -47,13 +50,14 @@ def share(schedule: CacheSchedule, generator: str, name: str) -> None:
     print(place)
 
 
-def fill(study: Path) -> None:
-    found(study)
+def fill(studies: list[Path]) -> None:
+    for study in studies:
+        found(study)
     for image_generator, steps in HAND_MADE.items():
         hand_made(image_generator, steps)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path, help="folder of a study of the built-in model")
-    fill(parser.parse_args().study)
+    parser.add_argument("studies", type=Path, nargs="+", help="folders of studies of the built-in models")
+    fill(parser.parse_args().studies)
