@@ -9,6 +9,9 @@ import numpy as np
 from ecad.genetic.problem import Problem
 from ecad.schedules.schedule import Bits
 
+# With so many computed steps or fewer a repeated output may be worth more than a line.
+_FAR_APART = 10
+
 
 def probes(problem: Problem) -> Bits:
     """Schedules that reuse everything at one step and compute all others: how much does that step's change matter?
@@ -26,7 +29,7 @@ def probes(problem: Problem) -> Bits:
 def whole_steps(problem: Problem, errors: np.ndarray) -> Bits:
     """For each number of computed steps but all the schedule that should harm images least, as `best_steps` has it.
 
-    Where some may forecast they do; where no more than half of the steps compute, there is one besides that does not:
+    Where some may forecast they do; where no more than `_FAR_APART` steps compute, there is one besides that does not:
     lines through outputs that are far apart lead astray.
 
     Args:
@@ -42,7 +45,7 @@ def whole_steps(problem: Problem, errors: np.ndarray) -> Bits:
         one[list(best_steps(errors, kept))] = True
     if problem.forecast != "either":
         return bits
-    plain = bits[-(steps // 2) :].copy()
+    plain = bits[-_FAR_APART:].copy()
     bits[:, 0] = False
     return np.concatenate([bits, plain])
 

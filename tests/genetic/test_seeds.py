@@ -57,3 +57,13 @@ def test_every_few_steps_are_repeated_and_where_some_may_forecast_forecast() -> 
     schedules = [either.schedule(bits, "few") for bits in every_few(either)]
     assert [np.flatnonzero(one.recompute.all(axis=1)).tolist() for one in schedules] == 2 * places
     assert [one.forecast for one in schedules] == 4 * [False] + 4 * [True]
+
+
+@pytest.mark.parametrize("steps", [4, 8, 20])
+def test_where_few_steps_compute_seeds_come_both_ways(steps: int) -> None:
+    template = heuristics.none(pixart_sites(2), steps)
+    either = Problem(template, lambda bits, _: bits.sum(axis=(1, 2)), forecast="either")
+    seeds = [either.schedule(bits, "seed") for bits in whole_steps(either, np.ones(steps - 1))]
+    computed = [(one.forecast, int(one.recompute.all(axis=1).sum())) for one in seeds]
+    assert [kept for forecast, kept in computed if forecast] == list(range(steps - 1, 0, -1))
+    assert [kept for forecast, kept in computed if not forecast] == list(range(min(steps - 1, 10), 0, -1))
