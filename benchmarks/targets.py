@@ -211,7 +211,10 @@ def context(folder: Path, *flags: str) -> typer.Context:
     return made
 
 
-TIMES = '{"sites": [["0", "attn1"], ["0", "ff"]], "fixed_per_step": 1, "per_site": [10, 100], "readers": null}'
+TIMES = (
+    '{"sites": [["0", "attn1"], ["0", "ff"]], "fixed_per_step": 2, "without_denoiser": 1, "per_site": [10, 100],'
+    ' "readers": null}'
+)
 TARGETS = {
     "schedule": Target("a.json", make_schedule, read_schedule),
     "smoothcache": Target("a.json", text("a.json", '{"attn1": [1, 0, 1], "ff-0": [1, 1, 0]}'), import_smoothcache),

@@ -86,12 +86,12 @@ class CostTable:
         sites = tuple((str(block), str(component)) for block, component in document["sites"])
         try:
             per_site, readers = np.array(document["per_site"], dtype=np.int64), document["readers"]
-            fixed_per_step, without = int(document["fixed_per_step"]), int(document["without_denoiser"])
+            fixed, without = (int(np.int64(int(document[key]))) for key in ("fixed_per_step", "without_denoiser"))
         except OverflowError as error:
             raise ValueError("a price that no machine can add up") from error
         if per_site.shape != (len(sites),):
             raise ValueError(f"{per_site.shape} prices of {len(sites)} sites")
-        return cls(sites, fixed_per_step, per_site, None if readers is None else np.array(readers), without)
+        return cls(sites, fixed, per_site, None if readers is None else np.array(readers), without)
 
     def _runs(self, recompute: np.ndarray) -> np.ndarray:
         if recompute.ndim < 2 or recompute.shape[-1] != len(self.sites) or not recompute.shape[-2]:

@@ -263,3 +263,13 @@ def test_any_other_model_is_priced_from_its_own_configuration():
         table = macs_table(architecture)
         schedule = CacheSchedule(np.ones((3, len(table.sites)), dtype=bool), table.sites)
         assert count_macs(schedule, architecture) == 3 * (table.fixed_per_step + table.per_site.sum())
+
+
+@pytest.mark.parametrize("key", ["fixed_per_step", "without_denoiser", "per_site"])
+def test_a_table_with_prices_beyond_all_bounds_is_refused(key):
+    table = CostTable((("0", "ff"),), 3, np.array([5]), None, 1)
+    document = table.to_json()
+    read = CostTable.from_json(document)
+    assert read.price(np.array([[1], [0]]), forecast=True) == table.price(np.array([[1], [0]]), forecast=True) == 9
+    with pytest.raises(ValueError, match="no machine can add up"):
+        CostTable.from_json({**document, key: [2**63] if key == "per_site" else 2**63})
