@@ -78,7 +78,7 @@
       });
       return parts.join(", ");
     };
-    const rest = (point) => (point.forecast ? "forecast" : "reused as it was");
+    const rest = (point) => (point.kind === "uncached" ? "–" : point.forecast ? "forecast" : "reused as it was");
     detail.querySelector(".facts tbody").replaceChildren(...rows, line("recomputed", shown.map(share)), line("the rest", shown.map(rest)));
   }
 

@@ -77,12 +77,12 @@ def quality_text(quality: float | None) -> str:
 
 def bytes_text(count: int | None) -> str:
     """
-    >>> bytes_text(99_090_432), bytes_text(0), bytes_text(None)
-    ('99.1 MB', '0 MB', '–')
+    >>> bytes_text(99_090_432), bytes_text(8_192), bytes_text(0), bytes_text(None)
+    ('99.1 MB', '8.19 kB', '0 MB', '–')
     """
     if count is None:
         return NOT_MEASURED
-    return f"{count / 1e6:.3g} MB"
+    return f"{count / 1e3:.3g} kB" if 0 < count < 100_000 else f"{count / 1e6:.3g} MB"
 
 
 def expected_text(nanoseconds: int | None) -> str:
