@@ -65,7 +65,9 @@ def _worth(schedule: CacheSchedule, provenance: Provenance) -> Iterator[str]:
     if macs is not None:
         yield f"- MACs of an image: {macs:,}" if isinstance(macs, int) else f"- MACs of an image: {macs}"
     if isinstance(latency, Mapping):
-        yield f"- measured speed-up: {latency.get('speedup', 'not said')} on {latency.get('gpu', 'a device not named')}"
+        speedup = latency.get("speedup", "not said")
+        shown = f"{speedup:.3g}" if isinstance(speedup, float) else speedup
+        yield f"- measured speed-up: {shown} on {latency.get('gpu', 'a device not named')}"
     for scorer, score in provenance.held_out.items():
         images = f"{provenance.held_out_images} held-out images"
         yield f"- {scorer}: {score.mean:.2f} [{score.low:.2f}, {score.high:.2f}], 95% interval, {images}"
