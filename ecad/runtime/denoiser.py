@@ -31,9 +31,9 @@ class _Rows:
         actions = [[_ACTIONS[action] for action in row] for row in plan.actions.tolist()]
         self.actions = [row[: plan.num_sites] for row in actions]
         self.counts = plan.counts().tolist()
-        # Of the denoiser by step, and by step and site with the denoiser last, if the schedule forecasts.
-        self.of_denoiser: list[Action] | None = None
-        self.lines: list[list[Line]] | None = None
+        # Of the denoiser by step, and by step and site with the denoiser last; empty unless the schedule forecasts.
+        self.of_denoiser: list[Action] = []
+        self.lines: list[list[Line]] = []
         if plan.forecasts:
             self.of_denoiser = [row[-1] for row in actions]
             tables = plan.gaps.tolist(), plan.remembered.tolist(), plan.reused.tolist()
@@ -171,7 +171,7 @@ class CachedDenoiser:
         actions = state.rows.actions[step - state.first]
         for hook, action, kept in zip(self._hooks, actions, state.kept, strict=True):
             hook.act(action, kept)
-        if state.rows.lines is not None and state.rows.of_denoiser is not None:
+        if state.rows.lines:
             for kept, line in zip((*state.kept, state.output.kept), state.rows.lines[step - state.first], strict=True):
                 kept.line = line
             self._output, state.output.action = state.output, state.rows.of_denoiser[step - state.first]
