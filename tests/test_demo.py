@@ -47,7 +47,7 @@ def test_a_short_demo_leaves_everything_but_a_page_that_needs_an_extra(
         assert (provenance is not None) == (entry.kind == "found")
         if provenance is not None:
             assert provenance.held_out["judge"].mean == entry.scores["judge"].mean
-            assert f"{entry.time_ratio} on" in card(entry.schedule)
+            assert f"speed-up: {entry.time_ratio:.3g} on" in card(entry.schedule)
         assert CacheSchedule.load(tmp_path / "schedules" / f"{entry.name}.json").recompute.shape == (20, 36)
         assert all((tmp_path / image).stat().st_size > 100 for image in entry.images)
         assert entry.scores["judge"].low <= entry.scores["judge"].mean <= entry.scores["judge"].high
