@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -66,6 +67,10 @@ class Evaluator(Protocol):
         """
         ...
 
+    def output_products(self) -> np.ndarray | None:
+        """`CacheSchedule.output_products` of its first batch; None if it cannot tell."""
+        ...
+
 
 @dataclass(frozen=True)
 class LocalEvaluator:
@@ -80,6 +85,7 @@ class LocalEvaluator:
         batch_size: images made at once.
         decibels: whether a score is -10 log10 of a squared error.
         settings: what else the scores depend on (generator, guidance scale, ...), as JSON values.
+        products_of: items -> `CacheSchedule.output_products`, from uncached images; None if nobody can tell.
 
     Raises:
         EcadError: no prompt, no seed, or no image a batch.
@@ -101,6 +107,7 @@ class LocalEvaluator:
     batch_size: int
     decibels: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
+    products_of: Callable[[Batch], np.ndarray | None] | None = None
 
     def __post_init__(self) -> None:
         for name, found in (
@@ -119,6 +126,10 @@ class LocalEvaluator:
             except NotFiniteError as error:
                 found = Failure(str(error), tries=1)
             yield place, found
+
+    def output_products(self) -> np.ndarray | None:
+        first = all_items(self.prompts, self.seeds)[: self.batch_size]
+        return None if self.products_of is None else self.products_of(first)
 
 
 def all_items(prompts: Sequence[Prompt], seeds: Sequence[int]) -> Batch:
@@ -223,7 +234,10 @@ def why_given_up(evaluator: Evaluator, schedule: CacheSchedule, store: Store) ->
 def plan_key(schedule: CacheSchedule) -> bytes:
     """What a schedule's images depend on: two schedules of one model with one plan have one key."""
     plan = executed(schedule.recompute, readers(schedule.sites))
-    forecast = b"\x01" if schedule.forecast and not plan.all() else b""
+    forecast = b""
+    if schedule.forecast and not plan.all():
+        products = schedule.output_products
+        forecast = b"\x01" if products is None else hashlib.sha256(products.tobytes()).digest()
     return schedule.num_steps.to_bytes(4, "big") + np.packbits(plan).tobytes() + forecast
 
 

@@ -106,6 +106,11 @@ def evaluator_of(
         batch = embeds[[place[item.prompt.id] for item in items]]
         return generator.generate(batch, [item.seed for item in items], schedule)
 
+    def products_of(items: Batch) -> np.ndarray | None:
+        return generator.output_products(
+            embeds[[place[item.prompt.id] for item in items]], [item.seed for item in items]
+        )
+
     @cache
     def uncached(items: Batch) -> np.ndarray:
         # In the same batch as the candidates', so that rounding is the same, too.
@@ -152,6 +157,7 @@ def evaluator_of(
             **({"call": generator.call} if generator.call else {}),
             **({"scorer": " + ".join(versions)} if versions else {}),
         },
+        products_of=products_of,
     )
 
 

@@ -99,7 +99,8 @@ def worker(
 ) -> WorkerJob:
     """Load a generator and a scorer.
 
-    A task is (which of `images`, steps, packed bits, whether the schedule forecasts, place of the first image).
+    A task is (which of `images`, steps, packed bits, whether the schedule forecasts, its output products, place of the
+    first image); or which of `images` alone, for the products themselves.
     """
     generator = get_image_generator(image_generator, weights, device=device)
     template = problem_of(generator).template
@@ -110,10 +111,13 @@ def worker(
         prompts, seeds, quality = images[which]
         return evaluator_of(generator, [Prompt(*prompt) for prompt in prompts], seeds, quality, batch_size)
 
-    def work(task: tuple[int, int, bytes, bool, int]) -> np.ndarray:
-        which, steps, packed, forecast, first = task
+    def work(task: int | tuple[int, int, bytes, bool, np.ndarray | None, int]) -> np.ndarray | None:
+        if isinstance(task, int):
+            return evaluator(task).output_products()
+        which, steps, packed, forecast, products, first = task
         bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=steps * num_sites).astype(bool)
         schedule = template.replace(recompute=bits.reshape(steps, num_sites), forecast=forecast)
+        schedule = schedule.replace(output_products=products)
         own = evaluator(which)
         items = all_items(own.prompts, own.seeds)[first : first + batch_size]
         scores = own.score(own.generate(schedule, items), items)

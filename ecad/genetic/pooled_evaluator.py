@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ecad.errors import EcadError
 from ecad.execution import Executor, Failure, Task
 from ecad.genetic.evaluator import Job, all_items
 from ecad.prompts import Prompt
@@ -65,7 +66,13 @@ class PooledEvaluator:
             schedule, items = job
             first = places[items[0]]
             packed = np.packbits(schedule.recompute).tobytes()
-            payload = self.which, schedule.num_steps, packed, schedule.forecast, first
+            payload = self.which, schedule.num_steps, packed, schedule.forecast, schedule.output_products, first
             return Task(f"{schedule.name}, images {first} to {first + len(items) - 1}", payload)
 
         yield from self.executor.run(None if job is None else task(job) for job in jobs)
+
+    def output_products(self) -> np.ndarray | None:
+        [(_, found)] = self.executor.run([Task("uncached images", self.which)])
+        if isinstance(found, Failure):
+            raise EcadError(f"uncached images could not be made: {found.reason}")
+        return None if found is None else np.asarray(found)

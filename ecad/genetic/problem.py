@@ -25,7 +25,8 @@ class Problem:
     """All schedules of one model at one number of steps.
 
     Args:
-        template: any schedule of the model; every candidate has its steps, sites and config.
+        template: any schedule of the model; every candidate has its steps, sites and config, and if it forecasts its
+            output products.
         price: cost of one image under each of many schedules: bool (n, steps, sites), bool (n,) whether they forecast
             -> int64 (n,).
         unit: of the cost, "MACs" or "ns".
@@ -125,9 +126,12 @@ def bits_of(schedule: CacheSchedule, forecast: Forecast) -> Bits:
 
 def schedule_of(bits: Bits, template: CacheSchedule, forecast: Forecast) -> CacheSchedule:
     """The schedule that bits of a problem, bool (steps, sites), stand for; `template` is of the same model."""
-    if forecast == "either":
-        return template.replace(recompute=_computing(bits), forecast=not bits[0, 0])
-    return template.replace(recompute=bits, forecast=forecast == "always")
+    forecasts = forecast == "always" or (forecast == "either" and not bits[0, 0])
+    return template.replace(
+        recompute=_computing(bits) if forecast == "either" else bits,
+        forecast=forecasts,
+        output_products=template.output_products if forecasts else None,
+    )
 
 
 def _computing(bits: Bits) -> Bits:

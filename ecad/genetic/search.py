@@ -13,9 +13,9 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from ecad.genetic.steady import Steady
 from ecad.genetic.store import Store
 from ecad.genetic.study import Candidate, Study, name_of
 from ecad.schedules import CacheSchedule
+from ecad.schedules.products import read_products, written_products
 from ecad.schedules.schedule import Bits
 
 Mode = Literal["paper", "fast"]
@@ -125,7 +126,7 @@ def search(
     _check(problem, mode, generations, max_seconds, population_size, max_cost, min_quality)
     bits = [problem.bits(schedule) for schedule in initial]
     start = np.array(bits, dtype=bool).reshape(-1, *problem.shape)
-    settings = {
+    settings: dict[str, Any] = {
         "mode": mode,
         "population_size": population_size,
         "seed": seed,
@@ -133,11 +134,7 @@ def search(
         "min_quality": min_quality,
         "initial": hashlib.sha256(start.tobytes()).hexdigest()[:16] if bits else None,
         **problem.settings,
-        "scorer": evaluator.scorer,
-        "prompts": [[prompt.id, prompt.text] for prompt in evaluator.prompts],
-        "seeds": [int(seed) for seed in evaluator.seeds],
-        "batch_size": evaluator.batch_size,
-        "evaluator": dict(evaluator.settings),
+        **_settings_of(evaluator),
     }
     algorithm: Nsga2 | Fast
     if mode == "paper":
@@ -151,6 +148,12 @@ def search(
         settings["asynchronous"] = True
     store = Store.open(folder)
     try:
+        if problem.forecast != "never":
+            # A study that goes on draws the lines that it drew.
+            rows = (store.settings() or {"output_products": _products_of(evaluator)}).get("output_products")
+            settings |= {} if rows is None else {"output_products": rows}
+            products = read_products(rows, problem.shape[0])
+            problem = replace(problem, template=problem.template.replace(output_products=products))
         store.settle(settings, _versions())
         path = None if folder is None else Path(folder)
         run = Run(problem, evaluator, store, path, max_seconds, on_progress)
@@ -290,6 +293,21 @@ def _check(
     limits = max_cost, min_quality, problem.reusable
     if mode == "paper" and any(limit is not None for limit in limits):
         raise EcadError("mode paper takes no limit on cost, quality or memory: expected none, found one; use mode fast")
+
+
+def _settings_of(evaluator: Evaluator) -> dict[str, Any]:
+    return {
+        "scorer": evaluator.scorer,
+        "prompts": [[prompt.id, prompt.text] for prompt in evaluator.prompts],
+        "seeds": [int(seed) for seed in evaluator.seeds],
+        "batch_size": evaluator.batch_size,
+        "evaluator": dict(evaluator.settings),
+    }
+
+
+def _products_of(evaluator: Evaluator) -> list[list[float]] | None:
+    products = evaluator.output_products()
+    return None if products is None else written_products(products)
 
 
 def _versions() -> dict[str, str]:

@@ -18,6 +18,7 @@ from ecad.genetic.problem import Forecast, schedule_of
 from ecad.genetic.store import DATABASE, CandidateRow, Store
 from ecad.prompts import Prompt
 from ecad.schedules import CacheSchedule
+from ecad.schedules.products import read_products
 from ecad.schedules.schedule import Bits
 
 
@@ -164,7 +165,10 @@ class Study:
         """The schedule of the study's model that recomputes everything."""
         settings = self.settings
         recompute = np.ones((settings["steps"], len(settings["sites"])), dtype=bool)
-        return CacheSchedule(recompute, settings["sites"], "uncached", config=settings["config"])
+        products = read_products(settings.get("output_products"), len(recompute))
+        return CacheSchedule(
+            recompute, settings["sites"], "uncached", config=settings["config"], output_products=products
+        )
 
     def close(self) -> None:
         """Close the study's file; all but the scores and `plot` stays usable."""

@@ -19,6 +19,7 @@ from ecad.errors import EcadError, NotFiniteError
 from ecad.halving import Halving
 from ecad.image_generators.text import PromptEmbeds
 from ecad.runtime.cache import cached
+from ecad.runtime.recording import OutputProducts
 from ecad.schedules import CacheSchedule
 
 
@@ -132,6 +133,22 @@ class ImageGenerator:
             return self._run(embeds[places], [seeds[i] for i in places], schedule, settings)
 
         return np.concatenate(self.making.run(make, len(seeds)))
+
+    def output_products(self, embeds: PromptEmbeds, seeds: Sequence[int]) -> np.ndarray | None:
+        """How alike the denoiser's outputs at any two steps of some uncached images are.
+
+        Args:
+            embeds, seeds: as for `generate`.
+
+        Returns:
+            float64 (steps, steps), for `CacheSchedule.output_products`; None if they cannot be compared.
+        """
+        everything = CacheSchedule.for_model(self.pipe.transformer, self.steps)
+        seen = OutputProducts(self.steps)
+        with cached(self.pipe, {"transformer": everything}) as run:
+            run.on_output = seen.see
+            self.generate(embeds, seeds)
+        return seen.table()
 
     def _run(
         self, embeds: PromptEmbeds, seeds: Sequence[int], schedule: CacheSchedule | None, settings: dict[str, Any]

@@ -97,6 +97,7 @@ const Draw = (() => {
     const inside = made.cache_schedule;
     Object.assign(inside, { name: point.name, attributes: point.attributes });
     if (point.forecast) inside.forecast = true;
+    else delete inside.output_products;
     Object.assign(made, { config: point.config, metrics: point.metrics });
     Object.values(inside.schedule).forEach((blocks, step) => table.sites.forEach(([block, component], site) => {
       blocks[block][component] = Boolean(number(point, table, step, site));

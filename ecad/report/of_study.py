@@ -113,7 +113,7 @@ def shown(study: Study) -> list[tuple[str, str, CacheSchedule, int]]:
     """Name, kind, schedule and MACs of what a report shows: the uncached one, hand-made ones, the front."""
     template = study.uncached
     [macs] = macs_of(study, [template], [study.uncached_cost])
-    found = [("uncached", "uncached", template, macs)]
+    found = [("uncached", "uncached", template.replace(output_products=None), macs)]
     if (architecture := architecture_of(study)) is not None and template.num_steps > max(BASELINES):
         table = macs_table(architecture)
         for n in BASELINES if table.sites == template.sites else ():

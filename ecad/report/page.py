@@ -18,6 +18,7 @@ from ecad.report.look import escaped
 from ecad.report.palette import KINDS
 from ecad.report.results import Entry, Results
 from ecad.schedules import CacheSchedule, Sites
+from ecad.schedules.products import Products, same_products
 
 COSTS: tuple[tuple[summary.Cost, str], ...] = (
     ("macs", "MACs"),
@@ -132,23 +133,42 @@ def _plots(results: Results, tables: list[tuple[int, Sites]]) -> dict[str, Any]:
 
 def _table(results: Results, steps: int, sites: Sites) -> dict[str, Any]:
     """What schedules of one shape share; a schedule's file is the document with its own bits and names."""
-    first = next(e.schedule for e in results.ordered() if (e.schedule.num_steps, e.schedule.sites) == (steps, sites))
+    first = _alike(results, steps, sites)[0]
     return {
         "steps": steps,
         "sites": sites,
         "labels": [escaped(block) for block, _ in sites],
         "components": first.components,
         "document": first.replace(
-            name="", forecast=False, metrics={}, attributes={}, custom_compute={}, skeleton={}
+            name="",
+            forecast=False,
+            output_products=_products(results, steps, sites),
+            metrics={},
+            attributes={},
+            custom_compute={},
+            skeleton={},
         ).to_json(),
     }
+
+
+def _alike(results: Results, steps: int, sites: Sites) -> list[CacheSchedule]:
+    """The entries' schedules of one shape."""
+    return [e.schedule for e in results.ordered() if (e.schedule.num_steps, e.schedule.sites) == (steps, sites)]
+
+
+def _products(results: Results, steps: int, sites: Sites) -> Products | None:
+    """Those of the first of them that knows any."""
+    known = (one.output_products for one in _alike(results, steps, sites))
+    return next((products for products in known if products is not None), None)
 
 
 def _point(results: Results, entry: Entry, row: list[str], tables: list[tuple[int, Sites]]) -> dict[str, Any]:
     """What the page's script knows of one entry."""
     schedule = entry.schedule
     document = schedule.to_json()
-    own = document if schedule.custom_compute or schedule.skeleton or len(schedule.spare) else None
+    shared = _products(results, schedule.num_steps, schedule.sites)
+    is_special = schedule.forecast and not same_products(schedule.output_products, shared)
+    own = document if schedule.custom_compute or schedule.skeleton or len(schedule.spare) or is_special else None
     return {
         "name": entry.name,
         "kind": entry.kind,

@@ -11,6 +11,7 @@ from torch import nn
 from ecad.errors import ScheduleError
 from ecad.runtime.discovery import Site, named_sites
 from ecad.runtime.families import readers, running_order
+from ecad.runtime.forecast import Ahead, forecasts
 from ecad.runtime.hooks import CacheStats, ComponentHook, Kept, Line, Storage, override_of, tensors_in
 from ecad.runtime.memory import as_meta, on_meta, output_sizes
 from ecad.runtime.origin import check_denoiser
@@ -24,9 +25,9 @@ _ACTIONS = tuple(Action)
 
 
 class _Rows:
-    """A plan from some step on, in the form in which it is replayed."""
+    """A plan from some step on, in the form in which it is replayed; `products` as for `forecasts`, from there."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, products: np.ndarray | None) -> None:
         self.plan = plan
         actions = [[_ACTIONS[action] for action in row] for row in plan.actions.tolist()]
         self.actions = [row[: plan.num_sites] for row in actions]
@@ -34,8 +35,10 @@ class _Rows:
         # Of the denoiser by step, and by step and site with the denoiser last; empty unless the schedule forecasts.
         self.of_denoiser: list[Action] = []
         self.lines: list[list[Line]] = []
+        self.ahead: list[Ahead] = []
         if plan.forecasts:
             self.of_denoiser = [row[-1] for row in actions]
+            self.ahead = forecasts([action in (Action.COMPUTE, Action.KEEP) for action in self.of_denoiser], products)
             tables = plan.gaps.tolist(), plan.remembered.tolist(), plan.reused.tolist()
             self.lines = [list(map(Line, *rows)) for rows in zip(*tables, strict=True)]
 
@@ -49,8 +52,9 @@ class _Pass:
 
     def free(self) -> None:
         """Forget every kept output."""
-        for kept in (*self.kept, self.output.kept):
+        for kept in self.kept:
             kept.free()
+        self.output.free()
 
 
 class CachedDenoiser:
@@ -172,9 +176,12 @@ class CachedDenoiser:
         for hook, action, kept in zip(self._hooks, actions, state.kept, strict=True):
             hook.act(action, kept)
         if state.rows.lines:
-            for kept, line in zip((*state.kept, state.output.kept), state.rows.lines[step - state.first], strict=True):
+            *lines, of_output = state.rows.lines[step - state.first]
+            for kept, line in zip(state.kept, lines, strict=True):
                 kept.line = line
-            self._output, state.output.action = state.output, state.rows.of_denoiser[step - state.first]
+            self._output = output = state.output
+            output.action, output.line = state.rows.of_denoiser[step - state.first], of_output
+            output.ahead = state.rows.ahead[step - state.first]
         if self._forward is not None:
             self._forward.actions, self._forward.one_half = actions, one_half
         state.next = step + 1
@@ -206,15 +213,16 @@ class CachedDenoiser:
             return state
         if state is not None:
             state.free()
-        new = [Kept(self.stats, self._storage) for _ in (*self._hooks, self)]
-        state = _Pass(self._rows(step), step, inputs, new[:-1], Output(new[-1]))
+        kept = [Kept(self.stats, self._storage) for _ in self._hooks]
+        state = _Pass(self._rows(step), step, inputs, kept, Output(self.stats, self._storage))
         self._passes[index : index + 1] = [state]
         return state
 
     def _rows(self, first: int) -> _Rows:
         if first not in self._rows_from:
-            bits = self.schedule.recompute[first:, self._order]
-            self._rows_from[first] = _Rows(make_plan(bits, self._readers, self.schedule.forecast))
+            schedule, products = self.schedule, self.schedule.output_products
+            plan = make_plan(schedule.recompute[first:, self._order], self._readers, schedule.forecast)
+            self._rows_from[first] = _Rows(plan, None if products is None else products[first:, first:])
         return self._rows_from[first]
 
 

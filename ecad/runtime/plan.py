@@ -11,7 +11,7 @@ Three rules turn the bits of a schedule into a plan:
 Under a schedule that *forecasts*, what is reused is not the last output but the point one step further on the line
 through the last two that ran. So an output is also remembered, as it came, from one such run to the next. And where no
 site runs, the denoiser's own output is forecast and the denoiser does not run at all: it is one more site, the last,
-that computes in every step in which another does.
+that computes in every step in which another does. `runtime.forecast` says how its output goes on.
 """
 
 from __future__ import annotations
@@ -141,7 +141,8 @@ class Plan:
         gaps: where a line is drawn to be reused, how many steps ago the output ran before; 0 everywhere else.
         remembered: bool, where an output is remembered as it came, for the next line.
         reused: bool, where an output is wanted later, in whatever form.
-        held: uint8, of each site's outputs after its call: none, one, or the line's point and what came.
+        held: uint8, of each site's outputs after its call: none, one, or the line's point and what came; of the
+            denoiser's what came and what came before.
     """
 
     num_sites: int
@@ -215,7 +216,10 @@ def _compile(recompute: np.ndarray, readers: np.ndarray | None, forecast: bool) 
     shown = _latest(wanted_later, runs | read)
     held = shown.view(np.uint8)
     if forecast:  # where no line was drawn yet, what is shown is what came
-        held = held + (_latest(remembered, runs) & (_latest(gaps > 0, runs) | ~shown))
+        is_drawn = _latest(gaps > 0, runs)
+        held = held + (_latest(remembered, runs) & (is_drawn | ~shown))
+        # The denoiser's forecasts differ from step to step: both outputs that they come from stay.
+        held[..., -1] = (shown | _latest(remembered, runs))[..., -1] + (shown & is_drawn)[..., -1].view(np.uint8)
     return Plan(recompute.shape[-1], actions, gaps, remembered, wanted_later, held)
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from ecad.errors import ScheduleError
 from ecad.schedules import plain
+from ecad.schedules.products import read_products, written_products
 from ecad.schedules.sites import CUSTOM_PREFIX, by_block, in_gene_order, is_numbered, is_single, numbered_blocks
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class _CacheSchedule(_Strict):
     num_inference_steps: Annotated[Count, Field(ge=1)]
     name: str
     forecast: bool = False
+    output_products: list[list[float]] | None = None
     attributes: Object
     schedule: dict[str, dict[str, Block]]
 
@@ -96,6 +98,7 @@ def read(document: object) -> dict[str, Any]:
         "sites": sites,
         "name": table.name,
         "forecast": table.forecast,
+        "output_products": read_products(table.output_products, table.num_inference_steps),
         "config": model.config,
         "metrics": model.metrics,
         "attributes": table.attributes,
@@ -123,12 +126,14 @@ def write(schedule: CacheSchedule) -> dict[str, Any]:
     """The JSON value of a schedule's file: known keys where the file it came from had them, unknown ones kept."""
     blocks = [block for block, _ in by_block(schedule.sites)]
     num_single = sum(map(is_single, blocks))
+    products = schedule.output_products
     table = {
         "num_blocks": len(blocks) - num_single,
         "num_single_blocks": num_single,
         "num_inference_steps": schedule.num_steps,
         "name": schedule.name,
         "forecast": schedule.forecast,
+        "output_products": None if products is None else written_products(products),
         "attributes": plain.thaw(schedule.attributes),
         "schedule": _steps(schedule),
     }

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ecad.errors import ScheduleError
 from ecad.schedules import plain
+from ecad.schedules.products import resampled_products
 from ecad.schedules.provenance import KEY, RESAMPLED
 from ecad.schedules.sites import Sites, by_block, check_sites
 
@@ -42,6 +43,8 @@ def resample(
     if new_steps != schedule.num_steps:
         recompute = _resample_steps(recompute, new_steps)
         changes = {"name": f"{schedule.name}_at_{new_steps}_steps", "config": _scale_gate(schedule, new_steps)}
+        if schedule.output_products is not None:
+            changes["output_products"] = resampled_products(schedule.output_products, new_steps)
     told: dict[str, Any] = {"name": schedule.name, "steps": schedule.num_steps, "blocks": len(schedule.blocks)}
     if new_sites == schedule.sites and KEY in schedule.attributes:
         told[KEY] = schedule.attributes[KEY]

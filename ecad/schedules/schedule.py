@@ -17,6 +17,7 @@ from ecad.errors import ScheduleError
 from ecad.files import write_atomic
 from ecad.schedules import format as file_format
 from ecad.schedules import plain
+from ecad.schedules.products import Products, checked_products, same_products
 from ecad.schedules.sites import CUSTOM_PREFIX, Sites, check_sites
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ class CacheSchedule:
         forecast: whether what is reused goes on as it did: the point one step further on the line through the last two
             outputs that were computed, instead of the last one as it was. Where a step recomputes nothing that is so of
             the denoiser's own output, and the denoiser does not run.
+        output_products: float (steps, steps), mean inner products of the denoiser's outputs at any two steps of
+            uncached images, in any unit. Where they are known, the denoiser's output is forecast not by the line but by
+            what fits these best: so much of the last output and so much of its last change.
         config: how images are made with it: height and width in pixels, guidance_scale, weights. JSON values.
         metrics: what was measured of it: total_macs, latency in ms an image. JSON values.
         attributes: how it was made. JSON values.
@@ -61,6 +65,7 @@ class CacheSchedule:
     sites: Sites
     name: str = "unnamed"
     forecast: bool = field(default=False, kw_only=True)
+    output_products: Products | None = field(default=None, kw_only=True)
     config: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
@@ -82,6 +87,7 @@ class CacheSchedule:
         values: dict[str, Any] = {key: plain.frozen(getattr(self, key), (key,)) for key in _OBJECTS}
         values |= {"recompute": recompute, "sites": sites, "spare": spare}
         values["custom_compute"] = plain.freeze(self.custom_compute)
+        values["output_products"] = checked_products(self.output_products, len(recompute))
         for key, value in values.items():
             object.__setattr__(self, key, value)
 
@@ -219,6 +225,7 @@ class CacheSchedule:
         """
         same_bits = np.array_equal(changes.get("recompute", self.recompute), self.recompute)
         same_bits &= changes.get("forecast", self.forecast) == self.forecast
+        same_bits &= same_products(changes.get("output_products", self.output_products), self.output_products)
         same_sites = tuple(changes.get("sites", self.sites)) == self.sites
         if not (same_bits and same_sites):
             changes = {"metrics": {}, "attributes": {}} | changes
@@ -311,7 +318,7 @@ class CacheSchedule:
         document = self.to_json()
         for part in (document, document["cache_schedule"]):
             # Left out and empty say the same.
-            for key in ("config", "metrics", "attributes", "num_single_blocks", "forecast"):
+            for key in ("config", "metrics", "attributes", "num_single_blocks", "forecast", "output_products"):
                 if not part.get(key, True):
                     del part[key]
         return self.sites, json.dumps(document, sort_keys=True)

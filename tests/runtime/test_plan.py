@@ -156,10 +156,12 @@ def test_lines_are_held_as_long_as_somebody_needs_what_they_are_made_of(problem)
         for before, run in zip([None, *ran], ran, strict=False):
             has_line = before is not None and bool(reuses[run])
             assert plan.gaps[run, site] == (run - before if has_line else 0)
+            is_denoiser = site == len(bits[0])
             if reuses[run]:
-                needed_until["point" if has_line else "output", run] = max(reuses[run])
+                needed_until["point" if has_line and not is_denoiser else "output", run] = max(reuses[run])
             if has_line:
-                needed_until["output", before] = max(run, needed_until.get(("output", before), 0))
+                drawn_until = max(reuses[run]) if is_denoiser else run
+                needed_until["output", before] = max(drawn_until, needed_until.get(("output", before), 0))
         for step in range(len(bits)):
             held = {what for what, until in needed_until.items() if what[1] <= step < until}
             assert plan.held[step, site] == len(held)

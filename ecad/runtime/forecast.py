@@ -1,0 +1,62 @@
+"""How a forecast goes on from the last two outputs that were computed. Pure numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+# Changes between outputs that are shorter than this, in parts of the outputs, are rounding (squared).
+_ROUNDING = 1e-9
+
+
+class Ahead(NamedTuple):
+    """A forecast: `scale` times the last output and `slope` times its change since the one before.
+
+    Fields:
+        scale: 1 repeats the last output.
+        slope: 0 needs no other; None if there is none.
+    """
+
+    scale: float = 1.0
+    slope: float | None = None
+
+
+def forecasts(runs: Iterable[bool], products: np.ndarray | None = None) -> list[Ahead]:
+    """What stands for the denoiser's output in each step.
+
+    Arguments:
+        runs: bool (steps,), in which steps the denoiser runs; the first among them.
+        products: float (steps, steps), mean inner products of its outputs at any two steps; None if they are not known.
+
+    Returns one entry a step: where they are known the forecast with the least mean squared error that the last two
+    outputs allow, else the point one step further on the line through them. Meaningless where it runs.
+
+    >>> forecasts([True, False, True, False])[1::2]
+    [Ahead(scale=1.0, slope=None), Ahead(scale=1.0, slope=0.5)]
+    >>> outputs = np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [1.0, 3.0]])
+    >>> scale, slope = forecasts([True, True, False, False], outputs @ outputs.T)[3]
+    >>> round(scale, 6), round(slope, 6)
+    (1.0, 2.0)
+    """
+    found, ran = [], []
+    for step, runs_now in enumerate(runs):
+        if runs_now:
+            ran.append(step)
+            found.append(Ahead())
+        elif products is None:
+            found.append(Ahead(1.0, 1 / (ran[-1] - ran[-2])) if len(ran) > 1 else Ahead())
+        else:
+            found.append(_best(products, step, *reversed(ran[-2:])))
+    return found
+
+
+def _best(products: np.ndarray, step: int, last: int, before: int | None = None) -> Ahead:
+    """The least squares fit of one step's output by the last one, and by its change."""
+    shares = np.zeros((1 if before is None else 2, len(products)))
+    shares[:, last] = 1.0
+    if before is not None:
+        shares[1, before] = -1.0
+    fit, *_ = np.linalg.lstsq(shares @ products @ shares.T, shares @ products[step], rcond=_ROUNDING)
+    return Ahead(*fit.tolist())
