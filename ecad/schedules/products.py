@@ -47,9 +47,8 @@ def read_products(rows: Sequence[Sequence[float]] | None, steps: int) -> Product
         return None
     lengths = [len(row) for row in rows]
     if lengths != list(range(1, steps + 1)):
-        raise _fault(
-            f"{steps} rows of 1 to {steps} numbers", f"rows of {', '.join(map(str, lengths[:6])) or 'nothing'}"
-        )
+        found = f"{len(rows)} rows of {', '.join(map(str, lengths[:6])) or 'nothing'}"
+        raise _fault(f"{steps} rows of 1 to {steps} numbers", found)
     table = np.zeros((steps, steps))
     for step, row in enumerate(rows):
         table[step, : step + 1] = table[: step + 1, step] = row

@@ -29,8 +29,10 @@ def worker(faults: dict[str, float]) -> Job:
     plain = synthetic.evaluator()
     items = all_items(plain.prompts, plain.seeds)
 
-    def work(task: tuple[int, int, bytes, bool, int]) -> np.ndarray:
-        _, steps, packed, forecast, first = task
+    def work(task: int | tuple[int, int, bytes, bool, np.ndarray | None, int]) -> np.ndarray | None:
+        if isinstance(task, int):
+            return plain.output_products()
+        _, steps, packed, forecast, _, first = task
         bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=steps * len(synthetic.SITES)).astype(bool)
         schedule = CacheSchedule(bits.reshape(steps, -1), synthetic.SITES, forecast=forecast)
         time.sleep(faults.get(packed.hex(), 0.0))

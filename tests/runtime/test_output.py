@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import ecad
+from ecad.runtime.forecast import forecasts
 
 ROWS = [0, 2, 3]
 STEPS = 6
@@ -19,8 +20,9 @@ def whole_steps(tiny) -> ecad.CacheSchedule:
     return tiny.schedule(bits).replace(forecast=True)
 
 
-def slowly(tiny) -> torch.Tensor:
-    """The latents of a generation whose denoiser is asked at `ROWS` only, and drawn on in a line from there."""
+def slowly(tiny, products=None) -> torch.Tensor:
+    """The latents of a generation whose denoiser is asked at `ROWS` only, and forecast from there."""
+    ahead = forecasts([step in ROWS for step in range(STEPS)], products)
     transformer, forward, outputs, calls = tiny.pipe.transformer, tiny.pipe.transformer.forward, {}, []
 
     def drawn(*args, **kwargs):
@@ -30,16 +32,28 @@ def slowly(tiny) -> torch.Tensor:
             outputs[step, which] = forward(*args, **kwargs)[0]
             return (outputs[step, which],)
         *_, last = rows = [row for row in ROWS if row <= step]
+        scale, slope = ahead[step]
         if len(rows) == 1:
-            return (outputs[last, which],)
+            return (outputs[last, which] * scale,)
         rise = outputs[last, which] - outputs[rows[-2], which]
-        return (torch.add(outputs[last, which], rise, alpha=1 / (last - rows[-2])),)
+        return (torch.add(outputs[last, which] * scale, rise, alpha=slope),)
 
     transformer.forward = drawn
     try:
         return tiny.run(STEPS)
     finally:
         del transformer.forward
+
+
+def test_where_its_products_are_known_it_is_what_fits_them(tiny):
+    outputs = np.random.default_rng(1).normal(size=(STEPS, 9)).cumsum(axis=0)
+    products = outputs @ outputs.T
+    products = (products + products.T) / 2
+    expected, schedule = slowly(tiny, products), whole_steps(tiny).replace(output_products=products)
+    assert not torch.equal(expected, slowly(tiny))
+    with ecad.cached(tiny.pipe, schedule):
+        assert torch.equal(tiny.run(STEPS), expected)
+        assert torch.equal(tiny.run(STEPS), expected)
 
 
 def watch_runs(tiny) -> list[None]:

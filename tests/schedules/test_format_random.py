@@ -18,6 +18,9 @@ from ecad.schedules import flux_sites, pixart_sites
 
 words = st.text(min_size=1, max_size=8).filter(str.isprintable)
 paths = words.filter(lambda word: not word.removeprefix("single_").isdigit())
+products = st.builds(
+    lambda outputs: np.array(outputs)[:, None] * np.array(outputs), st.lists(st.floats(-9, 9), min_size=1, max_size=4)
+)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -53,6 +56,7 @@ def schedules(draw: st.DrawFn) -> CacheSchedule:
         metrics=draw(objects),
         attributes=draw(objects),
         forecast=draw(st.booleans()),
+        output_products=draw(st.none() | products.filter(lambda table: len(table) == steps)),
         custom_compute=draw(st.dictionaries(places, entries, max_size=2)),
         spare=np.array(draw(st.lists(bits, min_size=spare, max_size=spare)), dtype=bool).reshape(spare, len(sites)),
     )
