@@ -19,7 +19,7 @@ from ecad.errors import EcadError, NotFiniteError
 from ecad.halving import Halving
 from ecad.image_generators.text import PromptEmbeds
 from ecad.runtime.cache import cached
-from ecad.runtime.recording import OutputProducts
+from ecad.runtime.recording import recorded_products
 from ecad.schedules import CacheSchedule
 
 
@@ -135,18 +135,15 @@ class ImageGenerator:
         return np.concatenate(self.making.run(make, len(seeds)))
 
     def output_products(self, embeds: PromptEmbeds, seeds: Sequence[int]) -> np.ndarray | None:
-        """How alike the denoiser's outputs at any two steps of some uncached images are.
+        """How alike the denoiser's outputs, after guidance, at any two steps of some uncached images are.
 
         Args:
             embeds, seeds: as for `generate`.
 
         Returns:
-            float64 (steps, steps), for `CacheSchedule.output_products`; None if they cannot be compared.
+            float64 (steps, steps), for `CacheSchedule.output_products`; None if the sampler took fewer steps.
         """
-        everything = CacheSchedule.for_model(self.pipe.transformer, self.steps)
-        seen = OutputProducts(self.steps)
-        with cached(self.pipe, {"transformer": everything}) as run:
-            run.on_output = seen.see
+        with recorded_products(self.pipe, self.steps) as seen:
             self.generate(embeds, seeds)
         return seen.table()
 

@@ -116,7 +116,6 @@ class CacheRun:
     Attributes:
         stats: computed, reused and skipped calls and cached bytes since enabling.
         schedules: denoiser name -> schedule.
-        on_output: called with (row, output) after each forward in a row; None to tell nobody.
     """
 
     def __init__(
@@ -135,7 +134,6 @@ class CacheRun:
         self._clock = StepClock(on_timesteps=self._timesteps_set, on_end=self._forget)
         self._watches: list[Any] = []
         self._last_step = -1
-        self.on_output: Callable[[int, Any], None] | None = None
         self._refuse_unequal_schedules()
 
     @property
@@ -243,15 +241,13 @@ class CacheRun:
         else:
             denoiser.prepare(clock.step, args, kwargs)
 
-    def _after(self, denoiser: CachedDenoiser, _: Any, output: Any) -> None:
+    def _after(self, denoiser: CachedDenoiser, *_: Any) -> None:
         denoiser.finish()
-        if self.on_output is not None and self._clock.step is not None:
-            self.on_output(self._clock.step, output)
 
     def _around(self, denoiser: CachedDenoiser, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         self._before(denoiser, args, kwargs)
         result = denoiser.answer(forward, args, kwargs)
-        self._after(denoiser, args, result)
+        self._after(denoiser)
         return result
 
     def _begin(self) -> None:

@@ -40,9 +40,9 @@ class CacheSchedule:
         forecast: whether what is reused goes on as it did: the point one step further on the line through the last two
             outputs that were computed, instead of the last one as it was. Where a step recomputes nothing that is so of
             the denoiser's own output, and the denoiser does not run.
-        output_products: float (steps, steps), mean inner products of the denoiser's outputs at any two steps of
-            uncached images, in any unit. Where they are known, the denoiser's output is forecast not by the line but by
-            what fits these best: so much of the last output and so much of its last change.
+        output_products: float (steps, steps), mean inner products of the denoiser's outputs, after guidance, at any two
+            steps of uncached images, in any unit. Where they are known, the denoiser's output is forecast not by the
+            line but by what fits these best: so much of the last output and so much of its last change.
         config: how images are made with it: height and width in pixels, guidance_scale, weights. JSON values.
         metrics: what was measured of it: total_macs, latency in ms an image. JSON values.
         attributes: how it was made. JSON values.

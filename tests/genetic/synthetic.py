@@ -51,12 +51,20 @@ def evaluator(
 
     def generate(schedule: CacheSchedule, items) -> list[float]:
         plan = executed(schedule.recompute, readers(schedule.sites))
-        return [float(quality(plan) + 0.25 * schedule.forecast) * _taste(item) for item in items]
+        worth = quality(plan) + 0.25 * schedule.forecast
+        if schedule.output_products is not None:
+            worth += 0.01 * schedule.output_products[0, 1]
+        return [float(worth) * _taste(item) for item in items]
+
+    def products_of(items) -> np.ndarray:
+        outputs = np.random.default_rng(len(items)).normal(size=(5, 8))
+        return outputs @ outputs.T
 
     fields = {
         "generate": generate,
         "score": lambda images, items: np.array(images),
         "scorer": "synthetic",
+        "products_of": products_of,
         "prompts": [Prompt(f"{i}", f"prompt {i}") for i in range(num_prompts)],
         "seeds": seeds,
         "batch_size": batch_size,

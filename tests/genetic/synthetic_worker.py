@@ -32,9 +32,10 @@ def worker(faults: dict[str, float]) -> Job:
     def work(task: int | tuple[int, int, bytes, bool, np.ndarray | None, int]) -> np.ndarray | None:
         if isinstance(task, int):
             return plain.output_products()
-        _, steps, packed, forecast, _, first = task
+        _, steps, packed, forecast, products, first = task
         bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=steps * len(synthetic.SITES)).astype(bool)
         schedule = CacheSchedule(bits.reshape(steps, -1), synthetic.SITES, forecast=forecast)
+        schedule = schedule.replace(output_products=products)
         time.sleep(faults.get(packed.hex(), 0.0))
         if faults.get(packed.hex()) == 0:
             raise NotFiniteError("expected images, found values that are no finite numbers")

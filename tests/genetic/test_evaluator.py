@@ -67,6 +67,10 @@ def test_forecasts_are_other_images_unless_nothing_is_reused():
     forecasting, everything = EVERY_2.replace(forecast=True), problem().template
     assert store_key(forecasting) != store_key(EVERY_2)
     assert store_key(everything.replace(forecast=True)) == store_key(everything)
+    steps = EVERY_2.num_steps
+    fitted = [forecasting.replace(output_products=scale * np.eye(steps)) for scale in (1, 2)]
+    assert len({store_key(one) for one in (forecasting, *fitted)}) == 3
+    assert store_key(EVERY_2.replace(output_products=np.eye(steps))) == store_key(EVERY_2)
 
 
 def test_schedules_of_other_lengths_do_not_share():

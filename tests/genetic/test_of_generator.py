@@ -91,6 +91,13 @@ def test_a_comparison_has_no_gain_over_the_uncached_image(generator: ImageGenera
         evaluator_of(generator, PROMPTS, [0], "judge+psnr")
 
 
+def test_its_output_products_are_of_its_first_batch(generator: ImageGenerator) -> None:
+    found = evaluator_of(generator, PROMPTS, [3, 4], batch_size=3).output_products()
+    texts = [PROMPTS[i].text for i in (0, 0, 1)]
+    assert found is not None
+    assert np.array_equal(found, generator.output_products(generator.encode(texts), [3, 4, 3]))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("forecast", [False, True])
 def test_within_a_memory_limit_no_schedule_of_a_search_keeps_more(generator: ImageGenerator, forecast: bool) -> None:
     free = replace(problem_of(generator), forecast="always" if forecast else "never")

@@ -61,7 +61,8 @@ def test_workers_leave_the_study_that_one_process_leaves(serial: Study, tmp_path
 def test_workers_are_told_which_schedules_forecast(tmp_path: Path) -> None:
     either = replace(synthetic.problem(), forecast="either")
     alone = search(either, synthetic.evaluator(), tmp_path / "alone", generations=3, population_size=6)
-    synthetic_worker.run(tmp_path / "pooled", {}, forecast="either", generations=3)
+    study, _ = synthetic_worker.run(tmp_path / "pooled", {}, forecast="either", generations=3)
+    assert any(candidate.schedule.output_products is not None for candidate in study.candidates)
     assert {candidate.schedule.forecast for candidate in alone.candidates} == {False, True}
     assert synthetic.content(tmp_path / "pooled") == synthetic.content(tmp_path / "alone")
 

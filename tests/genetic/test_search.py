@@ -314,3 +314,44 @@ def test_scores_that_are_no_numbers_stop_the_search_and_lose_nothing(tmp_path):
     assert Study.open(tmp_path).items == all_items(plain.prompts, plain.seeds)
     search(problem(), plain, tmp_path, **SMALL)
     assert len(Study.open(tmp_path).candidates) == sum(SIZES)
+
+
+@pytest.mark.parametrize("mode", ["paper", "fast"])
+def test_what_a_study_knows_of_outputs_is_asked_once_and_is_in_each_schedule_that_forecasts(tmp_path, mode):
+    asked, made = [], []
+    plain = evaluator()
+
+    def products_of(items):
+        asked.append(items)
+        outputs = np.random.default_rng(len(asked)).normal(size=(5, 9))
+        return outputs @ outputs.T
+
+    def generate(schedule, items):
+        made.append(schedule)
+        return plain.generate(schedule, items)
+
+    def run(generations):
+        telling = evaluator(generate=generate, products_of=products_of)
+        either = replace(problem(), forecast="either" if mode == "fast" else "always")
+        return search(either, telling, tmp_path, mode=mode, generations=generations, population_size=6)
+
+    run(1)
+    assert len(asked) == 1
+    assert len(asked[0]) == plain.batch_size
+    study = run(3)
+    assert len(asked) == 1
+    outputs = np.random.default_rng(1).normal(size=(5, 9))
+    for schedule in [*made, *(candidate.schedule for candidate in study.candidates)]:
+        if schedule.forecast:
+            np.testing.assert_array_equal(schedule.output_products, outputs @ outputs.T)
+        else:
+            assert schedule.output_products is None
+    assert Study.open(tmp_path).candidates[-1].schedule == study.candidates[-1].schedule
+
+
+def test_a_search_without_forecasts_makes_no_images_to_forecast_by():
+    def products_of(items):
+        raise AssertionError
+
+    study = search(problem(), evaluator(products_of=products_of), generations=1, population_size=6)
+    assert "output_products" not in study.settings

@@ -55,6 +55,19 @@ def test_an_all_ones_schedule_changes_nothing_and_a_sparse_one_does(
     assert np.array_equal(bare, generator.generate(embeds, [0]))
 
 
+def test_output_products_are_of_what_the_sampler_is_given_for_uncached_images(generator: ImageGenerator) -> None:
+    embeds, outputs = generator.encode(PROMPTS), []
+    handle = generator.pipe.transformer.register_forward_hook(lambda *call: outputs.append(call[-1][0].double()))
+    bare = generator.generate(embeds, [0, 1, 2])
+    handle.remove()
+    found = generator.output_products(embeds, [0, 1, 2])
+    assert np.array_equal(bare, generator.generate(embeds, [0, 1, 2]))
+    without, under = torch.stack(outputs)[:, :, :4].chunk(2, dim=1)
+    given = (without + generator.guidance_scale * (under - without)).flatten(1)
+    table = given @ given.T
+    np.testing.assert_allclose(found, table * (20 / table.trace()), atol=1e-6)  # type: ignore[arg-type]
+
+
 def test_a_schedule_of_other_steps_is_refused_and_leaves_the_pipeline_usable(
     generator: ImageGenerator, every_4: CacheSchedule
 ) -> None:

@@ -42,7 +42,7 @@ def test_it_is_the_least_squares_fit_by_the_last_two_outputs(problem):
 
 @given(outputs_and_runs())
 def test_unknown_products_mean_the_line(problem):
-    outputs, runs = problem
+    _, runs = problem
     for step in np.flatnonzero(~np.array(runs)):
         last, before = last_two(runs, step)
         expected = Ahead() if before is None else Ahead(1.0, 1 / (last - before))

@@ -1,63 +1,73 @@
-"""How alike a denoiser's outputs are, against the outputs themselves."""
+"""How alike what a sampler is given is, against what it is given."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-import ecad
-from ecad.runtime.recording import OutputProducts
+from ecad.runtime.recording import recorded_products
 
 STEPS = 4
 
 
-def watched(tiny, runs):
-    """The table of some generations, and the outputs of each: a list a generation, a list a step, one tensor a pass."""
-    seen, outputs = OutputProducts(STEPS), []
-    handle = tiny.pipe.transformer.register_forward_hook(lambda _, args, output: outputs.append(output[0].clone()))
-    with ecad.cached(tiny.pipe, tiny.schedule(np.ones((STEPS, len(tiny.components)), dtype=bool))) as run:
-        run.on_output = seen.see
-        for _ in range(runs):
-            tiny.run(STEPS)
-    handle.remove()
-    tiny.run(STEPS)
-    return seen, outputs
-
-
-def products(outputs):
-    flat = torch.stack([output.double().flatten() for output in outputs])
+def products(given):
+    flat = torch.stack([one.double().flatten() for one in given])
     return np.asarray(flat @ flat.T)
 
 
-def test_the_table_is_of_all_passes_and_generations(tiny):
-    seen, outputs = watched(tiny, runs=2)
-    assert len(outputs) == 2 * STEPS * tiny.passes
-    generations = [outputs[: STEPS * tiny.passes], outputs[STEPS * tiny.passes :]]
-    expected = sum(products(one[which :: tiny.passes]) for one in generations for which in range(tiny.passes))
-    expected *= STEPS / expected.trace()
-    np.testing.assert_allclose(seen.table(), expected, atol=1e-9)
-    assert np.array_equal(seen.table(), seen.table().T)
+def run_watched(tiny, steps=STEPS):
+    """A generation, and what its sampler was given."""
+    given, step = [], tiny.pipe.scheduler.step
+
+    def watched(output, *rest, **options):
+        given.append(output.clone())
+        return step(output, *rest, **options)
+
+    tiny.pipe.scheduler.step = watched
+    tiny.run(steps)
+    del tiny.pipe.scheduler.step
+    return given
 
 
-def see(seen, *steps, size=2):
-    for step in steps:
-        seen.see(step, (torch.full((size,), 1.0 + step),))
+def test_the_table_is_of_what_the_sampler_is_given_in_all_generations(tiny):
+    given = run_watched(tiny)
+    assert len(given) == STEPS
+    with recorded_products(tiny.pipe, STEPS) as seen:
+        tiny.run(STEPS)
+    once = seen.table()
+    expected = products(given)
+    np.testing.assert_allclose(once, expected * (STEPS / expected.trace()), atol=1e-9)
+    assert np.array_equal(once, once.T)
+    with recorded_products(tiny.pipe, STEPS) as seen:
+        tiny.run(STEPS)
+        tiny.run(STEPS)
+    np.testing.assert_allclose(seen.table(), once, atol=1e-9)
+    assert "step" not in vars(tiny.pipe.scheduler)
 
 
-def test_a_generation_that_was_given_up_does_not_count():
-    seen = OutputProducts(3)
-    see(seen, 0, 1)
-    see(seen, 0, 1, 2)
-    whole = OutputProducts(3)
-    see(whole, 0, 1, 2)
+def test_a_generation_that_was_given_up_does_not_count(tiny):
+    def fail(module, args, kwargs, output):
+        calls.append(None)
+        if len(calls) == 2 * tiny.passes:
+            raise MemoryError
+
+    calls = []
+    handle = tiny.pipe.transformer.register_forward_hook(fail, with_kwargs=True)
+    with recorded_products(tiny.pipe, STEPS) as seen:
+        with pytest.raises(MemoryError):
+            tiny.run(STEPS)
+        handle.remove()
+        assert seen.table() is None
+        tiny.run(STEPS)
+    with recorded_products(tiny.pipe, STEPS) as whole:
+        tiny.run(STEPS)
     assert np.array_equal(seen.table(), whole.table())
 
 
-def test_steps_that_differ_cannot_be_compared():
-    for steps, size in (((0, 2), 2), ((0, 1, 1, 2), 2), ((0, 1, 2, 3), 2), ((), 2), ((0, 1, 2), 0)):
-        seen = OutputProducts(3)
-        see(seen, *steps, size=size)
-        assert seen.table() is None
-    broken = OutputProducts(1)
-    broken.see(0, torch.tensor([float("nan")]))
-    assert broken.table() is None
+def test_no_numbers_make_no_table(tiny):
+    handle = tiny.pipe.transformer.register_forward_hook(lambda _, args, output: (output[0] * torch.nan,))
+    with recorded_products(tiny.pipe, STEPS) as seen:
+        tiny.run(STEPS)
+    handle.remove()
+    assert seen.table() is None

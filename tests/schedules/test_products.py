@@ -72,7 +72,7 @@ def test_other_bits_keep_it() -> None:
     ],
 )
 def test_what_is_no_such_table_is_refused(table: np.ndarray, found: str) -> None:
-    with pytest.raises(ScheduleError, match="cache_schedule.output_products: not a table of inner products") as error:
+    with pytest.raises(ScheduleError, match=r"cache_schedule\.output_products: not a table of inner prod") as error:
         heuristics.none(SITES, 4).replace(output_products=table)
     assert error.value.found == found
 
