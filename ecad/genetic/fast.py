@@ -12,7 +12,7 @@ from ecad.genetic.front import gains, pareto
 from ecad.genetic.initial import heuristics
 from ecad.genetic.moves import exchange, mutate
 from ecad.genetic.problem import Problem
-from ecad.genetic.seeds import every_few, probes, whole_steps
+from ecad.genetic.seeds import every_few, forecast_steps, probes, whole_steps
 from ecad.genetic.surrogate import describe, fit
 from ecad.schedules.schedule import Bits
 
@@ -153,9 +153,12 @@ class Fast:
         seeds = whole_steps(self._problem, errors)
         if not self._with.programming:
             seeds = np.concatenate([heuristics(self._problem, len(seeds) - 1), seeds[-1:]])
-        seeds = self._problem.plans(np.concatenate([every_few(self._problem), seeds]))
+        seeds = self._problem.plans(np.concatenate([every_few(self._problem), seeds, self._forecast_seeds(errors)]))
         affordable: Bits = seeds[self._problem.costs(seeds) <= self._max_cost]
         return affordable
+
+    def _forecast_seeds(self, errors: np.ndarray) -> Bits:
+        return forecast_steps(self._problem, errors) if self._with.programming else self._initial[:0]
 
     def _step_errors(self) -> np.ndarray:
         """The error of reusing at each step but the first, as the probes tell; all alike if there are none."""

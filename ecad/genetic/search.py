@@ -136,25 +136,24 @@ def search(
         **problem.settings,
         **_settings_of(evaluator),
     }
-    algorithm: Nsga2 | Fast
-    if mode == "paper":
-        algorithm = Nsga2(problem, population_size, seed, start)
-    else:
-        floor = -np.inf if min_quality is None else min_quality
-        made_of = ingredients or Ingredients()
-        settings["ingredients"] = asdict(made_of)
-        algorithm = Fast(problem, population_size, seed, start, evaluator.decibels, max_cost, floor, made_of)
+    if mode == "fast":
+        settings["ingredients"] = asdict(ingredients or Ingredients())
     if asynchronous:
         settings["asynchronous"] = True
     store = Store.open(folder)
     try:
-        if problem.forecast != "never":
-            # A study that goes on draws the lines that it drew.
-            rows = (store.settings() or {"output_products": _products_of(evaluator)}).get("output_products")
-            settings |= {} if rows is None else {"output_products": rows}
+        if problem.forecast != "never" and (rows := _output_products(evaluator, store)) is not None:
+            settings["output_products"] = rows
             products = read_products(rows, problem.shape[0])
             problem = replace(problem, template=problem.template.replace(output_products=products))
         store.settle(settings, _versions())
+        algorithm: Nsga2 | Fast
+        if mode == "paper":
+            algorithm = Nsga2(problem, population_size, seed, start)
+        else:
+            floor = -np.inf if min_quality is None else min_quality
+            made_of = ingredients or Ingredients()
+            algorithm = Fast(problem, population_size, seed, start, evaluator.decibels, max_cost, floor, made_of)
         path = None if folder is None else Path(folder)
         run = Run(problem, evaluator, store, path, max_seconds, on_progress)
         if asynchronous and isinstance(algorithm, Fast):
@@ -305,7 +304,11 @@ def _settings_of(evaluator: Evaluator) -> dict[str, Any]:
     }
 
 
-def _products_of(evaluator: Evaluator) -> list[list[float]] | None:
+def _output_products(evaluator: Evaluator, store: Store) -> list[list[float]] | None:
+    """As JSON values. A study that goes on forecasts as it did; one from before they were known goes on without."""
+    if settings := store.settings():
+        rows: list[list[float]] | None = settings.get("output_products")
+        return rows
     products = evaluator.output_products()
     return None if products is None else written_products(products)
 

@@ -1,4 +1,4 @@
-"""Good schedules of whole steps before any search: one probe a step, then exact dynamic programming."""
+"""Good schedules of whole steps before any search: one probe a step, then exact dynamic programming, in two ways."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from ecad.schedules.schedule import Bits
 
 # With so many computed steps or fewer a repeated output may be worth more than a line.
 _FAR_APART = 10
+# A squared change that is shorter than this, in parts of the outputs, is rounding.
+_ROUNDING = 1e-9
 
 
 def probes(problem: Problem) -> Bits:
@@ -48,6 +50,27 @@ def whole_steps(problem: Problem, errors: np.ndarray) -> Bits:
     plain = bits[-_FAR_APART:].copy()
     bits[:, 0] = False
     return np.concatenate([bits, plain])
+
+
+def forecast_steps(problem: Problem, errors: np.ndarray) -> Bits:
+    """For each number of computed steps but all the schedule whose forecasts should harm least, by `best_forecasts`.
+
+    Args:
+        problem: whose schedules.
+        errors: as for `whole_steps`.
+
+    Returns:
+        bool (n, steps, sites), the most expensive first; n is 0 unless schedules may forecast and their output products
+        are known.
+    """
+    steps, products = problem.shape[0], problem.template.output_products
+    if products is None or problem.forecast == "never":
+        return np.zeros((0, *problem.shape), dtype=bool)
+    bits = np.zeros((steps - 1, *problem.shape), dtype=bool)
+    for one, places in zip(bits, best_forecasts(products, errors), strict=True):
+        one[list(places)] = True
+    bits[:, 0] = problem.forecast == "always"
+    return bits
 
 
 def every_few(problem: Problem) -> Bits:
@@ -100,3 +123,72 @@ def best_steps(errors: Sequence[float] | np.ndarray, kept: int) -> tuple[int, ..
         place = int(following[place])
         places.append(place)
     return tuple(places)
+
+
+def best_forecasts(products: np.ndarray, errors: Sequence[float] | np.ndarray) -> list[tuple[int, ...]]:
+    """Which steps to compute so that forecasts from the last two computed ones do least harm.
+
+    What is off at one step harms images as much as the probe of that step says, in proportion; what is off at several
+    adds up. As key steps are chosen in DPCache (arXiv 2602.22654), over pairs of them.
+
+    Args:
+        products: float (steps, steps), as in `CacheSchedule.output_products`.
+        errors: squared, of reusing at step 1, 2, ... what the step before computed.
+
+    Returns:
+        for each number of computed steps but all, the largest first, their places, in order.
+
+    >>> line = np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [1.0, 3.0], [1.0, 9.0]])
+    >>> best_forecasts(line @ line.T, np.array([1.0, 1.0, 1.0, 36.0]))[1]
+    (0, 1, 4)
+    """
+    steps = len(products)
+    harm = _forecast_errors(products) * _harm_of(products, errors)
+    # run[i, j, k]: of all forecasts from j + 1 to k - 1, by steps j and i; the last i is that there is none.
+    run = np.full((steps + 1, steps, steps + 1), np.inf)
+    for j in range(steps):
+        run[:, j, j + 1 :] = np.concatenate([np.zeros((steps + 1, 1)), harm[:, j, j + 1 :].cumsum(axis=1)], axis=1)
+    following: list[np.ndarray] = []
+    least, found = run[:, :, steps], []
+    for _ in range(steps - 1):
+        found.append(_followed(following, steps))
+        # least[i, j]: of all that follows when j and before it i compute, and as many more as there were rounds.
+        total = run[:, :, :steps] + least[:steps][None]
+        following.append(total.argmin(axis=2))
+        least = total.min(axis=2)
+    return found[::-1]
+
+
+def _followed(following: Sequence[np.ndarray], steps: int) -> tuple[int, ...]:
+    before, place, places = steps, 0, [0]
+    for table in reversed(following):
+        before, place = place, int(table[before, place])
+        places.append(place)
+    return tuple(places)
+
+
+def _harm_of(products: np.ndarray, errors: Sequence[float] | np.ndarray) -> np.ndarray:
+    """What a squared error of one makes of images, by step: what the probe did, by how far the output had moved."""
+    own = products.diagonal()
+    moved = own[1:] + own[:-1] - 2 * products.diagonal(1)
+    known = moved > _ROUNDING * own.max()
+    harm = np.divide(errors, moved, out=np.zeros_like(moved), where=known)
+    return np.append(0.0, harm)
+
+
+def _forecast_errors(products: np.ndarray) -> np.ndarray:
+    """Squared errors of the best forecasts, (i, j, t): of step t by j and i < j; the last i is that there is none."""
+    steps = len(products)
+    own = products.diagonal()
+    found = np.zeros((steps + 1, steps, steps))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found[steps] = own - np.where(own > 0, products.T**2 / own, 0.0).T
+        for j in range(1, steps):
+            i = np.arange(j)
+            by_last, by_change = products[j], products[j] - products[i]
+            both, change = by_change[:, j], own[j] - 2 * products[j, i] + own[i]
+            rest = own[j] * change - both**2
+            fit = change[:, None] * by_last**2 - 2 * both[:, None] * by_last * by_change + own[j] * by_change**2
+            good = rest > _ROUNDING * own[j] * change
+            found[:j, j] = np.where(good[:, None], own - fit / rest[:, None], found[steps, j])
+    return np.maximum(found, 0.0)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecad.genetic import Problem
-from ecad.genetic.seeds import best_steps, every_few, probes, whole_steps
+from ecad.genetic.problem import Forecast
+from ecad.genetic.seeds import best_forecasts, best_steps, every_few, forecast_steps, probes, whole_steps
 from ecad.schedules import heuristics, pixart_sites
 
 
@@ -32,6 +33,55 @@ def test_no_other_choice_of_steps_does_less_harm(errors: list[float], data: st.D
     assert list(found) == sorted({0, *found})
     best = min(harm(errors, (0, *rest)) for rest in combinations(range(1, len(errors) + 1), kept - 1))
     assert harm(errors, found) == pytest.approx(best)
+
+
+def forecast_harm(outputs: np.ndarray, errors: np.ndarray, computed: tuple[int, ...]) -> float:
+    """The sum that `best_forecasts` makes small, step by step, from the outputs themselves."""
+    total = 0.0
+    for step in range(1, len(outputs)):
+        if step in computed:
+            continue
+        by = outputs[[i for i in computed if i < step][-2:]].T
+        fit, *_ = np.linalg.lstsq(by, outputs[step], rcond=None)
+        moved = np.square(outputs[step] - outputs[step - 1]).sum()
+        total += errors[step - 1] / moved * np.square(by @ fit - outputs[step]).sum()
+    return total
+
+
+@given(st.integers(2, 7), st.integers(0, 999))
+def test_no_other_choice_of_steps_is_forecast_with_less_harm(steps: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    outputs, errors = random.normal(size=(steps, 12)).cumsum(axis=0), random.random(steps - 1)
+    found = best_forecasts(outputs @ outputs.T, errors)
+    assert [len(places) for places in found] == list(range(steps - 1, 0, -1))
+    for places in found:
+        assert list(places) == sorted({0, *places})
+        choices = ((0, *rest) for rest in combinations(range(1, steps), len(places) - 1))
+        best = min(forecast_harm(outputs, errors, choice) for choice in choices)
+        assert forecast_harm(outputs, errors, places) == pytest.approx(best, abs=1e-6)
+
+
+def test_steps_whose_output_stands_still_are_no_reason_to_compute() -> None:
+    outputs = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 9.0], [2.0, 9.0]])
+    assert best_forecasts(outputs @ outputs.T, np.ones(4))[2] == (0, 3)
+    assert best_forecasts(np.zeros((3, 3)), np.ones(2))[0][0] == 0
+
+
+@pytest.mark.parametrize("forecast", ["never", "always", "either"])
+def test_seeds_are_programmed_by_what_is_known_of_outputs(forecast: Forecast) -> None:
+    random = np.random.default_rng(0)
+    outputs, errors = random.normal(size=(8, 12)).cumsum(axis=0), random.random(7)
+    template = heuristics.none(pixart_sites(2), 8)
+    problem = Problem(template, lambda bits, _: bits.sum(axis=(1, 2)), forecast=forecast)
+    assert len(forecast_steps(problem, errors)) == 0
+    known = replace(problem, template=template.replace(output_products=outputs @ outputs.T))
+    found = [known.schedule(bits, "seed") for bits in known.plans(forecast_steps(known, errors))]
+    if forecast == "never":
+        assert not found
+    else:
+        computed = [tuple(np.flatnonzero(one.recompute.all(axis=1)).tolist()) for one in found]
+        assert computed == best_forecasts(outputs @ outputs.T, errors)
+        assert all(one.forecast for one in found if not one.recompute.all())
 
 
 def test_seeds_spend_their_steps_where_the_probes_say() -> None:
