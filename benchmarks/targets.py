@@ -60,6 +60,8 @@ def make_schedule(folder: Path) -> None:
     origin |= {"held_out": {"psnr": {"mean": 1.0, "low": 0.0, "high": 2.0}}, "versions": {"ecad": "1"}}
     metrics = {"total_macs": 5, "latency": {"speedup": 2.0, "gpu": "x"}}
     schedule = heuristics.every_n(pixart_sites(2), 4, 2)
+    products = np.minimum.outer(np.arange(4.0), np.arange(4.0)) + 1
+    schedule = schedule.replace(forecast=True, output_products=products)
     schedule = schedule.replace(config={"height": 256}, metrics=metrics, attributes={KEY: origin})
     schedule.save(folder / "a.json")
 

@@ -19,7 +19,10 @@ HOSTILE = "</script><script>alert('$x^$')</script> [bold]&amp;|"
 def evolved() -> CacheSchedule:
     recompute = np.zeros((4, 6), bool)
     recompute[0] = recompute[2, :3] = True
-    return CacheSchedule(recompute, SITES, "evolved", forecast=True, attributes={"generation": 3})
+    products = np.minimum.outer(np.arange(4.0), np.arange(4.0)) + 1
+    return CacheSchedule(
+        recompute, SITES, "evolved", forecast=True, output_products=products, attributes={"generation": 3}
+    )
 
 
 def pictures(value: int, side: int = 8) -> np.ndarray:

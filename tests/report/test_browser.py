@@ -154,6 +154,20 @@ def test_pictures_stand_beside_the_uncached_ones(visit: Callable[..., Any], file
     assert {width for _, width in loaded} == {8}
 
 
+def test_the_download_of_one_that_repeats_says_nothing_of_forecasts(
+    visit: Callable[..., Any], file: Path, tmp_path: Path
+) -> None:
+    page = visit(file)
+    page.locator("#chosen").select_option(label="uncached")
+    with page.expect_download() as started:
+        page.locator("#download").click()
+    started.value.save_as(tmp_path / "got.json")
+    got = CacheSchedule.load(tmp_path / "got.json")
+    assert got.recompute.all()
+    assert not got.forecast
+    assert got.output_products is None
+
+
 @pytest.mark.parametrize("chosen", ["found-1", "gen_001_cand_007"])
 def test_the_download_is_the_schedule(visit: Callable[..., Any], file: Path, tmp_path: Path, chosen: str) -> None:
     page = visit(file)
@@ -170,6 +184,7 @@ def test_the_download_is_the_schedule(visit: Callable[..., Any], file: Path, tmp
         assert got == evolved().replace(name="found-1")
     np.testing.assert_array_equal(got.recompute, evolved().recompute)
     assert got.forecast
+    np.testing.assert_array_equal(got.output_products, evolved().output_products)
     assert f'load("{chosen}.json")' in page.locator(".code code").inner_text()
 
 
