@@ -28,14 +28,14 @@ from typing import Any
 
 import numpy as np
 from rivals.dp_cache import all_of_dp_cache
-from rivals.figures import COMPARED, Scorer, areas, row_of, verdicts
+from rivals.figures import COMPARED, Scorer, areas, leads_by_study, row_of, verdicts
 from rivals.in_cache_dit import all_of_cache_dit
 from rivals.in_diffusers import all_of_diffusers
 from rivals.measure import load_images, machine, make_images, time_settings
 from rivals.schedules import every_n, fewer_steps, of_studies, tgate
 from rivals.setting import Calibration, Setting, of_schedule
 from rivals.smooth_cache import all_of_smooth_cache
-from rivals.table import comparison_table, save_plot, verdict_table
+from rivals.table import comparison_table, save_plot, studies_table, verdict_table
 
 from ecad import builtin
 from ecad.commands import bar, console, search_progress
@@ -205,6 +205,10 @@ def report(
     for cost, (found, area) in standing.items():
         for score in COMPARED:
             console.print(verdict_table(found, area, score, cost))
+    by_study = {score: leads_by_study(rows, values, score) for score in COMPARED}
+    if len(by_study["psnr"]) > 1:
+        for score, leads in by_study.items():
+            console.print(studies_table(leads, standing["MACs"][1], score))
     result = {
         "generator": comparison.generator.name,
         "weights": comparison.generator.fingerprint(),
@@ -220,6 +224,7 @@ def report(
         "not_applicable": missing,
         "verdicts": {cost: found for cost, (found, _) in standing.items()},
         "hypervolume": {cost: area for cost, (_, area) in standing.items()},
+        "by_study": by_study,
     }
     by_image = {key: {name: score.tolist() for name, score in scores.items()} for key, scores in values.items()}
     write_atomic(comparison.folder / "values.json", json.dumps(by_image) + "\n")

@@ -20,6 +20,8 @@ TOLERANCE = 1.02
 COMPARED = ("psnr", "judge")
 # Where hypervolumes begin, of an uncached image's cost: what is hardly cheaper shall not decide.
 DEAREST = 0.8
+# In the names of a mode's studies but the first.
+STUDY = ", study "
 _RESAMPLES = 200
 
 
@@ -77,6 +79,11 @@ def is_ours(rival: str) -> bool:
     return rival.startswith("ecad ")
 
 
+def is_first(rival: str) -> bool:
+    """Whether it is another's, or the first study of one of this project's modes."""
+    return STUDY not in rival
+
+
 def best_at(rows: Sequence[dict[str, Any]], level: float, score: str) -> dict[str, Any] | None:
     """The best of some settings that cost no more than one `level`-th of uncached."""
     affordable = [row for row in rows if row["cost"] * level <= TOLERANCE]
@@ -96,19 +103,48 @@ def verdicts(rows: Sequence[dict[str, Any]], values: Mapping[str, Mapping[str, n
     found = []
     for score in COMPARED:
         for level in LEVELS:
-            ours = best_at([row for row in rows if is_ours(row["rival"])], level, score)
+            ours = best_at([row for row in rows if is_ours(row["rival"]) and is_first(row["rival"])], level, score)
             for rival in rivals if ours else []:
                 theirs = best_at([row for row in rows if row["rival"] == rival], level, score)
                 entry = {"score": score, "level": level, "rival": rival, "ours": ours["key"]}
                 if theirs is None:
                     found.append({**entry, "theirs": None, "verdict": "does not go there"})
                     continue
-                lead = values[ours["key"]][score] - values[theirs["key"]][score]
-                low, high = mean_interval(lead)
-                verdict = "above" if low > 0 else "below" if high < 0 else "level"
-                entry |= {"theirs": theirs["key"], "lead": float(lead.mean()), "low": low, "high": high}
-                found.append({**entry, "verdict": verdict})
+                found.append({**entry, "theirs": theirs["key"], **_lead(ours, theirs, values, score)})
     return found
+
+
+def leads_by_study(
+    rows: Sequence[dict[str, Any]], values: Mapping[str, Mapping[str, np.ndarray]], score: str
+) -> dict[str, dict[float, dict[str, Any]]]:
+    """How each study of this project by itself stands at each level against the best of all rivals there.
+
+    Args:
+        rows, values: as for `verdicts`.
+        score: which.
+
+    Returns:
+        study -> level -> rival, lead, its interval and verdict, at the levels where there are both.
+    """
+    found: dict[str, dict[float, dict[str, Any]]] = {}
+    theirs = [row for row in rows if not is_ours(row["rival"])]
+    for study in dict.fromkeys(row["rival"] for row in rows if is_ours(row["rival"])):
+        own = [row for row in rows if row["rival"] == study]
+        for level in LEVELS:
+            ours, best = best_at(own, level, score), best_at(theirs, level, score)
+            if ours is not None and best is not None:
+                entry = {"rival": best["rival"], **_lead(ours, best, values, score)}
+                found.setdefault(study, {})[level] = entry
+    return found
+
+
+def _lead(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], values: Mapping[str, Mapping[str, np.ndarray]], score: str
+) -> dict[str, Any]:
+    lead = values[ours["key"]][score] - values[theirs["key"]][score]
+    low, high = mean_interval(lead)
+    verdict = "above" if low > 0 else "below" if high < 0 else "level"
+    return {"lead": float(lead.mean()), "low": low, "high": high, "verdict": verdict}
 
 
 def areas(rows: Sequence[dict[str, Any]], worst: Mapping[str, float]) -> dict[str, dict[str, float]]:
@@ -120,7 +156,7 @@ def areas(rows: Sequence[dict[str, Any]], worst: Mapping[str, float]) -> dict[st
     """
     found: dict[str, dict[str, float]] = {}
     groups = {rival: [row for row in rows if row["rival"] == rival] for rival in {row["rival"] for row in rows}}
-    groups["ecad, both modes"] = [row for row in rows if is_ours(row["rival"])]
+    groups["ecad, both modes"] = [row for row in rows if is_ours(row["rival"]) and is_first(row["rival"])]
     for rival, members in groups.items():
         costs = np.array([row["cost"] for row in members])
         found[rival] = {

@@ -10,6 +10,7 @@ import numpy as np
 from ecad.genetic.problem import Problem
 from ecad.genetic.study import Study
 from ecad.schedules import CacheSchedule, heuristics
+from rivals.figures import STUDY
 from rivals.setting import Setting, of_schedule
 
 # The issue names 15, 10 and 8 of 20; below that fewer steps are still the plainest way to 4 times as fast.
@@ -59,10 +60,16 @@ def with_averaging(schedule: CacheSchedule, gate: int) -> CacheSchedule:
 
 
 def of_studies(studies: Iterable[Study], problem: Problem) -> list[Setting]:
-    """This project's own: of each study the best by its own prompts at or below each of ten costs."""
+    """This project's own: of each study the best by its own prompts at or below each of ten costs.
+
+    The first study of a mode goes by the mode's name; others are there to tell how much studies differ.
+    """
     found: dict[str, Setting] = {}
+    seen: set[str] = set()
     for study in studies:
-        rival = f"ecad {study.settings['mode']}"
+        mode = f"ecad {study.settings['mode']}"
+        rival = f"{mode}{STUDY}{study.settings['seed']}" if mode in seen else mode
+        seen.add(mode)
         for candidate in affordable(study):
             schedule = candidate.schedule.resample(steps=problem.shape[0])
             facts: dict[str, Any] = {"study": study.settings["seed"], "schedule": candidate.schedule.name}

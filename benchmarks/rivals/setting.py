@@ -66,7 +66,10 @@ class Calibration:
 def of_schedule(rival: str, name: str, schedule: CacheSchedule, parameters: Mapping[str, Any]) -> Setting:
     """A rival that is a schedule, run by this project."""
     bits = hashlib.sha256(np.packbits(schedule.recompute).tobytes()).hexdigest()[:16]
-    forecast = {"forecast": True} if schedule.forecast else {}
+    forecast: dict[str, Any] = {}
+    if schedule.forecast:
+        products = schedule.output_products
+        forecast["forecast"] = True if products is None else hashlib.sha256(products.tobytes()).hexdigest()[:16]
     return Setting(rival, name, {**parameters, "bits": bits, **forecast}, lambda pipe: cached(pipe, schedule))
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ecad.files import write_atomic
 from ecad.genetic.front import pareto
-from rivals.figures import COMPARED, LEVELS, is_ours
+from rivals.figures import COMPARED, LEVELS, is_first, is_ours
 
 _UNITS = {"psnr": "PSNR against uncached, dB", "judge": "judge score"}
 
@@ -58,7 +58,7 @@ def verdict_table(
     for name in ("rival", *(f"{level:g}x" for level in LEVELS), "hypervolume"):
         table.add_column(name, justify="left" if name == "rival" else "right")
     found = [entry for entry in verdicts if entry["score"] == score]
-    for rival in sorted(areas, key=lambda rival: -areas[rival].get(score, 0)):
+    for rival in sorted(filter(is_first, areas), key=lambda rival: -areas[rival].get(score, 0)):
         cells = []
         for level in LEVELS:
             entry = next((e for e in found if e["rival"] == rival and e["level"] == level), None)
@@ -70,13 +70,29 @@ def verdict_table(
     return table
 
 
+def studies_table(
+    leads: Mapping[str, Mapping[float, Mapping[str, Any]]], areas: Mapping[str, Mapping[str, float]], score: str
+) -> Table:
+    """What each study of this project is worth by itself: its lead over the best of all rivals by MACs; * as above."""
+    table = Table(title=f"each study against the best rival at each level, {_UNITS[score]}", title_justify="left")
+    for name in ("study", *(f"{level:g}x" for level in LEVELS), "hypervolume"):
+        table.add_column(name, justify="left" if name == "study" else "right")
+    for study, found in leads.items():
+        cells = [
+            f"{found[level]['lead']:+.2f}{'' if found[level]['verdict'] == 'level' else '*'}" if level in found else "–"
+            for level in LEVELS
+        ]
+        table.add_row(study, *cells, f"{areas[study].get(score, 0):.2f}")
+    return table
+
+
 def save_plot(rows: Sequence[dict[str, Any]], title: str, file: Path) -> None:
     """Quality against MACs: each rival's front with 95% intervals, this project's thick."""
     figure = Figure(figsize=(13, 6), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     markers = "osD^v<>PX*hHd8p"
-    rivals = sorted({row["rival"] for row in rows}, key=lambda rival: (is_ours(rival), rival))
+    rivals = sorted({row["rival"] for row in rows if is_first(row["rival"])}, key=lambda rival: (is_ours(rival), rival))
     for axes, score in zip(figure.subplots(1, 2), COMPARED, strict=True):
         for index, rival in enumerate(rivals):
             members = [row for row in rows if row["rival"] == rival and row["cost"] < 0.9]
