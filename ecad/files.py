@@ -96,6 +96,20 @@ def make_folder(path: str | os.PathLike[str]) -> None:
 
 
 @contextlib.contextmanager
+def made_folder(path: str | os.PathLike[str]) -> Iterator[None]:
+    """`make_folder` for a `with` block; one that fails before anything is in a new folder takes it away again."""
+    was_there = Path(path).exists()
+    make_folder(path)
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            with contextlib.suppress(OSError):
+                Path(path).rmdir()
+        raise
+
+
+@contextlib.contextmanager
 def held(lock: Path, busy: str) -> Iterator[None]:
     """Hold a lock that only one process can, and that the system takes back however the process ends: SQLite's.
 

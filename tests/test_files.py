@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ecad import EcadError
-from ecad.files import make_folder, write_atomic
+from ecad.files import made_folder, make_folder, write_atomic
 
 
 def test_text_is_utf8_with_its_own_line_ends_and_bytes_are_bytes(tmp_path: Path) -> None:
@@ -101,3 +101,25 @@ def test_make_folder_refuses_what_cannot_be_written_to(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "file" / "inside", Path("/proc/ecad")):
         with pytest.raises(EcadError, match="expected a folder to write to"):
             make_folder(path)
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+@pytest.mark.parametrize("left", [False, True])
+def test_a_new_folder_goes_again_if_nothing_came_of_it(tmp_path: Path, was_there: bool, left: bool) -> None:
+    folder = tmp_path / "study"
+    if was_there:
+        folder.mkdir()
+
+    def fail() -> None:
+        with made_folder(folder):
+            assert folder.is_dir()
+            if left:
+                (folder / "result").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert folder.is_dir() == (was_there or left)
+    with made_folder(folder):
+        pass
+    assert folder.is_dir()

@@ -22,7 +22,7 @@ from ecad.execution.command import (
     WorkersOption,
     say,
 )
-from ecad.files import make_folder
+from ecad.files import made_folder
 from ecad.genetic.flags import recall, remember
 from ecad.prompts import Prompt, read_prompts
 
@@ -117,11 +117,11 @@ def optimize(
         say(f"each candidate makes {each} images; 2 to {ENOUGH} tell schedules apart by psnr (docs/search.md)")
     initial = [CacheSchedule.load(path) for path in _schedule_files(initial_dir)]
     spread = Spread(executor, workers, address, gpus_per_worker, task_timeout)
-    make_folder(output_dir)
     scorers = [quality, *_second(image_generator, quality, second_quality)] if held_out else []
     images = [Images(prompts, range(num_images_per_prompt), quality)]
     images += [Images(held_out, [HELD_OUT_SEED], scorer) for scorer in scorers]
     with (
+        made_folder(output_dir),
         _live(output_dir, live),
         evaluators(
             spread,

@@ -155,11 +155,12 @@ def test_the_meter_counts_what_the_price_list_says(rivals, generator, uncached) 
 
 def test_a_schedule_that_forecasts_is_another_setting_than_one_that_repeats(rivals, generator) -> None:  # type: ignore[no-untyped-def]
     every_2 = heuristics.every_n(problem_of(generator).template.sites, STEPS, 2)
-    repeats, forecasts = (
-        rivals.setting.of_schedule("ecad fast", "every 2", schedule, {})
-        for schedule in (every_2, every_2.replace(forecast=True))
-    )
-    assert repeats.key != forecasts.key
+    forecasting = every_2.replace(forecast=True)
+    keys = {
+        rivals.setting.of_schedule("ecad fast", "every 2", schedule, {}).key
+        for schedule in (every_2, forecasting, forecasting.replace(output_products=np.eye(STEPS)))
+    }
+    assert len(keys) == 3
 
 
 @pytest.mark.parametrize("order", [0, 1])
@@ -196,3 +197,17 @@ def test_a_level_is_won_only_outside_of_the_interval(rivals) -> None:  # type: i
     found = rivals.figures.verdicts(rows, values)
     at_2 = {e["rival"]: e["verdict"] for e in found if e["score"] == "psnr" and e["level"] == 2.0}
     assert at_2 == {"a": "above", "b": "level", "c": "below", "d": "does not go there"}
+
+
+def test_each_study_stands_against_the_best_rival_by_itself(rivals) -> None:  # type: ignore[no-untyped-def]
+    def row(rival: str, cost: float, mean: float) -> dict:
+        return {"key": f"{rival} {cost}", "rival": rival, "cost": cost, "scores": {"psnr": {"mean": mean}}}
+
+    rows = [row("ecad fast", 0.5, 30.0), row("ecad fast, study 1", 0.5, 28.0), row("a", 0.5, 29.0), row("b", 0.5, 27.0)]
+    values = {r["key"]: {"psnr": r["scores"]["psnr"]["mean"] + np.zeros(4)} for r in rows}
+    found = rivals.figures.leads_by_study(rows, values, "psnr")
+    assert found["ecad fast"][2.0] == {"rival": "a", "lead": 1.0, "low": 1.0, "high": 1.0, "verdict": "above"}
+    assert found["ecad fast, study 1"][2.0]["verdict"] == "below"
+    assert 4.0 not in found["ecad fast"]
+    assert rivals.figures.is_first(rows[0]["rival"])
+    assert not rivals.figures.is_first(rows[1]["rival"])
