@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 from rivals.dp_cache import all_of_dp_cache
-from rivals.figures import COMPARED, Scorer, areas, leads_by_study, row_of, verdicts
+from rivals.figures import Scorer, areas, compared, leads_by_study, row_of, verdicts
 from rivals.in_cache_dit import all_of_cache_dit
 from rivals.in_diffusers import all_of_diffusers
 from rivals.measure import load_images, machine, make_images, time_settings
@@ -180,7 +180,7 @@ def rows_of(comparison: Comparison, settings: list[Setting], corner: Setting) ->
     plain = row_of(UNCACHED, uncached, scorer, uncached)
     facts = {
         "uncached": {"macs": plain["macs"], "scores": plain["scores"]},
-        "corner": {score: float(scorer.scores(worst["images"])[score].mean()) for score in COMPARED},
+        "corner": {score: float(scorer.scores(worst["images"])[score].mean()) for score in compared(rows)},
         "without_lpips": no_lpips,
     }
     return facts, rows, values
@@ -203,9 +203,9 @@ def report(
     title = f"{comparison.generator.name}, {comparison.steps} steps, {len(comparison.prompts)} held-out prompts"
     console.print(comparison_table(rows, missing, title))
     for cost, (found, area) in standing.items():
-        for score in COMPARED:
+        for score in compared(rows):
             console.print(verdict_table(found, area, score, cost))
-    by_study = {score: leads_by_study(rows, values, score) for score in COMPARED}
+    by_study = {score: leads_by_study(rows, values, score) for score in compared(rows)}
     if len(by_study["psnr"]) > 1:
         for score, leads in by_study.items():
             console.print(studies_table(leads, standing["MACs"][1], score))

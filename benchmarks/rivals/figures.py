@@ -16,8 +16,10 @@ from rivals.setting import Setting
 LEVELS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 # "2x" is what a schedule of every second step is meant to be; its patch embedding still runs.
 TOLERANCE = 1.02
-# The larger, the better; fidelity first: it tells schedules apart with few prompts.
-COMPARED = ("psnr", "judge")
+# Fidelity first: it tells schedules apart with few prompts.
+COMPARED = ("psnr", "judge", "lpips")
+# Of these the less is the better.
+DISTANCES = ("lpips", "judge_distance")
 # Where hypervolumes begin, of an uncached image's cost: what is hardly cheaper shall not decide.
 DEAREST = 0.8
 # In the names of a mode's studies but the first.
@@ -75,6 +77,16 @@ def summary(scores: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
     return found
 
 
+def compared(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Those of `COMPARED` that there are: LPIPS needs weights."""
+    return [score for score in COMPARED if all(score in row["scores"] for row in rows)]
+
+
+def worth(score: str, value: Any) -> Any:
+    """A score, or an array of some, as the larger, the better."""
+    return -value if score in DISTANCES else value
+
+
 def is_ours(rival: str) -> bool:
     return rival.startswith("ecad ")
 
@@ -87,7 +99,7 @@ def is_first(rival: str) -> bool:
 def best_at(rows: Sequence[dict[str, Any]], level: float, score: str) -> dict[str, Any] | None:
     """The best of some settings that cost no more than one `level`-th of uncached."""
     affordable = [row for row in rows if row["cost"] * level <= TOLERANCE]
-    return max(affordable, key=lambda row: row["scores"][score]["mean"], default=None)
+    return max(affordable, key=lambda row: worth(score, row["scores"][score]["mean"]), default=None)
 
 
 def verdicts(rows: Sequence[dict[str, Any]], values: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
@@ -101,7 +113,7 @@ def verdicts(rows: Sequence[dict[str, Any]], values: Mapping[str, Mapping[str, n
     """
     rivals = list(dict.fromkeys(row["rival"] for row in rows if not is_ours(row["rival"])))
     found = []
-    for score in COMPARED:
+    for score in compared(rows):
         for level in LEVELS:
             ours = best_at([row for row in rows if is_ours(row["rival"]) and is_first(row["rival"])], level, score)
             for rival in rivals if ours else []:
@@ -141,7 +153,7 @@ def leads_by_study(
 def _lead(
     ours: Mapping[str, Any], theirs: Mapping[str, Any], values: Mapping[str, Mapping[str, np.ndarray]], score: str
 ) -> dict[str, Any]:
-    lead = values[ours["key"]][score] - values[theirs["key"]][score]
+    lead = worth(score, values[ours["key"]][score] - values[theirs["key"]][score])
     low, high = mean_interval(lead)
     verdict = "above" if low > 0 else "below" if high < 0 else "level"
     return {"lead": float(lead.mean()), "low": low, "high": high, "verdict": verdict}
@@ -161,9 +173,12 @@ def areas(rows: Sequence[dict[str, Any]], worst: Mapping[str, float]) -> dict[st
         costs = np.array([row["cost"] for row in members])
         found[rival] = {
             score: hypervolume(
-                costs, np.array([row["scores"][score]["mean"] for row in members]), DEAREST, worst[score]
+                costs,
+                worth(score, np.array([row["scores"][score]["mean"] for row in members])),
+                DEAREST,
+                worth(score, worst[score]),
             )
-            for score in COMPARED
+            for score in compared(rows)
             if members
         }
     return found

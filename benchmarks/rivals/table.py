@@ -15,9 +15,12 @@ from rich.table import Table
 
 from ecad.files import write_atomic
 from ecad.genetic.front import pareto
-from rivals.figures import COMPARED, LEVELS, is_first, is_ours
+from rivals.figures import LEVELS, is_first, is_ours
 
-_UNITS = {"psnr": "PSNR against uncached, dB", "judge": "judge score"}
+_UNITS = {"psnr": "PSNR against uncached, dB", "judge": "judge score", "lpips": "LPIPS against uncached"}
+_DIGITS = {"psnr": 2, "judge": 2, "lpips": 4}
+# What is drawn: fidelity, and whether the image is any good.
+_PLOTTED = ("psnr", "judge")
 
 
 def comparison_table(rows: Sequence[dict[str, Any]], missing: Mapping[str, str], title: str) -> Table:
@@ -65,9 +68,13 @@ def verdict_table(
             if entry is None or entry["theirs"] is None:
                 cells.append("–")
             else:
-                cells.append(f"{entry['lead']:+.2f}{'' if entry['verdict'] == 'level' else '*'}")
+                cells.append(_lead(entry, score))
         table.add_row(rival, *cells, f"{areas[rival].get(score, 0):.2f}")
     return table
+
+
+def _lead(entry: Mapping[str, Any], score: str) -> str:
+    return f"{entry['lead']:+.{_DIGITS[score]}f}{'' if entry['verdict'] == 'level' else '*'}"
 
 
 def studies_table(
@@ -78,10 +85,7 @@ def studies_table(
     for name in ("study", *(f"{level:g}x" for level in LEVELS), "hypervolume"):
         table.add_column(name, justify="left" if name == "study" else "right")
     for study, found in leads.items():
-        cells = [
-            f"{found[level]['lead']:+.2f}{'' if found[level]['verdict'] == 'level' else '*'}" if level in found else "–"
-            for level in LEVELS
-        ]
+        cells = [_lead(found[level], score) if level in found else "–" for level in LEVELS]
         table.add_row(study, *cells, f"{areas[study].get(score, 0):.2f}")
     return table
 
@@ -93,7 +97,7 @@ def save_plot(rows: Sequence[dict[str, Any]], title: str, file: Path) -> None:
     figure.suptitle(title)
     markers = "osD^v<>PX*hHd8p"
     rivals = sorted({row["rival"] for row in rows if is_first(row["rival"])}, key=lambda rival: (is_ours(rival), rival))
-    for axes, score in zip(figure.subplots(1, 2), COMPARED, strict=True):
+    for axes, score in zip(figure.subplots(1, 2), _PLOTTED, strict=True):
         for index, rival in enumerate(rivals):
             members = [row for row in rows if row["rival"] == rival and row["cost"] < 0.9]
             if not members:

@@ -211,3 +211,20 @@ def test_each_study_stands_against_the_best_rival_by_itself(rivals) -> None:  # 
     assert 4.0 not in found["ecad fast"]
     assert rivals.figures.is_first(rows[0]["rival"])
     assert not rivals.figures.is_first(rows[1]["rival"])
+
+
+def test_of_distances_the_less_is_the_better(rivals) -> None:  # type: ignore[no-untyped-def]
+    figures = rivals.figures
+
+    def row(rival: str, cost: float, distance: float) -> dict:
+        scores = {"lpips": {"mean": distance}}
+        return {"key": f"{rival} {cost} {distance}", "rival": rival, "cost": cost, "scores": scores}
+
+    rows = [row("ecad fast", 0.5, 0.1), row("ecad fast", 0.45, 0.3), row("a", 0.5, 0.2), row("b", 0.5, 0.05)]
+    values = {r["key"]: {"lpips": np.full(4, r["scores"]["lpips"]["mean"])} for r in rows}
+    assert figures.compared(rows) == ["lpips"]
+    at_2 = {e["rival"]: (e["lead"], e["verdict"]) for e in figures.verdicts(rows, values) if e["level"] == 2.0}
+    assert at_2 == {"a": (pytest.approx(0.1), "above"), "b": (pytest.approx(-0.05), "below")}
+    area = figures.areas(rows, {"lpips": 1.0})
+    assert area["b"]["lpips"] > area["a"]["lpips"] > 0
+    assert area["ecad fast"]["lpips"] == pytest.approx((1 - 0.5 / 0.8) * 0.9 + 0.05 / 0.8 * 0.7)
