@@ -31,7 +31,8 @@ def forecasts(runs: Iterable[bool], products: np.ndarray | None = None) -> list[
         products: float (steps, steps), mean inner products of its outputs at any two steps; None if they are not known.
 
     Returns one entry a step: where they are known the forecast with the least mean squared error that the last two
-    outputs allow, else the point one step further on the line through them. Meaningless where it runs.
+    outputs allow, else the point one step further on the line through them. Where one step runs in all, its output is
+    repeated: what fits a far one best is a pale image. Meaningless where it runs.
 
     >>> forecasts([True, False, True, False])[1::2]
     [Ahead(scale=1.0, slope=None), Ahead(scale=1.0, slope=0.5)]
@@ -41,14 +42,16 @@ def forecasts(runs: Iterable[bool], products: np.ndarray | None = None) -> list[
     (1.0, 2.0)
     """
     found, ran = [], []
+    runs = list(runs)
+    is_fitted = sum(runs) > 1
     for step, runs_now in enumerate(runs):
         if runs_now:
             ran.append(step)
             found.append(Ahead())
-        elif products is None:
-            found.append(Ahead(1.0, 1 / (ran[-1] - ran[-2])) if len(ran) > 1 else Ahead())
-        else:
+        elif products is not None and is_fitted:
             found.append(_best(products, step, *reversed(ran[-2:])))
+        else:
+            found.append(Ahead(1.0, 1 / (ran[-1] - ran[-2])) if len(ran) > 1 else Ahead())
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ecad.runtime.forecast import Ahead, forecasts
@@ -32,6 +32,7 @@ def made(outputs, runs, step, ahead):
 @given(outputs_and_runs())
 def test_it_is_the_least_squares_fit_by_the_last_two_outputs(problem):
     outputs, runs = problem
+    assume(sum(runs) > 1)
     found = forecasts(runs, outputs @ outputs.T)
     for step in np.flatnonzero(~np.array(runs)):
         last, before = last_two(runs, step)
@@ -52,6 +53,7 @@ def test_unknown_products_mean_the_line(problem):
 @given(outputs_and_runs())
 def test_it_is_never_farther_off_than_the_line_or_the_last_output(problem):
     outputs, runs = problem
+    assume(sum(runs) > 1)
     fitted, lines = forecasts(runs, outputs @ outputs.T), forecasts(runs)
     for step in np.flatnonzero(~np.array(runs)):
         off, by_line = (
@@ -59,6 +61,11 @@ def test_it_is_never_farther_off_than_the_line_or_the_last_output(problem):
         )
         last, _ = last_two(runs, step)
         assert off <= min(by_line, np.square(outputs[last] - outputs[step]).sum()) + 1e-6
+
+
+def test_of_one_step_alone_the_output_is_repeated():
+    outputs = np.array([[2.0, 0.0], [1.0, 1.0], [0.5, 2.0]])
+    assert forecasts([True, False, False], outputs @ outputs.T) == [Ahead()] * 3
 
 
 def test_outputs_that_do_not_change_are_repeated():
