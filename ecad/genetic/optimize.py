@@ -74,7 +74,7 @@ def optimize(
     ] = None,
     forecast: Annotated[
         bool | None,
-        typer.Option(help="Reuse the next point on the line through the last two outputs; mode fast finds out when."),
+        typer.Option(help="Forecast what is reused from the last two outputs; mode fast finds out when."),
     ] = None,
     initial_dir: Annotated[Path | None, typer.Option(help="Folder of schedules to start from.")] = None,
     random_start: Annotated[bool, typer.Option(help="Mode paper: start at random, not from heuristics.")] = False,
