@@ -138,8 +138,8 @@ def best_forecasts(products: np.ndarray, errors: Sequence[float] | np.ndarray) -
     Returns:
         for each number of computed steps but all, the largest first, their places, in order.
 
-    >>> line = np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [1.0, 3.0], [1.0, 9.0]])
-    >>> best_forecasts(line @ line.T, np.array([1.0, 1.0, 1.0, 36.0]))[1]
+    >>> bent = np.array([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 2.0, 0.0], [1.0, 3.0, 0.0], [1.0, 3.0, 1.0]])
+    >>> best_forecasts(bent @ bent.T, np.ones(4))[1]
     (0, 1, 4)
     """
     steps = len(products)
