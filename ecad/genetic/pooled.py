@@ -116,8 +116,8 @@ def worker(
             return evaluator(task).output_products()
         which, steps, packed, forecast, products, first = task
         bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=steps * num_sites).astype(bool)
-        schedule = template.replace(recompute=bits.reshape(steps, num_sites), forecast=forecast)
-        schedule = schedule.replace(output_products=products)
+        recompute = bits.reshape(steps, num_sites)
+        schedule = template.replace(recompute=recompute, forecast=forecast, output_products=products)
         own = evaluator(which)
         items = all_items(own.prompts, own.seeds)[first : first + batch_size]
         scores = own.score(own.generate(schedule, items), items)

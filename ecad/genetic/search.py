@@ -136,8 +136,9 @@ def search(
         **problem.settings,
         **_settings_of(evaluator),
     }
+    made_of = ingredients or Ingredients()
     if mode == "fast":
-        settings["ingredients"] = asdict(ingredients or Ingredients())
+        settings["ingredients"] = asdict(made_of)
     if asynchronous:
         settings["asynchronous"] = True
     store = Store.open(folder)
@@ -152,7 +153,6 @@ def search(
             algorithm = Nsga2(problem, population_size, seed, start)
         else:
             floor = -np.inf if min_quality is None else min_quality
-            made_of = ingredients or Ingredients()
             algorithm = Fast(problem, population_size, seed, start, evaluator.decibels, max_cost, floor, made_of)
         path = None if folder is None else Path(folder)
         run = Run(problem, evaluator, store, path, max_seconds, on_progress)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ecad.genetic.problem import Problem
+from ecad.runtime.forecast import forecast_errors
 from ecad.schedules.schedule import Bits
 
 # With so many computed steps or fewer a repeated output may be worth more than a line.
@@ -143,7 +144,7 @@ def best_forecasts(products: np.ndarray, errors: Sequence[float] | np.ndarray) -
     (0, 1, 4)
     """
     steps = len(products)
-    harm = _forecast_errors(products) * _harm_of(products, errors)
+    harm = forecast_errors(products) * _harm_of(products, errors)
     # run[i, j, k]: of all forecasts from j + 1 to k - 1, by steps j and i; the last i is that there is none.
     run = np.full((steps + 1, steps, steps + 1), np.inf)
     for j in range(steps):
@@ -174,21 +175,3 @@ def _harm_of(products: np.ndarray, errors: Sequence[float] | np.ndarray) -> np.n
     known = moved > _ROUNDING * own.max()
     harm = np.divide(errors, moved, out=np.zeros_like(moved), where=known)
     return np.append(0.0, harm)
-
-
-def _forecast_errors(products: np.ndarray) -> np.ndarray:
-    """Squared errors of the best forecasts, (i, j, t): of step t by j and i < j; the last i is that there is none."""
-    steps = len(products)
-    own = products.diagonal()
-    found = np.zeros((steps + 1, steps, steps))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found[steps] = own - np.where(own > 0, products.T**2 / own, 0.0).T
-        for j in range(1, steps):
-            i = np.arange(j)
-            by_last, by_change = products[j], products[j] - products[i]
-            both, change = by_change[:, j], own[j] - 2 * products[j, i] + own[i]
-            rest = own[j] * change - both**2
-            fit = change[:, None] * by_last**2 - 2 * both[:, None] * by_last * by_change + own[j] * by_change**2
-            good = rest > _ROUNDING * own[j] * change
-            found[:j, j] = np.where(good[:, None], own - fit / rest[:, None], found[steps, j])
-    return np.maximum(found, 0.0)

@@ -141,7 +141,7 @@ class ImageGenerator:
             embeds, seeds: as for `generate`.
 
         Returns:
-            float64 (steps, steps), for `CacheSchedule.output_products`; None if the sampler took fewer steps.
+            float64 (steps, steps), for `CacheSchedule.output_products`; None if the sampler took other steps.
         """
         with recorded_products(self.pipe, self.steps) as seen:
             self.generate(embeds, seeds)

@@ -49,17 +49,40 @@ def forecasts(runs: Iterable[bool], products: np.ndarray | None = None) -> list[
             ran.append(step)
             found.append(Ahead())
         elif products is not None and is_fitted:
-            found.append(_best(products, step, *reversed(ran[-2:])))
+            fits, _ = _fits(products, *reversed(ran[-2:]))
+            found.append(Ahead(*fits[:, step].tolist()))
         else:
             found.append(Ahead(1.0, 1 / (ran[-1] - ran[-2])) if len(ran) > 1 else Ahead())
     return found
 
 
-def _best(products: np.ndarray, step: int, last: int, before: int | None = None) -> Ahead:
-    """The least squares fit of one step's output by the last one, and by its change."""
+def forecast_errors(products: np.ndarray) -> np.ndarray:
+    """How far off each fitted forecast is, squared.
+
+    Arguments:
+        products: as for `forecasts`.
+
+    Returns float64 (steps + 1, steps, steps): by the output before the last one, by the last one, of each step; where
+    the first index is `steps` there is no output before. Only what lies ahead of both means anything.
+    """
+    steps = len(products)
+    found = np.zeros((steps + 1, steps, steps))
+    for last in range(steps):
+        for before in (None, *range(last)):
+            fits, shared = _fits(products, last, before)
+            found[steps if before is None else before, last] = products.diagonal() - (fits * shared).sum(axis=0)
+    return np.maximum(found, 0.0)
+
+
+def _fits(products: np.ndarray, last: int, before: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The least squares fits of each step's output by the last one and by its change, and what it shares with these.
+
+    Both float64 (1, steps), or (2, steps) if there is an output before the last one.
+    """
     shares = np.zeros((1 if before is None else 2, len(products)))
     shares[:, last] = 1.0
     if before is not None:
         shares[1, before] = -1.0
-    fit, *_ = np.linalg.lstsq(shares @ products @ shares.T, shares @ products[step], rcond=_ROUNDING)
-    return Ahead(*fit.tolist())
+    shared = shares @ products
+    fits, *_ = np.linalg.lstsq(shared @ shares.T, shared, rcond=_ROUNDING)
+    return fits, shared

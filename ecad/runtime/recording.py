@@ -29,27 +29,24 @@ class OutputProducts:
         self._now: list[torch.Tensor] = []
 
     def begin(self) -> None:
-        """A generation begins; one that was given up, for want of memory say, does not count."""
-        self._now = []
+        """A generation begins; one before it of other steps, given up for want of memory say, does not count."""
+        given, self._now = self._now, []
+        if len(given) == len(self._sums):
+            for part in torch.stack(given).split(_AT_ONCE, dim=1):
+                self._sums += np.asarray(part.double() @ part.double().T)
 
     def see(self, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """A sampler's step, seen from around."""
         given = args[0] if args else kwargs["model_output"]
         self._now.append(given.detach().to("cpu", copy=True).flatten())
-        if len(self._now) == len(self._sums):
-            self._add(torch.stack(self._now))
-            self._now = []
         return step(*args, **kwargs)
 
     def table(self) -> np.ndarray | None:
         """Float64 (steps, steps), of mean 1 on its diagonal; None if nothing was seen, or no numbers."""
+        self.begin()
         if not self._sums.trace() > 0 or not np.isfinite(self._sums).all():
             return None
         return np.asarray(np.round(self._sums * (len(self._sums) / self._sums.trace()), _DECIMALS))
-
-    def _add(self, outputs: torch.Tensor) -> None:
-        for part in outputs.split(_AT_ONCE, dim=1):
-            self._sums += np.asarray(part.double() @ part.double().T)
 
 
 @contextmanager

@@ -65,6 +65,14 @@ def test_a_generation_that_was_given_up_does_not_count(tiny):
     assert np.array_equal(seen.table(), whole.table())
 
 
+@pytest.mark.parametrize("steps", [STEPS - 1, STEPS + 1])
+def test_a_generation_of_other_steps_does_not_count(tiny, steps):
+    with recorded_products(tiny.pipe, STEPS) as seen:
+        tiny.run(steps)
+        tiny.run(steps)
+    assert seen.table() is None
+
+
 def test_no_numbers_make_no_table(tiny):
     handle = tiny.pipe.transformer.register_forward_hook(lambda _, args, output: (output[0] * torch.nan,))
     with recorded_products(tiny.pipe, STEPS) as seen:
