@@ -19,7 +19,7 @@ import importlib.metadata
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 from rivals.dp_cache import all_of_dp_cache
-from rivals.figures import Scorer, areas, compared, leads_by_study, row_of, verdicts
+from rivals.figures import Scorer, areas, compared, is_first, leads_by_study, row_of, verdicts
 from rivals.in_cache_dit import all_of_cache_dit
 from rivals.in_diffusers import all_of_diffusers
 from rivals.measure import load_images, machine, make_images, time_settings
@@ -39,7 +39,6 @@ from rivals.table import comparison_table, save_plot, studies_table, verdict_tab
 
 from ecad import builtin
 from ecad.commands import bar, console, search_progress
-from ecad.cost.latency import speedups
 from ecad.errors import EcadError
 from ecad.files import write_atomic
 from ecad.genetic import Problem, Study
@@ -140,18 +139,27 @@ def nothing_computed(problem: Problem) -> Setting:
     return of_schedule("corner", "all reused", CacheSchedule(bits, problem.template.sites, name="corner"), {})
 
 
-def time_all(comparison: Comparison, settings: list[Setting], rounds: int) -> dict[str, list[float]]:
-    """Key -> seconds of a batch, one a round: those of earlier runs of the same settings, and the rounds that miss."""
-    file, keys = comparison.folder / "times.json", {setting.key for setting in settings}
+def time_all(comparison: Comparison, settings: list[Setting], rounds: int) -> dict[str, np.ndarray]:
+    """Key -> seconds of a batch and of uncached ones beside it, float (rounds, 2), those of earlier runs included."""
+    file, keys = comparison.folder / "rounds.json", {setting.key for setting in settings}
     done = json.loads(file.read_text()) if file.exists() else []
     done = [times for times in done if keys <= set(times)]
     part = slice(comparison.batch)
     while len(done) < rounds:
         console.print(f"timing, round {len(done) + 1} of {rounds}")
         batch = comparison.prompts[part], comparison.seeds[part], comparison.steps
-        done.append(time_settings(comparison.generator, settings, *batch))
+        done.append(time_settings(comparison.generator, UNCACHED, settings, *batch, number=len(done)))
         write_atomic(file, json.dumps(done) + "\n")
-    return {key: [times[key] for times in done] for key in keys} if done else {}
+    return {key: np.array([times[key] for times in done]) for key in keys} if done else {}
+
+
+def with_times(rows: list[dict[str, Any]], times: Mapping[str, np.ndarray]) -> None:
+    """Say in the rows of the table how many times as fast as uncached each was: in all rounds, and their median."""
+    for row in rows:
+        if (measured := times.get(row["key"])) is not None:
+            row["seconds"], row["uncached_seconds"] = measured.T.tolist()
+            row["speed_ups"] = (measured[:, 1] / measured[:, 0]).tolist()
+            row["speed_up"] = float(np.median(row["speed_ups"]))
 
 
 def lpips_or_reason() -> tuple[Any, str | None]:
@@ -191,15 +199,13 @@ def report(
 ) -> None:
     """Score and time what is there, print it, plot it and write the numbers."""
     facts, rows, values = rows_of(comparison, settings, corner)
-    times = time_all(comparison, [UNCACHED, *(s for s in settings if s.key in values)], rounds)
-    ratios = speedups(times, UNCACHED.key) if times else {}
-    for row in rows:
-        row["speed_up"] = ratios.get(row["key"])
-        row["seconds"] = times.get(row["key"], [])
+    timed = [s for s in settings if s.key in values and is_first(s.rival)]
+    times = time_all(comparison, timed, rounds)
+    with_times(rows, times)
     standing = {"MACs": (verdicts(rows, values), areas(rows, facts["corner"]))}
-    if ratios:
-        timed = [{**row, "cost": 1 / row["speed_up"]} for row in rows]
-        standing["time"] = verdicts(timed, values), areas(timed, facts["corner"])
+    if times:
+        by_time = [{**row, "cost": 1 / row["speed_up"]} for row in rows if "speed_up" in row]
+        standing["time"] = verdicts(by_time, values), areas(by_time, facts["corner"])
     title = f"{comparison.generator.name}, {comparison.steps} steps, {len(comparison.prompts)} held-out prompts"
     console.print(comparison_table(rows, missing, title))
     for cost, (found, area) in standing.items():
@@ -218,7 +224,6 @@ def report(
         "batch": comparison.batch,
         "versions": versions(),
         "machine": machine() | {"load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None},
-        "seconds_uncached": times.get(UNCACHED.key, []),
         **facts,
         "rows": rows,
         "not_applicable": missing,

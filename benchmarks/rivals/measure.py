@@ -26,6 +26,8 @@ def _count_cpu_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -
     return sdpa_flop_count(query.shape, key.shape, value.shape)
 
 
+# So many settings are timed between two uncached batches.
+TIMED_BETWEEN = 6
 # torch's own formulas, and the one for an operator that it has none for.
 _FORMULAS = flop_registry | {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_cpu_attention}
 
@@ -170,18 +172,45 @@ def load_images(folder: Path, setting: Setting, count: int, batch: int) -> dict[
 
 
 def time_settings(
-    generator: ImageGenerator, settings: Sequence[Setting], prompts: Sequence[str], seeds: Sequence[int], steps: int
-) -> dict[str, float]:
-    """One round of timing: seconds of the whole pipeline for a batch, text encoder aside, setting after setting."""
+    generator: ImageGenerator,
+    uncached: Setting,
+    settings: Sequence[Setting],
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    steps: int,
+    number: int,
+) -> dict[str, list[float]]:
+    """One round of timing: the whole pipeline for a batch, setting after setting.
+
+    Without the text encoder, and without the time that it takes to put a rival on the pipeline.
+
+    A machine that others use too is faster in one minute than in the next, so uncached images are made again every few
+    settings. The settings' order is another one in each round.
+
+    Args:
+        number: of the round.
+
+    Returns:
+        key -> seconds, and the mean seconds of the uncached batches just before and just after.
+    """
     embeds = generator.encode(prompts)
 
-    def run(setting: Setting) -> None:
+    def seconds(setting: Setting) -> float:
+        make = partial(generator.generate, embeds, seeds, steps=setting.steps or steps)
         with setting.applied(generator.pipe):
-            generator.generate(embeds, seeds, steps=setting.steps or steps)
+            [[time]] = measure_interleaved({setting.key: make}, samples=1, warmup=0).values()
+        return time
 
-    run(settings[0])
-    runs = {setting.key: partial(run, setting) for setting in settings}
-    return {key: times[0] for key, times in measure_interleaved(runs, samples=1, warmup=0).items()}
+    seconds(uncached)
+    found: dict[str, list[float]] = {}
+    order = [settings[i] for i in np.random.default_rng(number).permutation(len(settings))]
+    before = seconds(uncached)
+    for first in range(0, len(order), TIMED_BETWEEN):
+        times = {setting.key: seconds(setting) for setting in order[first : first + TIMED_BETWEEN]}
+        after = seconds(uncached)
+        found |= {key: [time, (before + after) / 2] for key, time in times.items()}
+        before = after
+    return found
 
 
 def machine() -> dict[str, Any]:

@@ -33,7 +33,8 @@ def comparison_table(rows: Sequence[dict[str, Any]], missing: Mapping[str, str],
         shown = [
             _interval(row["scores"][name], 3 if name in ("ssim", "judge_distance", "lpips") else 2) for name in scores
         ]
-        faster = f"{row['speed_up']:.2f}" if row.get("speed_up") else "–"
+        ratios = row.get("speed_ups")
+        faster = f"{row['speed_up']:.2f} [{min(ratios):.2f}, {max(ratios):.2f}]" if ratios else "–"
         table.add_row(
             row["rival"],
             row["name"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -228,3 +229,26 @@ def test_of_distances_the_less_is_the_better(rivals) -> None:  # type: ignore[no
     area = figures.areas(rows, {"lpips": 1.0})
     assert area["b"]["lpips"] > area["a"]["lpips"] > 0
     assert area["ecad fast"]["lpips"] == pytest.approx((1 - 0.5 / 0.8) * 0.9 + 0.05 / 0.8 * 0.7)
+
+
+def test_speed_ups_are_told_beside_uncached_images_of_that_minute(rivals, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    measure, clock = rivals.measure, [0]
+    costs = {f"s-{i}": 1 / (1 + i) for i in range(20)} | {"uncached": 1.0}
+
+    def on_a_machine_that_slows_down(runs, **_):  # type: ignore[no-untyped-def]
+        found = {}
+        for key in runs:
+            clock[0] += 1
+            found[key] = [costs[key] * (1 + 0.02 * clock[0])]
+        return found
+
+    monkeypatch.setattr(measure, "measure_interleaved", on_a_machine_that_slows_down)
+    made = SimpleNamespace(pipe=None, encode=lambda prompts: None, generate=lambda *_, **__: None)
+    uncached = SimpleNamespace(key="uncached", applied=lambda pipe: nullcontext(), steps=None)
+    settings = [SimpleNamespace(**{**vars(uncached), "key": key}) for key in costs if key != "uncached"]
+    rounds = [measure.time_settings(made, uncached, settings, [], [], STEPS, number) for number in range(2)]
+    assert list(rounds[0]) != list(rounds[1])
+    for times in rounds:
+        assert set(times) == set(costs) - {"uncached"}
+        for key, (seconds, beside) in times.items():
+            assert beside / seconds == pytest.approx(1 / costs[key], rel=0.1)
