@@ -187,7 +187,7 @@ def rows_of(comparison: Comparison, settings: list[Setting], corner: Setting) ->
     values = {row["key"]: row.pop("values") for row in rows}
     plain = row_of(UNCACHED, uncached, scorer, uncached)
     facts = {
-        "uncached": {"macs": plain["macs"], "scores": plain["scores"]},
+        "uncached": {name: plain[name] for name in ("macs", "peak_bytes", "scores")},
         "corner": {score: float(scorer.scores(worst["images"])[score].mean()) for score in compared(rows)},
         "without_lpips": no_lpips,
     }

@@ -195,6 +195,7 @@ def row_of(setting: Setting, found: Mapping[str, Any], scorer: Scorer, uncached:
         "macs": float(found["macs"].mean()),
         "cost": float(found["macs"].mean() / uncached["macs"].mean()),
         "kept_bytes": max(0.0, float(found["kept"] - uncached["kept"])),
+        "peak_bytes": float(found["peak"]),
         "scores": summary(values) | {"fid": scorer.fid(found["images"])},
         "values": values,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import platform
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
@@ -49,29 +51,68 @@ class Products(TorchDispatchMode):
         return out
 
 
+class Memory(TorchDispatchMode):
+    """Follows the memory that operators take, from when it is taken until nobody holds it any more.
+
+    Attributes:
+        peak: most bytes at any moment; memory that was there before does not count, nor what an operator needs inside.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self._now = 0
+        self._held: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = {storage._cdata for storage in _storages((args, kwargs))}
+        for storage in _storages(out):
+            if storage._cdata not in given | self._held.keys():
+                size, key = storage.nbytes(), storage._cdata
+                self._held[key] = weakref.ref(storage, lambda _, key=key, size=size: self._freed(key, size))
+                self._now += size
+        self.peak = max(self.peak, self._now)
+        return out
+
+    def _freed(self, key: int, size: int) -> None:
+        del self._held[key]
+        self._now -= size
+
+
+def _storages(values: Any) -> list[torch.UntypedStorage]:
+    tensors = (leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, torch.Tensor))
+    return [tensor.untyped_storage() for tensor in tensors if tensor.device.type != "meta"]
+
+
 class Meter:
     """What was measured around the denoiser's forwards.
 
     Attributes:
         macs: multiply-accumulates of all matrix products that ran, whoever ran them.
         kept_bytes: most bytes of tensors alive after a forward that were not before the first one.
+        memory: of what forwards take, what they leave behind for later ones included.
     """
 
     def __init__(self) -> None:
         self.macs = self.kept_bytes = 0
+        self.memory = Memory()
 
     @contextmanager
     def around(self, pipe: Any, memory: bool) -> Iterator[None]:
-        """Measure all forwards of a pipeline's denoiser; with `memory` also what stays between them."""
-        counters: list[Products] = []
+        """Measure all forwards of a pipeline's denoiser; with `memory` also what they take and what stays of it."""
+        modes: list[Products] = []
 
         def begin(*_: Any) -> None:
-            counters.append(Products())
-            counters[-1].__enter__()
+            modes.append(Products())
+            modes[-1].__enter__()
+            if memory:
+                self.memory.__enter__()
 
         def end(*_: Any) -> None:
-            counters[-1].__exit__(None, None, None)
-            self.macs += counters.pop().macs
+            if memory:
+                self.memory.__exit__(None, None, None)
+            modes[-1].__exit__(None, None, None)
+            self.macs += modes.pop().macs
             if memory:
                 self.kept_bytes = max(self.kept_bytes, new_bytes())
 
@@ -105,7 +146,7 @@ def new_bytes() -> int:
 def make_batch(
     generator: ImageGenerator, setting: Setting, prompts: Sequence[str], seeds: Sequence[int], steps: int, memory: bool
 ) -> dict[str, np.ndarray]:
-    """A batch: `images`, uint8 (n, height, width, 3), and of one image `macs` and bytes `kept` between forwards."""
+    """A batch: `images`, uint8 (n, height, width, 3), and of one image `macs`, bytes `kept` between forwards, `peak`."""
     meter, embeds = Meter(), generator.encode(prompts)
     with setting.applied(generator.pipe), meter.around(generator.pipe, memory):
         images = generator.generate(embeds, seeds, steps=setting.steps or steps)
@@ -113,6 +154,7 @@ def make_batch(
         "images": images,
         "macs": np.array(meter.macs / len(prompts)),
         "kept": np.array(meter.kept_bytes / len(prompts)),
+        "peak": np.array(meter.memory.peak / len(prompts)),
     }
 
 
@@ -159,7 +201,7 @@ def batch_file(folder: Path, setting: Setting, start: int, batch: int) -> Path:
 
 
 def load_images(folder: Path, setting: Setting, count: int, batch: int) -> dict[str, np.ndarray] | None:
-    """All images of a setting, `macs` of each, and `kept` bytes of one; None if some are missing."""
+    """All images of a setting, `macs` of each, and bytes `kept` and at the `peak` of one; None if some are missing."""
     files = [batch_file(folder, setting, start, batch) for start in range(0, count, batch)]
     if not all(file.exists() for file in files):
         return None
@@ -168,6 +210,7 @@ def load_images(folder: Path, setting: Setting, count: int, batch: int) -> dict[
         "images": np.concatenate([part["images"] for part in parts])[:count],
         "macs": np.concatenate([np.full(len(part["images"]), part["macs"]) for part in parts])[:count],
         "kept": parts[0]["kept"],
+        "peak": parts[0]["peak"],
     }
 
 

@@ -27,7 +27,7 @@ def comparison_table(rows: Sequence[dict[str, Any]], missing: Mapping[str, str],
     """One line a setting, rival by rival, dearest first; then what could not be run."""
     scores = [name for name in rows[0]["scores"] if name != "fid"]
     table = Table(title=title, title_justify="left")
-    for name in ("rival", "setting", "x fewer MACs", "x faster", "kept kB", *scores, "FID"):
+    for name in ("rival", "setting", "x fewer MACs", "x faster", "kept kB", "peak kB", *scores, "FID"):
         table.add_column(name, justify="left" if name in ("rival", "setting") else "right", no_wrap=name == "rival")
     for row in sorted(rows, key=lambda row: (is_ours(row["rival"]), row["rival"], -row["cost"])):
         shown = [
@@ -41,6 +41,7 @@ def comparison_table(rows: Sequence[dict[str, Any]], missing: Mapping[str, str],
             f"{1 / row['cost']:.2f}",
             faster,
             f"{row['kept_bytes'] / 1000:.0f}",
+            f"{row['peak_bytes'] / 1000:.0f}",
             *shown,
             _interval(row["scores"]["fid"], 2),
         )

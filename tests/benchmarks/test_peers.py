@@ -252,3 +252,26 @@ def test_speed_ups_are_told_beside_uncached_images_of_that_minute(rivals, monkey
         assert set(times) == set(costs) - {"uncached"}
         for key, (seconds, beside) in times.items():
             assert beside / seconds == pytest.approx(1 / costs[key], rel=0.1)
+
+
+def test_memory_is_followed_to_the_byte(rivals) -> None:  # type: ignore[no-untyped-def]
+    given, memory = torch.ones(100), rivals.measure.Memory()
+    with memory:
+        given.t().view(10, 10).add_(1)
+        assert memory.peak == 0
+        kept = given + 1
+        assert memory.peak == 400
+        given * kept * 2
+        assert memory.peak == 1200
+        kept[:50].clone()
+        kept.sum()
+    assert memory.peak == 1200
+    with memory:
+        other = [given + 1, given + 2]
+        assert memory.peak == 1200
+        other.append(given + 3)
+    assert memory.peak == 1600
+    assert len(memory._held) == 4
+    del kept, other
+    assert not memory._held
+    assert memory._now == 0
