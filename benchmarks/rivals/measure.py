@@ -146,7 +146,7 @@ def new_bytes() -> int:
 def make_batch(
     generator: ImageGenerator, setting: Setting, prompts: Sequence[str], seeds: Sequence[int], steps: int, memory: bool
 ) -> dict[str, np.ndarray]:
-    """A batch: `images`, uint8 (n, height, width, 3), and of one image `macs`, bytes `kept` between forwards, `peak`."""
+    """A batch: `images`, uint8 (n, height, width, 3); of one image `macs`, bytes `kept` between forwards and `peak`."""
     meter, embeds = Meter(), generator.encode(prompts)
     with setting.applied(generator.pipe), meter.around(generator.pipe, memory):
         images = generator.generate(embeds, seeds, steps=setting.steps or steps)

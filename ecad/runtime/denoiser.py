@@ -92,6 +92,7 @@ class CachedDenoiser:
         self._index = 0
         self._running: _Pass | None = None
         self._output: Output | None = None
+        self._rows(0)  # not while somebody waits for the first image
 
     @property
     def plan(self) -> Plan:

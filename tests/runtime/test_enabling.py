@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import ecad
-from ecad.runtime.plan import executed
+from ecad.runtime import denoiser
+from ecad.runtime.plan import executed, make_plan
 
 
 def test_disabling_leaves_no_trace(tiny):
@@ -40,6 +41,16 @@ def test_disabling_in_the_middle_of_a_generation(flux):
     assert torch.equal(flux.run(), bare)
     assert run.stats.cached_bytes == 0
     assert run.stats.peak_cached_bytes > 0
+
+
+def test_the_plan_is_made_by_enabling_and_not_while_images_are(pixart, monkeypatch):
+    made = []
+    monkeypatch.setattr(denoiser, "make_plan", lambda *rest: made.append(make_plan(*rest)) or made[-1])
+    with ecad.cached(pixart.pipe, pixart.random_schedule()) as run:
+        assert len(made) == 1
+        pixart.run()
+        assert len(made) == 1
+        assert run.plans["transformer"] is made[0]
 
 
 def test_enabling_twice_replaces(tiny):
