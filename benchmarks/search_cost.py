@@ -1,6 +1,7 @@
 """What a search costs and what it finds: the built-in model, several searches, several seeds, held-out prompts.
 
-python benchmarks/search_cost.py [--arms "paper|fast"] [--seeds 0,1,2,3,4] [--output build/benchmarks/search_cost]
+python benchmarks/search_cost.py [--arms "paper|fast"] [--seeds 0,1,2,3,4] [--generator EmojiImageGenerator]
+                                 [--output build/benchmarks/search_cost]
 
 Every search is a study of its own in the output folder, so that a run that was stopped goes on where it was, and a
 second process may work on other arms or seeds at the same time. At some generations the schedules that a search would
@@ -71,6 +72,7 @@ ARMS = {
     "fast": Arm(FAST, generations=20, prompts=2),
     "fast, 1 prompt": Arm(FAST, generations=20, prompts=1),
     "fast, 4 prompts": Arm(FAST, generations=20, prompts=4),
+    "fast, 8 prompts": Arm(FAST, generations=20, prompts=8),
     "fast, 16 prompts": Arm(FAST, generations=5, prompts=16),
     "fast, 96 prompts": Arm(FAST, generations=5, prompts=96),
     "no forecast": Arm(FAST, generations=20, prompts=2, forecast="never"),
@@ -194,6 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", default="|".join(ARMS), help="separated by |")
     parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--generator", default="EmojiImageGenerator", help="another one wants another output folder")
     parser.add_argument("--held-out", type=int, default=16, help="prompts to judge the fronts with")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks/search_cost"))
     args = parser.parse_args()
@@ -201,7 +204,7 @@ def main() -> None:
     if unknown := [name for name in arms if name not in ARMS]:
         raise EcadError(f"arm {unknown[0]!r} is unknown: expected any of {' | '.join(ARMS)}")
 
-    generator = get_image_generator("EmojiImageGenerator")
+    generator = get_image_generator(args.generator)
     problem, make = problem_of(generator), partial(evaluator_of, generator, quality="psnr", batch_size=8)
     texts = builtin.prompts("held_out")[: args.held_out]
     held_out = make(prompts=[Prompt(f"held_out_{i:04d}", text) for i, text in enumerate(texts)], seeds=[1_000_000])
