@@ -31,6 +31,7 @@ from rivals.dp_cache import all_of_dp_cache
 from rivals.figures import Scorer, areas, compared, is_first, leads_by_study, row_of, verdicts
 from rivals.in_cache_dit import all_of_cache_dit
 from rivals.in_diffusers import all_of_diffusers
+from rivals.markdown import page
 from rivals.measure import load_images, machine, make_images, time_settings
 from rivals.schedules import every_n, fewer_steps, of_studies, tgate
 from rivals.setting import Calibration, Setting, of_schedule
@@ -234,6 +235,7 @@ def report(
     by_image = {key: {name: score.tolist() for name, score in scores.items()} for key, scores in values.items()}
     write_atomic(comparison.folder / "values.json", json.dumps(by_image) + "\n")
     write_atomic(comparison.folder / "peers.json", json.dumps(result, indent=1) + "\n")
+    write_atomic(comparison.folder / "peers.md", page(result))
     save_plot(rows, title, comparison.folder / "peers.png")
     print(f"written to {comparison.folder}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import json
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
@@ -22,7 +23,20 @@ from ecad.runtime.cache import cached
 from ecad.schedules import heuristics
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("setting", "schedules", "in_diffusers", "in_cache_dit", "smooth_cache", "dp_cache", "measure", "figures")
+DOCS = Path(__file__).parents[2] / "docs"
+# The page of each file of numbers.
+PAGES = {"comparison.json": "comparison-tables.md", "comparison-flux.json": "comparison-tables-flux.md"}
+MODULES = (
+    "setting",
+    "schedules",
+    "in_diffusers",
+    "in_cache_dit",
+    "smooth_cache",
+    "dp_cache",
+    "measure",
+    "figures",
+    "markdown",
+)
 STEPS = 5
 PROMPTS = builtin.prompts("search")[:2]
 
@@ -275,3 +289,43 @@ def test_memory_is_followed_to_the_byte(rivals) -> None:  # type: ignore[no-unty
     del kept, other
     assert not memory._held
     assert memory._now == 0
+
+
+def pages(rivals) -> dict[str, str]:  # type: ignore[no-untyped-def]
+    return {
+        page: rivals.markdown.page(json.loads((DOCS / numbers).read_text(encoding="utf-8")))
+        for numbers, page in PAGES.items()
+    }
+
+
+def test_the_documents_have_the_tables_of_their_numbers(rivals) -> None:  # type: ignore[no-untyped-def]
+    for name, page in pages(rivals).items():
+        assert (DOCS / name).read_text(encoding="utf-8") == page
+
+
+def test_what_the_comparison_quotes_of_twenty_steps_is_in_them(rivals) -> None:  # type: ignore[no-untyped-def]
+    known = {line for page in pages(rivals).values() for line in page.splitlines()}
+    text, _, _ = (DOCS / "comparison.md").read_text(encoding="utf-8").partition("## Eight steps")
+    quoted = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("|---")]
+    assert len(quoted) > 40
+    assert not [line for line in quoted if line not in known]
+
+
+def test_a_table_says_who_is_level_and_who_is_above(rivals) -> None:  # type: ignore[no-untyped-def]
+    def row(rival: str, cost: float, mean: float) -> dict:
+        scores = {"psnr": {"mean": mean, "low": mean - 1, "high": mean + 1}}
+        return {"key": f"{rival} {cost}", "rival": rival, "cost": cost, "speed_up": 0.9 / cost, "scores": scores}
+
+    rows = [row("ecad fast", 0.5, 30.0), row("a", 0.5, 31.0), row("b", 0.4, 29.0), row("c", 0.5, 20.0)]
+    verdict = {"a": "below", "b": "level", "c": "above"}
+    entries = [{"rival": rival, "level": 1.5, "score": "psnr", "verdict": found} for rival, found in verdict.items()]
+    areas = {"ecad fast": {"psnr": 3.0}, "a": {"psnr": 2.0}, "b": {"psnr": 2.5}, "c": {"psnr": 1.0}}
+    costs = ("MACs", "time")
+    result = {"rows": rows, "verdicts": dict.fromkeys(costs, entries), "hypervolume": dict.fromkeys(costs, areas)}
+    assert rivals.markdown.level_table(result, "psnr").splitlines()[2:] == [
+        "| ecad fast | 30.0 [29.0, 31.0] | 30.0 [29.0, 31.0] | – | – | – | – | 3.00 |",
+        "| b | 29.0 [28.0, 30.0] (=) | 29.0 [28.0, 30.0] | 29.0 [28.0, 30.0] | – | – | – | 2.50 |",
+        "| a | 31.0 [30.0, 32.0] ↓ | 31.0 [30.0, 32.0] | – | – | – | – | 2.00 |",
+        "| c | 20.0 [19.0, 21.0] | 20.0 [19.0, 21.0] | – | – | – | – | 1.00 |",
+    ]
+    assert "| a | 31.0 [30.0, 32.0] ↓ | – | – |" in rivals.markdown.level_table(result, "psnr", "time")
