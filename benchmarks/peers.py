@@ -32,7 +32,7 @@ from rivals.figures import Scorer, areas, compared, is_first, leads_by_study, ro
 from rivals.in_cache_dit import all_of_cache_dit
 from rivals.in_diffusers import all_of_diffusers
 from rivals.markdown import page
-from rivals.measure import load_images, machine, make_images, time_settings
+from rivals.measure import load_images, machine, make_images, time_rounds
 from rivals.schedules import every_n, fewer_steps, of_studies, tgate
 from rivals.setting import Calibration, Setting, of_schedule
 from rivals.smooth_cache import all_of_smooth_cache
@@ -97,6 +97,12 @@ class Comparison:
     def load(self, setting: Setting) -> dict[str, np.ndarray] | None:
         return load_images(self.images, setting, len(self.prompts), self.batch)
 
+    def time(self, settings: list[Setting], rounds: int) -> dict[str, np.ndarray]:
+        """Seconds of one batch, as `time_rounds` has them."""
+        part, say = slice(self.batch), console.print
+        batch = self.prompts[part], self.seeds[part], self.steps
+        return time_rounds(self.generator, UNCACHED, settings, *batch, rounds, self.folder / "times.json", say)
+
     @property
     def images(self) -> Path:
         """Those of other weights are kept apart."""
@@ -138,20 +144,6 @@ def nothing_computed(problem: Problem) -> Setting:
     """The corner that hypervolumes are measured from: all is reused after the first step."""
     bits = np.zeros(problem.shape, dtype=bool)
     return of_schedule("corner", "all reused", CacheSchedule(bits, problem.template.sites, name="corner"), {})
-
-
-def time_all(comparison: Comparison, settings: list[Setting], rounds: int) -> dict[str, np.ndarray]:
-    """Key -> seconds of a batch and of uncached ones beside it, float (rounds, 2), those of earlier runs included."""
-    file, keys = comparison.folder / "rounds.json", {setting.key for setting in settings}
-    done = json.loads(file.read_text()) if file.exists() else []
-    done = [times for times in done if keys <= set(times)]
-    part = slice(comparison.batch)
-    while len(done) < rounds:
-        console.print(f"timing, round {len(done) + 1} of {rounds}")
-        batch = comparison.prompts[part], comparison.seeds[part], comparison.steps
-        done.append(time_settings(comparison.generator, UNCACHED, settings, *batch, number=len(done)))
-        write_atomic(file, json.dumps(done) + "\n")
-    return {key: np.array([times[key] for times in done]) for key in keys} if done else {}
 
 
 def with_times(rows: list[dict[str, Any]], times: Mapping[str, np.ndarray]) -> None:
@@ -201,7 +193,7 @@ def report(
     """Score and time what is there, print it, plot it and write the numbers."""
     facts, rows, values = rows_of(comparison, settings, corner)
     timed = [s for s in settings if s.key in values and is_first(s.rival)]
-    times = time_all(comparison, timed, rounds)
+    times = comparison.time(timed, rounds)
     with_times(rows, times)
     standing = {"MACs": (verdicts(rows, values), areas(rows, facts["corner"]))}
     if times:

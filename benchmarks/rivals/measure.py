@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import json
 import platform
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -254,6 +255,38 @@ def time_settings(
         found |= {key: [time, (before + after) / 2] for key, time in times.items()}
         before = after
     return found
+
+
+def time_rounds(
+    generator: ImageGenerator,
+    uncached: Setting,
+    settings: Sequence[Setting],
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    steps: int,
+    rounds: int,
+    file: Path,
+    say: Callable[[str], None],
+) -> dict[str, np.ndarray]:
+    """Rounds of timing, those of earlier runs included.
+
+    Args:
+        file: what was timed so far is kept there; settings that have had a round are not in it again.
+        say: told of each round.
+
+    Returns:
+        key -> what `time_settings` returns of it, float (rounds, 2); none of what was never timed.
+    """
+    done: dict[str, list[list[float]]] = json.loads(file.read_text()) if file.exists() else {}
+    for number in range(rounds):
+        missing = [setting for setting in settings if len(done.get(setting.key, [])) <= number]
+        if not missing:
+            continue
+        say(f"timing {len(missing)} settings, round {number + 1} of {rounds}")
+        for key, times in time_settings(generator, uncached, missing, prompts, seeds, steps, number).items():
+            done.setdefault(key, []).append(times)
+        write_atomic(file, json.dumps(done) + "\n")
+    return {setting.key: np.array(done[setting.key]) for setting in settings if setting.key in done}
 
 
 def machine() -> dict[str, Any]:

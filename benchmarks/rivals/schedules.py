@@ -18,7 +18,7 @@ FEWER = (0.75, 0.5, 0.4, 0.3, 0.25)
 # TGATE's README: gate 8 of 25 steps for PixArt, self-attention every 5 steps before the gate; here 20 steps.
 GATES = (0.2, 0.3, 0.5, 0.7)
 # Of what an uncached image costs: which of a front's many schedules are compared.
-BUDGETS = np.array([0.15, 0.2, 0.25, 2 / 7, 1 / 3, 0.4, 0.5, 0.6, 2 / 3, 0.8])
+BUDGETS = np.array([0.15, 0.2, 0.25, 2 / 7, 0.3, 1 / 3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 2 / 3, 0.7, 0.8])
 
 
 def fewer_steps(steps: int) -> list[Setting]:
@@ -60,7 +60,7 @@ def with_averaging(schedule: CacheSchedule, gate: int) -> CacheSchedule:
 
 
 def of_studies(studies: Iterable[Study], problem: Problem) -> list[Setting]:
-    """This project's own: of each study the best by its own prompts at or below each of ten costs.
+    """This project's own: of each study the best by its own prompts at or below each of fifteen costs.
 
     The first study of a mode goes by the mode's name; others are there to tell how much studies differ.
     """

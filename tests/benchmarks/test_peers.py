@@ -268,6 +268,31 @@ def test_speed_ups_are_told_beside_uncached_images_of_that_minute(rivals, monkey
             assert beside / seconds == pytest.approx(1 / costs[key], rel=0.1)
 
 
+def test_a_later_run_times_only_what_misses_rounds(rivals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    measure, timed, said = rivals.measure, [], []
+
+    def record(_, __, settings, *rest):  # type: ignore[no-untyped-def]
+        number = rest[-1]
+        timed.append((number, [setting.key for setting in settings]))
+        return {setting.key: [1.0 + number, 2.0] for setting in settings}
+
+    def run(rounds: int, *keys: str) -> dict:
+        timed.clear()
+        settings = [SimpleNamespace(key=key) for key in keys]
+        file = tmp_path / "times.json"
+        found = measure.time_rounds(None, None, settings, [], [], STEPS, rounds, file, said.append)
+        return {key: times.tolist() for key, times in found.items()}
+
+    monkeypatch.setattr(measure, "time_settings", record)
+    assert run(0, "a") == {}
+    assert run(2, "a") == {"a": [[1.0, 2.0], [2.0, 2.0]]}
+    assert run(3, "a", "b") == {key: [[1.0, 2.0], [2.0, 2.0], [3.0, 2.0]] for key in "ab"}
+    assert timed == [(0, ["b"]), (1, ["b"]), (2, ["a", "b"])]
+    assert said[-1] == "timing 2 settings, round 3 of 3"
+    assert list(run(3, "b")) == ["b"]
+    assert not timed
+
+
 def test_memory_is_followed_to_the_byte(rivals) -> None:  # type: ignore[no-untyped-def]
     given, memory = torch.ones(100), rivals.measure.Memory()
     with memory:
