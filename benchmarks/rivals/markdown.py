@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rivals.figures import COMPARED, LEVELS, best_at, is_first, is_ours
+from rivals.figures import LEVELS, best_at, compared, is_first, is_ours
 
 _TITLES = {
     "psnr": "PSNR against uncached, dB",
@@ -25,9 +25,9 @@ def page(result: Mapping[str, Any]) -> str:
         "prompts. (=): no difference to this project's best beyond doubt; ↓: this project is below, beyond doubt.",
     ]
     for cost in result["verdicts"]:
-        for score in _scores(result):
+        for score in compared(result["rows"]):
             parts += [f"## {_TITLES[score]}, by {cost}", level_table(result, score, cost)]
-    for score in _scores(result) if len(result["by_study"]["psnr"]) > 1 else []:
+    for score in compared(result["rows"]) if len(result["by_study"]["psnr"]) > 1 else []:
         parts += [f"## Each study against the best rival at each level, {_TITLES[score]}", studies_table(result, score)]
     parts += ["## Every setting", settings_table(result)]
     if result["not_applicable"]:
@@ -75,7 +75,7 @@ def studies_table(result: Mapping[str, Any], score: str) -> str:
 
 def settings_table(result: Mapping[str, Any]) -> str:
     """One line a setting, rival by rival, dearest first; of this project the first study of each mode."""
-    scores = _scores(result)
+    scores = compared(result["rows"])
     heads = ["rival", "setting", "× fewer MACs", "× faster", "kept kB", "peak kB", *scores, "ssim", "FID"]
     lines = []
     rows = [row for row in result["rows"] if is_first(row["rival"])]
@@ -101,10 +101,6 @@ def settings_table(result: Mapping[str, Any]) -> str:
         f"peak. Uncached: {plain}, judge {_interval(uncached['scores']['judge'], 'judge')}."
     )
     return f"{note}\n\n{_table(heads, lines)}"
-
-
-def _scores(result: Mapping[str, Any]) -> list[str]:
-    return [score for score in COMPARED if all(score in row["scores"] for row in result["rows"])]
 
 
 def _interval(entry: Mapping[str, float], score: str) -> str:
