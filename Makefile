@@ -16,6 +16,7 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 docs: .venv/.installed-docs  ## the documents as a site: build/site/index.html
 	$(BIN)/mkdocs build
@@ -27,7 +28,7 @@ browser:
 	|| echo "No Chromium, and it could not be installed: the tests in a browser will be skipped."
 
 bench: .venv/.installed-dev  ## every measurement in benchmarks/ that needs no files, one after the other
-	set -e; for script in $(filter-out $(addprefix benchmarks/,published.py targets.py fuzz.py),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
+	set -e; for script in $(filter-out $(addprefix benchmarks/,published.py),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
 
 builtin-model: .venv/.installed-benchmark  ## train the built-in model again from its published pictures (hours)
 	$(BIN)/python tools/build.py build

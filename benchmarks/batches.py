@@ -19,11 +19,11 @@ import numpy as np
 
 from ecad.builtin import prompts
 from ecad.cost.macs import macs_table
-from ecad.files import write_atomic
 from ecad.image_generators import ImageGenerator, get_image_generator
-from ecad.image_generators.text import PromptEmbeds
 from ecad.prompts import read_prompts
+from ecad.prompts.embeds import PromptEmbeds
 from ecad.schedules import CacheSchedule, heuristics
+from ecad.utils.files import write_atomic
 
 
 def make(

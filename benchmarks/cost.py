@@ -20,7 +20,7 @@ from statistics import median
 import numpy as np
 
 from ecad.cost import CostTable, find_architecture, macs_table
-from ecad.files import write_atomic
+from ecad.utils.files import write_atomic
 
 STEPS = 20
 

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 
 from ecad.builtin import PIPELINE_FOLDER, prompts
-from ecad.files import write_atomic
-from ecad.image_generators.text import PromptEmbeds
+from ecad.jobs.encode import numbered
 from ecad.prompts import Prompt, read_prompts
-from ecad.prompts.embed import numbered
+from ecad.prompts.embeds import PromptEmbeds
 from ecad.prompts.store import find_stored, load_stored, write_store
+from ecad.utils.files import write_atomic
 
 # Model, tokens of its padding, width of its embeddings; FLUX reads its padding, so nothing can be left out there.
 PIXART = {"PixArt-alpha": 120, "PixArt-Sigma": 300}

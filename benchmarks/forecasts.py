@@ -17,15 +17,16 @@ from pathlib import Path
 import numpy as np
 
 from ecad import builtin
-from ecad.commands import bar, console
-from ecad.files import write_atomic
 from ecad.genetic import LocalEvaluator, Problem
-from ecad.genetic.evaluator import evaluate
-from ecad.genetic.of_generator import evaluator_of, problem_of
-from ecad.genetic.seeds import best_forecasts, best_steps, probes
+from ecad.genetic.algorithms.whole_steps import best_forecasts, best_steps, probes
+from ecad.genetic.evaluation.evaluator import evaluate
+from ecad.genetic.evaluation.image_evaluator import evaluator_of
+from ecad.genetic.evaluation.problems import problem_of
 from ecad.image_generators import get_image_generator
 from ecad.prompts import Prompt
 from ecad.schedules import CacheSchedule
+from ecad.utils.console import bar, console
+from ecad.utils.files import write_atomic
 
 SEARCHED = 8
 # Of all steps.

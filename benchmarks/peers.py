@@ -39,17 +39,19 @@ from rivals.smooth_cache import all_of_smooth_cache
 from rivals.table import comparison_table, save_plot, studies_table, verdict_table
 
 from ecad import builtin
-from ecad.commands import bar, console, search_progress
+from ecad.commands.progress import search_progress
 from ecad.errors import EcadError
-from ecad.files import write_atomic
 from ecad.genetic import Problem, Study
-from ecad.genetic.initial import heuristic_schedules
-from ecad.genetic.of_generator import evaluator_of, problem_of
+from ecad.genetic.algorithms.spaced_steps import heuristic_schedules
+from ecad.genetic.evaluation.image_evaluator import evaluator_of
+from ecad.genetic.evaluation.problems import problem_of
 from ecad.genetic.search import search
 from ecad.image_generators import ImageGenerator, get_image_generator
 from ecad.prompts import Prompt
 from ecad.quality.fidelity import load_lpips
 from ecad.schedules import CacheSchedule
+from ecad.utils.console import bar, console
+from ecad.utils.files import write_atomic
 
 CALIBRATION_PROMPTS = 8
 # Apart from the seeds of calibration and search, and of each other.

@@ -15,12 +15,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ecad.commands import bar
 from ecad.cost import count_macs
 from ecad.cost.macs import uncached_macs
 from ecad.errors import EcadError
-from ecad.files import write_atomic
 from ecad.schedules import CacheSchedule
+from ecad.utils.console import bar
+from ecad.utils.files import write_atomic
 
 
 def generator_of(schedule: CacheSchedule) -> str:

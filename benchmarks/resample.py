@@ -19,12 +19,12 @@ from statistics import mean
 import numpy as np
 
 from ecad import CacheSchedule, get_image_generator
-from ecad.commands import bar
 from ecad.cost import macs_table
-from ecad.files import write_atomic
 from ecad.image_generators import ImageGenerator
 from ecad.quality import psnr
 from ecad.schedules.resample import resample_places
+from ecad.utils.console import bar
+from ecad.utils.files import write_atomic
 
 Places = list[int]
 Rule = Callable[[Places, int, int], Places]

@@ -29,9 +29,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import ecad
 from ecad.cost import Architecture, count_macs, find_architecture
 from ecad.cost.latency import measure_interleaved, speedups
-from ecad.files import write_atomic
-from ecad.runtime import replay
+from ecad.runtime.replay import forward as replay
 from ecad.schedules import CacheSchedule, flux_sites, heuristics, pixart_sites
+from ecad.utils.files import write_atomic
 
 SIZE, FLUX_BLOCKS = 256, (4, 8)
 

@@ -31,7 +31,7 @@ from ecad import builtin
 from ecad.execution import Executor, Failure, Job, Task, WorkerSpec
 from ecad.execution.local import LocalWorkers
 from ecad.execution.worker import Greeting, Reply, versions
-from ecad.files import write_atomic
+from ecad.utils.files import write_atomic
 
 STEPS, SITES, BATCH = 20, 36, 4
 
@@ -65,7 +65,7 @@ def workers(executor: str, spec: WorkerSpec, count: int) -> Any:
 def images() -> WorkerSpec:
     prompts = [[f"{i:04d}", text] for i, text in enumerate(builtin.prompts("search")[:BATCH])]
     options = {"image_generator": "EmojiImageGenerator", "weights": None, "device": "cpu", "batch_size": BATCH}
-    return WorkerSpec("ecad.genetic.pooled:worker", {**options, "images": [[prompts, [0], "psnr"]]})
+    return WorkerSpec("ecad.genetic.evaluation.workers:worker", {**options, "images": [[prompts, [0], "psnr"]]})
 
 
 def efficiency(count: int, rounds: int) -> dict[str, Any]:

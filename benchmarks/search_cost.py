@@ -23,19 +23,20 @@ from typing import Any
 import numpy as np
 
 from ecad import builtin
-from ecad.commands import search_progress
+from ecad.commands.progress import search_progress
 from ecad.errors import EcadError
-from ecad.files import write_atomic
 from ecad.genetic import Evaluator, Problem, Store, Study
-from ecad.genetic.evaluator import evaluate_each
-from ecad.genetic.fast import Ingredients
-from ecad.genetic.front import pareto
-from ecad.genetic.initial import heuristic_schedules
-from ecad.genetic.of_generator import evaluator_of, problem_of
-from ecad.genetic.problem import Forecast
+from ecad.genetic.algorithms.spaced_steps import heuristic_schedules
+from ecad.genetic.algorithms.surrogate_search import Ingredients
+from ecad.genetic.evaluation.evaluator import evaluate_each
+from ecad.genetic.evaluation.image_evaluator import evaluator_of
+from ecad.genetic.evaluation.problems import problem_of
+from ecad.genetic.genes import Forecast
 from ecad.genetic.search import search
 from ecad.image_generators import get_image_generator
 from ecad.prompts import Prompt
+from ecad.utils.files import write_atomic
+from ecad.utils.pareto import pareto
 
 PAPER = {"mode": "paper", "population_size": 24}
 FAST = {"mode": "fast"}

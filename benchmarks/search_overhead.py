@@ -17,12 +17,12 @@ import numpy as np
 
 from ecad.cost.architectures import find_architecture
 from ecad.cost.macs import macs_table
-from ecad.files import write_atomic
 from ecad.genetic import LocalEvaluator, Problem
+from ecad.genetic.algorithms.surrogate import harm
 from ecad.genetic.search import search
-from ecad.genetic.surrogate import harm
 from ecad.prompts import Prompt
 from ecad.schedules import heuristics, pixart_sites
+from ecad.utils.files import write_atomic
 
 POPULATION = 72
 

@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from ecad.builtin import prompts
-from ecad.commands import bar
 from ecad.cost.macs import macs_table
-from ecad.files import write_atomic
 from ecad.image_generators import get_image_generator
-from ecad.image_generators.making import cut_batches, job_of, make_images
+from ecad.jobs.encode import embed, embedding_settings, megabatches, num_shards, numbered
+from ecad.jobs.generate import cut_batches, job_of, make_images
 from ecad.prompts import Prompt, read_prompts
-from ecad.prompts.embed import embed, embedding_settings, megabatches, num_shards, numbered
 from ecad.prompts.store import find_stored, stores_to_write
 from ecad.schedules import heuristics
+from ecad.utils.console import bar
+from ecad.utils.files import write_atomic
 
 GENERATOR = "EmojiImageGenerator"
 

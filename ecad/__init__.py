@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from ecad._version import __version__
+
 if TYPE_CHECKING:
     from ecad.cost.macs import count_macs
     from ecad.errors import EcadError, EcadWarning, ScheduleError
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
     from ecad.runtime.cache import cached, disable_cache, enable_cache
     from ecad.schedules import CacheSchedule
 
-__version__ = "0.1.0"
 
 __all__ = [
     "CacheSchedule",

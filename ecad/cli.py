@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typer
 
-from ecad import commands, schedule_commands
 from ecad.benchmark.compute_clip import clip
 from ecad.benchmark.compute_fid import fid
 from ecad.benchmark.compute_latency import latency
@@ -15,12 +14,14 @@ from ecad.benchmark.generate_embeddings_parti import embed_parti
 from ecad.benchmark.generate_images import generate
 from ecad.benchmark.generate_mjhq_embeddings import embed_mjhq
 from ecad.benchmark.score_images import score
-from ecad.demo import demo
-from ecad.fetch_command import fetch
-from ecad.genetic.optimize import optimize
+from ecad.commands import main as commands
+from ecad.commands import schedule as schedule_commands
+from ecad.commands.demo import demo
+from ecad.commands.fetch import fetch
+from ecad.commands.models import models
+from ecad.commands.optimize import optimize
+from ecad.commands.report import report
 from ecad.inference.inference import infer
-from ecad.models import models
-from ecad.report.command import report
 
 app = typer.Typer(
     add_completion=False,

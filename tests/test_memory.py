@@ -6,10 +6,11 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
-from ecad.image_generators.image_folder import MANIFEST, begin_folder, scratch_folder
-from ecad.image_generators.making import cut_batches
+from ecad.images.folder import MANIFEST, begin_folder
+from ecad.images.writer import scratch_folder
+from ecad.jobs.encode import megabatches, numbered
+from ecad.jobs.generate import cut_batches
 from ecad.prompts import PromptFile, match_images
-from ecad.prompts.embed import megabatches, numbered
 from ecad.prompts.store import find_stored, stores_to_write
 
 FEW, MANY = 4_000, 12_000

@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecad.errors import EcadError
-from ecad.files import is_device, stays_inside
-from ecad.genetic.hand_out import save_front
-from ecad.image_generators.image_folder import ImageWriter, begin_folder, read_manifest
-from ecad.image_generators.making import cut_batches
-from ecad.image_generators.text import PromptEmbeds
+from ecad.genetic.study.export import save_front
+from ecad.images.folder import begin_folder, read_manifest
+from ecad.images.writer import ImageWriter
+from ecad.jobs.encode import by_category, numbered
+from ecad.jobs.generate import cut_batches
 from ecad.prompts import Prompt, read_prompts
-from ecad.prompts.embed import by_category, numbered
-from ecad.prompts.names import as_file_name
+from ecad.prompts.embeds import PromptEmbeds
 from ecad.prompts.store import find_stored, write_store
 from ecad.report import save_images
 from ecad.schedules import CacheSchedule
+from ecad.utils.files import as_file_name, is_device, stays_inside
 
 TRICKS = (
     "..", "../..", "../../victim", "ROOT/victim", "\\victim", "C:\\victim", "C:victim", "a/../../victim", "./a", "a/",

@@ -11,8 +11,7 @@ import ecad
 from ecad.cost import count_macs
 from ecad.image_generators import get_image_generator
 from ecad.schedules import CacheSchedule
-from ecad.schedules.card import card
-from ecad.schedules.hub import CARD
+from ecad.schedules.sharing import CARD, card
 
 FOLDER = Path(__file__).parents[1] / "schedules"
 SHARED = sorted(file.parent for file in FOLDER.glob("*/*/schedule.json"))

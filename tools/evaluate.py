@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from rich.progress import track
 
-from ecad.files import write_atomic
-from ecad.genetic.of_generator import problem_of
+from ecad.genetic.evaluation.problems import problem_of
 from ecad.image_generators import ImageGenerator, get_image_generator
 from ecad.quality import Judge, mean_interval
 from ecad.schedules import CacheSchedule, heuristics
+from ecad.utils.files import write_atomic
 from emoji_data import BACKGROUNDS, STYLES, caption, combinations, compose, load_sprites, names
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL, FluxTransformer2DModel, PixArtAlphaPipeline
 from transformers import CLIPImageProcessorPil, CLIPModel, T5EncoderModel, T5Tokenizer
 
 from ecad.builtin import FLUX_FOLDER, JUDGE_FOLDER, PIPELINE_FOLDER
-from ecad.files import write_atomic
+from ecad.utils.files import write_atomic
 from emoji_data import caption, combinations
 from train_denoiser import new_scheduler
 from train_flux import new_pipeline

@@ -16,10 +16,10 @@ from matplotlib import pyplot
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from ecad.genetic import Study
-from ecad.report.palette import LIGHT
-from ecad.runtime.families import readers
-from ecad.runtime.plan import Action, make_plan
 from ecad.schedules import CacheSchedule
+from ecad.schedules.plan import Action, make_plan
+from ecad.sites.readers import readers
+from ecad.utils.plot_style import LIGHT
 
 ROOT = Path(__file__).parents[1]
 # So that the same picture is the same file.

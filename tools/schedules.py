@@ -15,9 +15,9 @@ from pathlib import Path
 from ecad.cost import count_macs, find_architecture
 from ecad.cost.macs import macs_table
 from ecad.genetic import Study
-from ecad.genetic.hand_out import FRONT
+from ecad.genetic.study.layout import FRONT
 from ecad.schedules import CacheSchedule, heuristics
-from ecad.schedules.hub import save_folder
+from ecad.schedules.sharing import save_folder
 
 FOLDER = Path("schedules")
 SPEEDUPS = (1.5, 2, 2.5, 3, 3.5, 4, 5)

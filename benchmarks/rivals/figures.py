@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ecad.genetic.front import hypervolume
 from ecad.quality import Judge, mean_interval, psnr
 from ecad.quality.fid import Statistics, fid
 from ecad.quality.fidelity import ssim
+from ecad.utils.pareto import hypervolume
 from rivals.setting import Setting
 
 LEVELS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0)

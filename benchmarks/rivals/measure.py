@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from ecad.cost.latency import measure_interleaved
-from ecad.files import write_atomic
 from ecad.image_generators import ImageGenerator
+from ecad.utils.files import write_atomic
 from rivals.setting import Setting
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ecad.genetic.problem import Problem
-from ecad.genetic.study import Study
+from ecad.genetic.study.study import Study
 from ecad.schedules import CacheSchedule, heuristics
 from rivals.figures import STUDY
 from rivals.setting import Setting, of_schedule

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from ecad.genetic.problem import Problem
-from ecad.runtime.discovery import discover
 from ecad.schedules import CacheSchedule
+from ecad.sites.discovery import discover
 from rivals.setting import Calibration, Setting, of_schedule
 
 LOOKAHEAD = 3

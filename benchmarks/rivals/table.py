@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from ecad.files import write_atomic
-from ecad.genetic.front import pareto
+from ecad.utils.files import write_atomic
+from ecad.utils.pareto import pareto
 from rivals.figures import LEVELS, is_first, is_ours
 
 _UNITS = {"psnr": "PSNR against uncached, dB", "judge": "judge score", "lpips": "LPIPS against uncached"}

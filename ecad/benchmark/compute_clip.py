@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ecad.benchmark.scoring import Each, FileModeOption, NamingModeOption, matched_items
-from ecad.commands import bar, finish, main
+from ecad.commands.main import finish, main
+from ecad.commands.matching import Each, FileModeOption, NamingModeOption, matched_items
 from ecad.prompts import PromptFile
+from ecad.utils.console import bar
 
 
 def clip(
@@ -35,9 +36,9 @@ def clip(
 ) -> None:
     """CLIP score of images: 100 times the cosine with their prompt, the mean over prompts."""
     prompts = PromptFile(prompts_path, "mjhq" if mjhq else file_mode)  # type: ignore[arg-type]
+    from ecad.images.files import by_schedule
+    from ecad.jobs.score import score_folder
     from ecad.quality import get_scorer
-    from ecad.quality.folder_scores import score_folder
-    from ecad.quality.images import by_schedule
 
     mode = image_naming_mode or ("mjhq" if mjhq else "image_reward")
     folders = by_schedule(image_dir, each)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ecad.benchmark.scoring import Each
-from ecad.commands import bar, finish, main
+from ecad.commands.main import finish, main
+from ecad.commands.matching import Each
 from ecad.errors import EcadError
-from ecad.execution.command import say
-from ecad.files import write_atomic
+from ecad.utils.console import bar, say
+from ecad.utils.files import write_atomic
 
 if TYPE_CHECKING:
     from ecad.quality.features import FeatureExtractor
@@ -45,9 +45,9 @@ def fid(
     """Distance of generated images to reference images; the lower, the more alike the two sets."""
     if (ref_dir is None) == (ref_stats is None):
         raise EcadError("give either --ref-dir or --ref-stats")
+    from ecad.images.files import by_schedule, image_files
     from ecad.quality import fid as distances
     from ecad.quality.features import default_cache, get_feature_extractor
-    from ecad.quality.images import by_schedule, image_files
 
     folders = by_schedule(gen_dir, each)
     ref_files = [] if ref_dir is None else image_files(ref_dir)

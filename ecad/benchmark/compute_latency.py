@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ecad.commands import ImageGeneratorOption, Weights, bar, finish, main
+from ecad.commands.main import finish, main
+from ecad.commands.options import ImageGeneratorOption, Weights
 from ecad.errors import EcadError
+from ecad.utils.console import bar
 
 
 def latency(
@@ -38,13 +40,12 @@ def latency(
     listed = [*(schedule_list or []), *(more_schedules or [])]
     if (schedule_dir is None) == (not listed):
         raise EcadError("give either --schedule-dir or --schedule-list")
-    from ecad.cost.metrics import update_metrics
     from ecad.image_generators import get_image_generator
-    from ecad.image_generators.making import cut_batches, job_of, stored_embeds
-    from ecad.image_generators.timing import measure_latency
+    from ecad.jobs.generate import cut_batches, job_of, stored_embeds
+    from ecad.jobs.latency import measure_latency
     from ecad.prompts.store import find_stored
     from ecad.schedules import CacheSchedule
-    from ecad.schedules.folder import in_file, schedule_files
+    from ecad.schedules.files import in_file, schedule_files, update_metrics
 
     files = listed if schedule_dir is None else schedule_files(schedule_dir)
     schedules = {file: CacheSchedule.load(file) for file in files}
@@ -74,7 +75,7 @@ def latency(
 
 def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Batch size -> what the file says of it."""
-    from ecad.schedules import plain
+    from ecad.schedules import json_values as plain
 
     known = plain.thaw(metrics)
     one = known.get("latency") or {}

@@ -10,7 +10,9 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from ecad.commands import ImageGeneratorOption, console, finish, main
+from ecad.commands.main import finish, main
+from ecad.commands.options import ImageGeneratorOption
+from ecad.utils.console import console
 
 
 def macs(
@@ -33,10 +35,9 @@ def macs(
 ) -> None:
     """Count the MACs of one image (denoiser, guidance pair included) under each schedule."""
     from ecad.cost import count_macs_by_component, uncached_macs
-    from ecad.cost.metrics import macs_metrics, update_metrics
     from ecad.image_generators import get_architecture, image_generators
     from ecad.schedules import CacheSchedule
-    from ecad.schedules.folder import in_file, schedule_files
+    from ecad.schedules.files import in_file, macs_metrics, schedule_files, update_metrics
 
     # By its name, a generator's sizes may depend on the schedule.
     model = image_generator if image_generator in image_generators() else get_architecture(image_generator)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from ecad.benchmark.encoding import AsJson, Device, FilePath, OutputDir, PromptBatchSize, Seed, SeedStep, encode
-from ecad.commands import ImageGeneratorOption, Weights, main
-from ecad.execution.command import AddressOption, ExecutorOption, GpusOption, Spread, TimeoutOption, WorkersOption, say
+from ecad.commands.encoding import FilePath, OutputDir, PromptBatchSize, Seed, SeedStep, encode
+from ecad.commands.main import main
+from ecad.commands.options import (
+    AddressOption,
+    AsJson,
+    Device,
+    ExecutorOption,
+    GpusOption,
+    ImageGeneratorOption,
+    TimeoutOption,
+    Weights,
+    WorkersOption,
+)
+from ecad.execution.pool import Spread
 from ecad.prompts import PromptFile, broken_captions
+from ecad.utils.console import say
 
 
 def embed_coco(
@@ -25,7 +37,7 @@ def embed_coco(
     as_json: AsJson = False,
 ) -> None:
     """Encode captions, one a line, into folders of 3,000."""
-    from ecad.prompts.embed import megabatches, numbered
+    from ecad.jobs.encode import megabatches, numbered
 
     prompts = PromptFile(file_path, "txt")
     if broken := broken_captions(file_path):

@@ -6,9 +6,20 @@ from typing import Annotated
 
 import typer
 
-from ecad.benchmark.encoding import AsJson, Device, FilePath, OutputDir, Seed, encode
-from ecad.commands import ImageGeneratorOption, Weights, main
-from ecad.execution.command import AddressOption, ExecutorOption, GpusOption, Spread, TimeoutOption, WorkersOption
+from ecad.commands.encoding import FilePath, OutputDir, Seed, encode
+from ecad.commands.main import main
+from ecad.commands.options import (
+    AddressOption,
+    AsJson,
+    Device,
+    ExecutorOption,
+    GpusOption,
+    ImageGeneratorOption,
+    TimeoutOption,
+    Weights,
+    WorkersOption,
+)
+from ecad.execution.pool import Spread
 from ecad.prompts import PromptFile
 
 
@@ -30,7 +41,7 @@ def embed(
     as_json: AsJson = False,
 ) -> None:
     """Encode a prompt file: text with one prompt a line, JSON, or a table."""
-    from ecad.prompts.embed import numbered
+    from ecad.jobs.encode import numbered
 
     folders = [(".", numbered(PromptFile(file_path), seed))]
     spread = Spread(executor, workers, address, gpus_per_worker, task_timeout)

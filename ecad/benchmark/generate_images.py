@@ -10,19 +10,22 @@ from typing import Annotated
 
 import typer
 
-from ecad.benchmark.encoding import AsJson, Device
-from ecad.commands import ImageGeneratorOption, RequireExact, Weights, bar, finish, main, require_exact
-from ecad.errors import EcadError
-from ecad.execution.command import (
+from ecad.commands.main import finish, main, require_exact
+from ecad.commands.options import (
     AddressOption,
+    AsJson,
+    Device,
     ExecutorOption,
     GpusOption,
-    Spread,
+    ImageGeneratorOption,
+    RequireExact,
     TimeoutOption,
+    Weights,
     WorkersOption,
-    everywhere,
-    say,
 )
+from ecad.errors import EcadError
+from ecad.execution.pool import Spread, everywhere
+from ecad.utils.console import bar, say
 
 
 def generate(
@@ -56,10 +59,10 @@ def generate(
     if exact:
         require_exact()
     from ecad.image_generators import found_everywhere, get_image_generator
-    from ecad.image_generators.making import cut_batches, jobs_of, make_images, units
-    from ecad.image_generators.spread import Order, make_images_on
+    from ecad.jobs.generate import cut_batches, jobs_of, make_images, units
+    from ecad.jobs.generate_on_workers import Order, make_images_on
     from ecad.prompts.store import find_stored
-    from ecad.schedules.folder import load_schedules
+    from ecad.schedules.files import load_schedules
 
     part = _shard(shard)
     schedules = load_schedules(schedule_dir)
@@ -93,7 +96,7 @@ def generate(
             )
             options = {"weights": everywhere(weights), "device": device, "exact": exact, "order": order}
             options["image_generator"] = found_everywhere(image_generator)
-            pool = stack.enter_context(spread.open("ecad.image_generators.spread:worker", options, output_dir))
+            pool = stack.enter_context(spread.open("ecad.jobs.generate_on_workers:worker", options, output_dir))
             jobs, misfits, total, steps = make_images_on(pool, order, output_dir)
         for misfit in misfits:
             say(f"left out, does not fit {image_generator}: {misfit}")

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from ecad.benchmark.encoding import AsJson, Device, FilePath, OutputDir, PromptBatchSize, Seed, SeedStep, encode
-from ecad.commands import ImageGeneratorOption, Weights, main
-from ecad.execution.command import AddressOption, ExecutorOption, GpusOption, Spread, TimeoutOption, WorkersOption
+from ecad.commands.encoding import FilePath, OutputDir, PromptBatchSize, Seed, SeedStep, encode
+from ecad.commands.main import main
+from ecad.commands.options import (
+    AddressOption,
+    AsJson,
+    Device,
+    ExecutorOption,
+    GpusOption,
+    ImageGeneratorOption,
+    TimeoutOption,
+    Weights,
+    WorkersOption,
+)
+from ecad.execution.pool import Spread
 from ecad.prompts import read_prompts
 
 
@@ -25,7 +36,7 @@ def embed_mjhq(
     as_json: AsJson = False,
 ) -> None:
     """Encode MJHQ's prompts, `{id: {category, prompt}}`, into one folder a category."""
-    from ecad.prompts.embed import by_category
+    from ecad.jobs.encode import by_category
 
     folders = by_category(read_prompts(file_path, "mjhq"), seed, seed_step)
     spread = Spread(executor, workers, address, gpus_per_worker, task_timeout)

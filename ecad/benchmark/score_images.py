@@ -9,20 +9,13 @@ from typing import Annotated
 
 import typer
 
-from ecad.benchmark.scoring import FileModeOption, NamingModeOption, matched_items
-from ecad.commands import bar, finish, main
+from ecad.commands.main import finish, main
+from ecad.commands.matching import FileModeOption, NamingModeOption, matched_items
+from ecad.commands.options import AddressOption, ExecutorOption, GpusOption, TimeoutOption, WorkersOption
 from ecad.errors import EcadError
-from ecad.execution.command import (
-    AddressOption,
-    ExecutorOption,
-    GpusOption,
-    Spread,
-    TimeoutOption,
-    WorkersOption,
-    everywhere,
-    say,
-)
+from ecad.execution.pool import Spread, everywhere
 from ecad.prompts import PromptFile
+from ecad.utils.console import bar, say
 
 
 def score(
@@ -56,10 +49,10 @@ def score(
 ) -> None:
     """Score images for their prompts; writes `total_score`, the mean over prompts of the mean over their images."""
     prompts = PromptFile(benchmark_prompts, file_mode)  # type: ignore[arg-type]
+    from ecad.images.files import image_files
+    from ecad.jobs.score import is_foreign, score_folder
+    from ecad.jobs.score_on_workers import score_folders_on
     from ecad.quality import get_scorer
-    from ecad.quality.folder_scores import is_foreign, score_folder
-    from ecad.quality.images import image_files
-    from ecad.quality.spread import score_folders_on
 
     folders = {
         place: list(files) for place, files in groupby(sorted(image_files(image_dir)), key=lambda file: file.parent)
@@ -97,7 +90,7 @@ def score(
         }
     else:
         built_from = {"scorer": scorer, "weights": everywhere(weights), "device": device}
-        with spread.open("ecad.quality.spread:worker", built_from, image_dir) as pool:
+        with spread.open("ecad.jobs.score_on_workers:worker", built_from, image_dir) as pool:
             _check_reference(scorer, pool.facts["compares"], reference_dir)
             scores = score_folders_on(
                 pool,

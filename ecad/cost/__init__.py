@@ -1,13 +1,7 @@
 """What a schedule costs: multiply-accumulates, counted without weights."""
 
 from ecad.cost.architectures import Architecture, find_architecture, known_architectures
-from ecad.cost.macs import (
-    count_macs,
-    count_macs_by_component,
-    count_macs_by_step,
-    macs_table,
-    uncached_macs,
-)
+from ecad.cost.macs import count_macs, count_macs_by_component, count_macs_by_step, macs_table, uncached_macs
 from ecad.cost.table import CostTable
 
 __all__ = [

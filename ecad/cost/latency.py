@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-import torch
+from ecad.utils.device import finish_device_work
 
 
 def measure_interleaved(
@@ -49,11 +49,3 @@ def speedups(times: Mapping[str, list[float]], reference: str) -> dict[str, floa
         name: statistics.median(slow / fast for slow, fast in zip(base, measured, strict=True))
         for name, measured in times.items()
     }
-
-
-def finish_device_work() -> None:
-    """Wait until the GPU has done what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    elif torch.backends.mps.is_available():
-        torch.mps.synchronize()

@@ -21,8 +21,8 @@ import numpy as np
 from ecad.cost.architectures import Architecture, find_architecture
 from ecad.cost.table import CostTable
 from ecad.errors import EcadError, ScheduleError
-from ecad.runtime.families import readers
 from ecad.schedules import CacheSchedule, Sites
+from ecad.sites.readers import readers
 
 Accounting = Literal["full", "linear"]
 

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import flop_registry
 from ecad.cost.architectures import Architecture
 from ecad.cost.inputs import check_size, forward_inputs
 from ecad.errors import EcadError
-from ecad.runtime.discovery import Site, discover
+from ecad.sites.discovery import Site, discover
 
 _LAYERS = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
 _ATEN = torch.ops.aten

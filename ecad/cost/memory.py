@@ -11,11 +11,11 @@ from ecad.cost.architectures import Architecture
 from ecad.cost.inputs import forward_inputs
 from ecad.cost.macs import macs_table
 from ecad.errors import EcadError
-from ecad.runtime.discovery import discover
-from ecad.runtime.families import readers, running_order
-from ecad.runtime.memory import output_sizes
-from ecad.runtime.plan import peaks
+from ecad.runtime.output_sizes import output_sizes
 from ecad.schedules import CacheSchedule, Sites
+from ecad.schedules.plan import peaks
+from ecad.sites.discovery import discover
+from ecad.sites.readers import readers, running_order
 
 
 def kept_bytes(schedule: CacheSchedule, architecture: Architecture) -> int:

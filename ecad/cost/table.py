@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ecad.errors import ScheduleError
-from ecad.runtime.plan import executed
 from ecad.schedules import Sites
+from ecad.schedules.plan import executed
 
 OUTSIDE = "outside the blocks"
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from ecad.errors import EcadError
 from ecad.execution.tasks import Attempt, Failure, Source, Task
-from ecad.execution.worker import Greeting, Reply, versions
+from ecad.execution.worker import Greeting, Reply, node_versions
 
 TRIES = 3
 # So many failures in a row may be the worker's fault: it makes room for a new one.
@@ -299,7 +299,7 @@ class Executor:
     def _welcome(self, worker: _Worker, greeting: Greeting) -> None:
         self._deaths, self._hopeless = 0, ""
         worker.place = greeting.place
-        expected = {**versions(), **(self._greeting or greeting).facts}
+        expected = {**node_versions(), **(self._greeting or greeting).facts}
         for name, found in {**greeting.versions, **greeting.facts}.items():
             if expected.get(name) != found:
                 here = "here" if name in greeting.versions else "on the others"

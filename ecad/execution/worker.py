@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 import platform
 import socket
@@ -14,11 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import ecad
 from ecad.errors import EcadError
-
-# What results depend on; nodes that differ in one of these do not work together.
-_PACKAGES = ("diffusers", "numpy", "torch", "transformers")
+from ecad.utils.versions import versions
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ def build(spec: WorkerSpec, node: str = "") -> tuple[Callable[[Any], Any] | None
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(1)
         job: Job = factory(**spec.options)
-        return job.work, Reply("ready", Greeting(place, versions(), job.facts))
+        return job.work, Reply("ready", Greeting(place, node_versions(), job.facts))
     except Exception as error:
         return None, Reply("unfit", f"{place}: {one_line(error)}", traceback.format_exc())
 
@@ -96,10 +92,9 @@ def attempt(work: Callable[[Any], Any], payload: Any) -> Reply:
         return Reply("failed", one_line(error), traceback.format_exc(), time.monotonic() - began)
 
 
-def versions() -> dict[str, str]:
-    """Of Python and the packages that results depend on; a build such as `+cu130` is none of their business."""
-    found = {name: importlib.metadata.version(name).split("+")[0] for name in _PACKAGES}
-    return {"ecad": ecad.__version__, "python": ".".join(platform.python_version_tuple()[:2]), **found}
+def node_versions() -> dict[str, str]:
+    """The versions that all workers must share: of Python the minor release, and of what results depend on."""
+    return {**versions(), "python": ".".join(platform.python_version_tuple()[:2])}
 
 
 def one_line(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 from ecad.image_generators.generator import ImageGenerator
 from ecad.image_generators.registry import found_everywhere, get_architecture, get_image_generator, image_generators
-from ecad.image_generators.text import PromptEmbeds
+from ecad.prompts.embeds import PromptEmbeds
 
 __all__ = [
     "ImageGenerator",

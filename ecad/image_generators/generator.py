@@ -16,11 +16,11 @@ from torch import Tensor
 from ecad.cost.architectures import Architecture
 from ecad.cost.inputs import check_size
 from ecad.errors import EcadError, NotFiniteError
-from ecad.halving import Halving
-from ecad.image_generators.text import PromptEmbeds
+from ecad.prompts.embeds import PromptEmbeds
 from ecad.runtime.cache import cached
-from ecad.runtime.recording import recorded_products
+from ecad.runtime.calibration import recorded_products
 from ecad.schedules import CacheSchedule
+from ecad.utils.batching import Halving
 
 
 @dataclass(frozen=True)

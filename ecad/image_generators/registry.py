@@ -16,9 +16,11 @@ from ecad import builtin
 from ecad.builtin import FLUX_FOLDER, PIPELINE_FOLDER
 from ecad.cost.architectures import Architecture, find_architecture
 from ecad.errors import EcadError
-from ecad.image_generators.any_pipeline import describe, load_any
 from ecad.image_generators.generator import ImageGenerator
-from ecad.image_generators.text import PromptEmbeds, encode_flux, encode_pixart, flux_inputs, pixart_inputs
+from ecad.image_generators.text_inputs import encode_flux, encode_pixart, flux_inputs, pixart_inputs
+from ecad.image_generators.unregistered import describe, load_any
+from ecad.prompts.embeds import PromptEmbeds
+from ecad.utils.device import choose_device
 
 
 @dataclass(frozen=True)
@@ -185,22 +187,6 @@ def get_architecture(name: str, height: int | None = None, width: int | None = N
     if name in _GENERATORS:
         return find_architecture(name, height, width)
     return get_image_generator(name).architecture
-
-
-def choose_device(device: str) -> str:
-    """The device that `auto` stands for here: CUDA, then MPS, then the CPU.
-
-    Raises:
-        EcadError: a device that is not there.
-    """
-    if device != "auto":
-        try:
-            torch.empty(0, device=device)
-        except (AssertionError, RuntimeError, NotImplementedError) as error:
-            reason = str(error).splitlines()[0]
-            raise EcadError(f"device {device!r} cannot be used here: {reason}; give auto, cpu, cuda or mps") from error
-        return device
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _load(name: str, row: _Row, weights: str | None, dtype: torch.dtype, left_out: tuple[str, ...]) -> Any:

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from ecad.commands import RequireExact, Weights, bar, finish, main, require_exact
+from ecad.commands.main import finish, main, require_exact
+from ecad.commands.options import RequireExact, Weights
 from ecad.errors import EcadError
-from ecad.files import make_folder
 from ecad.prompts import Prompt, read_prompts
+from ecad.utils.console import bar
+from ecad.utils.files import make_folder
 
 
 def infer(
@@ -44,8 +46,8 @@ def infer(
         raise EcadError("--prompt: expected a text, found none")
     prompts = [Prompt("0000", prompt)] if prompt is not None else read_prompts(prompt_file) if prompt_file else []
     from ecad.image_generators import get_image_generator
-    from ecad.image_generators.making import cut_batches, job_of, make_images
-    from ecad.prompts.embed import embed, embedding_settings, num_shards, numbered
+    from ecad.jobs.encode import embed, embedding_settings, num_shards, numbered
+    from ecad.jobs.generate import cut_batches, job_of, make_images
     from ecad.prompts.store import find_stored, stores_to_write
     from ecad.schedules import CacheSchedule
 

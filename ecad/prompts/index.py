@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ecad.errors import EcadError
-from ecad.files import stays_inside
 from ecad.prompts.files import Prompt
+from ecad.utils.files import stays_inside
 
 INDEX = "index.json"
 _FORMAT = "ecad embeddings 1"

@@ -10,8 +10,8 @@ from typing import Literal, get_args
 from urllib.parse import unquote
 
 from ecad.errors import EcadError
-from ecad.files import is_device
 from ecad.prompts.files import Prompt
+from ecad.utils.files import as_file_name
 
 NamingMode = Literal["image_reward", "parti", "toca", "mjhq", "coco"]
 
@@ -22,8 +22,6 @@ _NUMBERED = {
     "toca": re.compile(r"^(\d+)(?:__|$)"),
     "coco": re.compile(r"^(\d+)"),
 }
-# What is left of 255 bytes, the most that file systems take, is for the seeds and the suffix.
-_LONGEST = 180
 
 
 def prompt_stem(place: int, prompt_id: str | None = None, prompt_seed: int = 0) -> str:
@@ -132,21 +130,3 @@ def match_images(
     matched = [(path, known[key]) for path, key in keys.items() if key in known]
     unmatched = [path for path, key in keys.items() if key not in known]
     return matched, unmatched
-
-
-def as_file_name(text: str) -> str:
-    """A text as part of a file name: what some file system refuses becomes `%XX`, and so does what would end an id.
-
-    Raises:
-        EcadError: it is too long.
-
-    >>> as_file_name("a/b__c"), as_file_name("../CON"), as_file_name("con")
-    ('a%2Fb_%5Fc', '%2E.%2FCON', '%63on')
-    """
-    first = r"|^." if is_device(text) else ""
-    name = re.sub(
-        rf"[^\w.-]|(?<=_)_|^\.|\.${first}", lambda found: "".join(f"%{b:02X}" for b in found[0].encode()), text
-    )
-    if len(name.encode()) > _LONGEST:
-        raise EcadError(f"{text[:40]!r}...: too long for a file name; give it a shorter one")
-    return name

@@ -20,11 +20,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ecad.errors import EcadError
-from ecad.files import held, make_folder, write_atomic
-from ecad.image_generators.text import PromptEmbeds
-from ecad.lazy import Lazy
-from ecad.prompts import foreign
+from ecad.prompts import released_embeds as foreign
+from ecad.prompts.embeds import PromptEmbeds
 from ecad.prompts.index import INDEX, Entry, Index, index_text
+from ecad.utils.files import held, make_folder, write_atomic
+from ecad.utils.lazy import Lazy
 
 NEGATIVE = "negative.safetensors"
 _LOCK = ".lock"

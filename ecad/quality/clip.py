@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ecad.quality.images import Images
+from ecad.builtin import JUDGE_FOLDER
+from ecad.images.files import Images
 from ecad.quality.weights import missing_weights
 
 BATCH = 64
@@ -89,3 +90,10 @@ class Clip:
     def preference(self, images: Images, prompts: Sequence[str]) -> np.ndarray:
         """The cosine times the model's own scale, as PickScore (Kirstain et al., arXiv 2305.01569) counts, float64."""
         return float(self.model.logit_scale.detach().exp()) * self.cosine(images, prompts)
+
+
+class Judge(Clip):
+    """CLIP likeness of images to their prompts, by default as the built-in judge sees it."""
+
+    def __init__(self, folder: str | os.PathLike[str] = JUDGE_FOLDER, device: str = "cpu") -> None:
+        super().__init__(folder, device)

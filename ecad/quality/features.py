@@ -16,10 +16,11 @@ import torch
 
 from ecad.builtin import JUDGE_FOLDER
 from ecad.errors import EcadError
-from ecad.files import write_atomic
-from ecad.halving import Halving
-from ecad.quality.images import Images, read_images
-from ecad.quality.weights import benchmark_extra, fingerprint
+from ecad.images.files import Images, read_images
+from ecad.quality.weights import fingerprint
+from ecad.utils.batching import Halving
+from ecad.utils.extras import benchmark_extra
+from ecad.utils.files import write_atomic
 
 CHUNK = 256
 _BATCH = 32
@@ -52,7 +53,7 @@ def get_feature_extractor(
     Raises:
         EcadError: the weights are not found, or clean-fid is not installed.
     """
-    from ecad.image_generators.registry import choose_device
+    from ecad.utils.device import choose_device
 
     if model_name == "inception_v3":
         return _inception(None if weights is None else Path(weights), choose_device(device))

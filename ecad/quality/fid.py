@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ecad.errors import EcadError
-from ecad.quality.weights import benchmark_extra
+from ecad.utils.extras import benchmark_extra
 
 # Below this many images Inception's 2048 x 2048 covariance has not its full rank.
 FEW_IMAGES = 2048

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ecad.errors import EcadError
-from ecad.quality.weights import benchmark_extra
+from ecad.utils.extras import benchmark_extra
 
 MAX_PSNR = 99.0
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ecad.errors import EcadError
-from ecad.quality.images import Images
+from ecad.images.files import Images
 from ecad.quality.weights import missing_weights
 
 HUB_ID = "THUDM/ImageReward"

@@ -11,10 +11,10 @@ import numpy as np
 
 from ecad.builtin import JUDGE_FOLDER
 from ecad.errors import EcadError
-from ecad.halving import Halving
+from ecad.images.files import Images
 from ecad.quality.fidelity import load_lpips, psnr, ssim
-from ecad.quality.images import Images
 from ecad.quality.weights import fingerprint
+from ecad.utils.batching import Halving
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def get_scorer(name: str, weights: str | os.PathLike[str] | None = None, device:
     >>> scorer.score(np.zeros((1, 8, 8, 3), np.uint8), ["a fox"], np.full((1, 8, 8, 3), 255, np.uint8))
     array([0.])
     """
-    from ecad.image_generators.registry import choose_device
+    from ecad.utils.device import choose_device
 
     if name in _COMPARING:
         if weights is not None:

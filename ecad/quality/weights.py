@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -25,15 +23,6 @@ def missing_weights(what: str, source: str, error: Exception) -> EcadError:
     return EcadError(
         f"{source}: expected {what} {where}, but: {reason}; give a local copy (--weights, or the option that names it)"
     )
-
-
-@contextmanager
-def benchmark_extra(what: str) -> Iterator[None]:
-    """Turn a package that is not installed into the line that says how to install it."""
-    try:
-        yield
-    except ImportError as error:
-        raise EcadError(f"{what} needs {error.name}: run pip install 'ecad[benchmark]'") from error
 
 
 @torch.no_grad()

@@ -1,11 +1,12 @@
 """What people see of a search: the table, the plots, the picture grid and the interactive page."""
 
-from ecad.report.folder import check_installed, missing_packages, write_report, write_tables
-from ecad.report.grid import picture_grid
+from ecad.images.grid import picture_grid
 from ecad.report.results import Candidate, Entry, Generation, Interval, Picture, Results, save_images
 from ecad.report.summary import headline
 from ecad.report.table import markdown_table, rich_table
-from ecad.report.text import show_text
+from ecad.report.terminal import show_text
+from ecad.report.write import write_report, write_tables
+from ecad.utils.extras import check_installed, missing_packages
 
 __all__ = [
     "Candidate",

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from ecad.errors import EcadError
-from ecad.files import parse_json, write_atomic
-from ecad.image_generators.image_folder import MANIFEST, read_manifest
+from ecad.images.files import read_image
+from ecad.images.folder import MANIFEST, read_manifest
 from ecad.quality import mean_interval, psnr
-from ecad.quality.images import read_image
-from ecad.report.embed import data_uri, render
+from ecad.report.html import data_uri, render
 from ecad.report.results import Interval
 from ecad.report.summary import score_text
+from ecad.utils.files import parse_json, write_atomic
 
 SHOWN_ROWS = 24
 _INFINITE = 99.0

@@ -8,9 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from ecad.genetic.front import pareto
-from ecad.report.look import axis, escaped, layout
-from ecad.report.palette import KINDS, LIGHT
 from ecad.report.results import Interval, Results
 from ecad.report.summary import (
     Cost,
@@ -26,6 +23,8 @@ from ecad.report.summary import (
     score_text,
     search_points,
 )
+from ecad.utils.pareto import pareto
+from ecad.utils.plot_style import KINDS, LIGHT, axis, escaped, layout
 
 # As many steps as a slider can be moved by hand.
 FRAMES = 60

@@ -9,16 +9,14 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from ecad.files import write_atomic
-from ecad.prompts.names import as_file_name
 from ecad.report import figures, summary, table
-from ecad.report.embed import data_uri, render
-from ecad.report.heat import LOOKS, schedule_figure
-from ecad.report.look import escaped
-from ecad.report.palette import KINDS
+from ecad.report.html import data_uri, render
 from ecad.report.results import Entry, Results
 from ecad.schedules import CacheSchedule, Sites
-from ecad.schedules.products import Products, same_products
+from ecad.schedules.figure import LOOKS, schedule_figure
+from ecad.schedules.output_products import Products, same_products
+from ecad.utils.files import as_file_name, write_atomic
+from ecad.utils.plot_style import KINDS, escaped
 
 COSTS: tuple[tuple[summary.Cost, str], ...] = (
     ("macs", "MACs"),

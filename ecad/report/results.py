@@ -24,10 +24,9 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from ecad.errors import EcadError
-from ecad.files import stays_inside, write_atomic
-from ecad.prompts.names import as_file_name
 from ecad.schedules import CacheSchedule
 from ecad.schedules.provenance import Interval
+from ecad.utils.files import as_file_name, stays_inside, write_atomic
 
 RESULTS_FILE = "results.json"
 

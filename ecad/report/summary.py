@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ecad.genetic.front import pareto
 from ecad.report.results import Candidate, Entry, Interval, Results
 from ecad.schedules.schedule import Bits
+from ecad.utils.pareto import pareto
 
 Cost = Literal["macs", "time", "expected", "memory"]
 

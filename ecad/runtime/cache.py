@@ -21,12 +21,13 @@ from torch import nn
 
 from ecad.errors import EcadError, ScheduleError
 from ecad.runtime.clock import StepClock
+from ecad.runtime.compatibility import check_run
 from ecad.runtime.denoiser import CachedDenoiser
-from ecad.runtime.discovery import denoisers, unwrapped
-from ecad.runtime.hooks import Around, CacheStats, Storage
-from ecad.runtime.origin import check_run
-from ecad.runtime.plan import Plan
+from ecad.runtime.kept_outputs import CacheStats, Storage
+from ecad.runtime.overrides import Around
 from ecad.schedules import CacheSchedule
+from ecad.schedules.plan import Plan
+from ecad.sites.discovery import denoisers, unwrapped
 
 # Where a pipeline and its denoisers remember their run.
 _RUN = "_ecad_run"

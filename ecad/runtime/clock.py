@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ecad.runtime.hooks import After, Override, override_of
+from ecad.runtime.overrides import After, Override, override_of
 
 
 class StepClock:

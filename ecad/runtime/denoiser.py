@@ -9,17 +9,19 @@ import numpy as np
 from torch import nn
 
 from ecad.errors import ScheduleError
-from ecad.runtime.discovery import Site, named_sites
-from ecad.runtime.families import readers, running_order
-from ecad.runtime.forecast import Ahead, forecasts
-from ecad.runtime.hooks import CacheStats, ComponentHook, Kept, Line, Storage, override_of, tensors_in
-from ecad.runtime.memory import as_meta, on_meta, output_sizes
-from ecad.runtime.origin import check_denoiser
-from ecad.runtime.output import Output
-from ecad.runtime.plan import Action, Plan, make_plan
-from ecad.runtime.replay import Replay
+from ecad.runtime.compatibility import check_denoiser
+from ecad.runtime.denoiser_output import Output
+from ecad.runtime.hooks import ComponentHook
+from ecad.runtime.kept_outputs import CacheStats, Kept, Line, Storage, tensors_in
+from ecad.runtime.output_sizes import as_meta, on_meta, output_sizes
+from ecad.runtime.overrides import override_of
+from ecad.runtime.replay.forward import Replay
 from ecad.runtime.tgate import average, gates_of, one_half_from
 from ecad.schedules import CacheSchedule
+from ecad.schedules.forecast import Ahead, forecasts
+from ecad.schedules.plan import Action, Plan, make_plan
+from ecad.sites.discovery import Site, named_sites
+from ecad.sites.readers import readers, running_order
 
 _ACTIONS = tuple(Action)
 

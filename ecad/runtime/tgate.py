@@ -15,7 +15,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from ecad.errors import EcadError, ScheduleError
-from ecad.runtime.hooks import Kept
+from ecad.runtime.kept_outputs import Kept
 from ecad.schedules import CacheSchedule
 
 _NAME, _KEY, _GATE = "compute_attn_tgate", "custom_compute_attn", "gate_step"

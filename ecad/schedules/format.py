@@ -15,9 +15,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from ecad.errors import ScheduleError
-from ecad.schedules import plain
-from ecad.schedules.products import read_products, written_products
-from ecad.schedules.sites import CUSTOM_PREFIX, by_block, in_gene_order, is_numbered, is_single, numbered_blocks
+from ecad.schedules import json_values as plain
+from ecad.schedules.output_products import read_products, written_products
+from ecad.sites.names import CUSTOM_PREFIX, by_block, in_gene_order, is_numbered, is_single, numbered_blocks
 
 if TYPE_CHECKING:
     from ecad.schedules.schedule import CacheSchedule

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ecad.errors import ScheduleError
 from ecad.schedules.schedule import Bits, CacheSchedule
-from ecad.schedules.sites import Sites
+from ecad.sites.names import Sites
 
 
 def none(sites: Sites, steps: int) -> CacheSchedule:

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ecad.errors import ScheduleError
-from ecad.schedules import plain
+from ecad.schedules import json_values as plain
 from ecad.schedules.schedule import CacheSchedule
-from ecad.schedules.sites import Sites
+from ecad.sites.names import Sites
 
 # SmoothCache names components as the original DiT code does or as diffusers does; sites here may know one name only.
 _DIFFUSERS_NAMES = {"attn": "attn1", "mlp": "ff"}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, FiniteFloat, JsonValue, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from ecad.schedules import plain
+from ecad.schedules import json_values as plain
 
 # Among the attributes; under the second, what was resampled.
 KEY, RESAMPLED = "provenance", "resampled_from"

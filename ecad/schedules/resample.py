@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ecad.errors import ScheduleError
-from ecad.schedules import plain
-from ecad.schedules.products import resampled_products
+from ecad.schedules import json_values as plain
+from ecad.schedules.output_products import resampled_products
 from ecad.schedules.provenance import KEY, RESAMPLED
-from ecad.schedules.sites import Sites, by_block, check_sites
+from ecad.sites.names import Sites, by_block, check_sites
 
 if TYPE_CHECKING:
     from ecad.schedules.schedule import CacheSchedule

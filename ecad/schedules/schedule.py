@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ecad.errors import ScheduleError
-from ecad.files import write_atomic
 from ecad.schedules import format as file_format
-from ecad.schedules import plain
-from ecad.schedules.products import Products, checked_products, same_products
-from ecad.schedules.sites import CUSTOM_PREFIX, Sites, check_sites
+from ecad.schedules import json_values as plain
+from ecad.schedules.output_products import Products, checked_products, same_products
+from ecad.sites.names import CUSTOM_PREFIX, Sites, check_sites
+from ecad.utils.files import write_atomic
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -127,13 +127,13 @@ class CacheSchedule:
             EcadError: there is none, or the hub cannot be reached.
             ScheduleError: it is malformed.
         """
-        from ecad.schedules import hub
+        from ecad.schedules import sharing as hub
 
         return hub.pull(place, revision)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write a folder to share: the schedule's file and its card; raises EcadError if it cannot be written."""
-        from ecad.schedules import hub
+        from ecad.schedules import sharing as hub
 
         hub.save_folder(self, folder)
 
@@ -150,7 +150,7 @@ class CacheSchedule:
         Raises:
             EcadError: the hub does not take it, or cannot be reached.
         """
-        from ecad.schedules import hub
+        from ecad.schedules import sharing as hub
 
         return hub.push(self, repo, private)
 
@@ -199,8 +199,8 @@ class CacheSchedule:
         CacheSchedule('SanaTransformer2DModel_none', 20 steps × 6 sites, 100.0% recomputed)
         """
         # Schedules know nothing of models, but for this: people look for a schedule's beginning here.
-        from ecad.runtime.discovery import discover, one_denoiser
         from ecad.schedules import heuristics
+        from ecad.sites.discovery import discover, one_denoiser
 
         denoiser = one_denoiser(model)
         sites = tuple((site.block, site.component) for site in discover(denoiser))
@@ -290,7 +290,7 @@ class CacheSchedule:
             width: columns of the terminal.
             by_component: one map a component, not one of all together.
         """
-        from ecad.schedules.text import heat_map
+        from ecad.schedules.heat_map import heat_map
 
         return heat_map(self, width, by_component).plain
 
@@ -300,16 +300,15 @@ class CacheSchedule:
         Args:
             component: show this one alone.
         """
-        # Schedules know nothing of reports, but for this: people look for a schedule's picture here.
-        from ecad.report import check_installed
+        from ecad.utils.extras import check_installed
 
         check_installed()
-        from ecad.report.heat import schedule_figure
+        from ecad.schedules.figure import schedule_figure
 
         return schedule_figure(self, component)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        from ecad.schedules.text import heat_map
+        from ecad.schedules.heat_map import heat_map
 
         yield heat_map(self, options.max_width)
 

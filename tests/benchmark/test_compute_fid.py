@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ecad.images.files import image_files, read_images
 from ecad.quality.features import get_feature_extractor
 from ecad.quality.fid import Statistics, fid, kid
-from ecad.quality.images import image_files, read_images
 
 JUDGE = ("--model-name", "judge")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ecad.cost.metrics import update_metrics
 from ecad.errors import ScheduleError
 from ecad.schedules import CacheSchedule, heuristics, pixart_sites
+from ecad.schedules.files import update_metrics
 
 ALPHA = "PixArtAlphaImageGenerator"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ecad.image_generators.image_folder import read_manifest
+from ecad.images.folder import read_manifest
 from ecad.prompts import match_images, read_prompts
 from ecad.prompts.store import find_stored
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
-import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +16,11 @@ import torch
 
 from ecad import builtin
 from ecad.cost.macs import macs_table
-from ecad.genetic.of_generator import problem_of
+from ecad.genetic.evaluation.problems import problem_of
 from ecad.image_generators import get_image_generator
 from ecad.runtime.cache import cached
 from ecad.schedules import heuristics
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 DOCS = Path(__file__).parents[2] / "docs"
 # The page of each file of numbers.
 PAGES = {"comparison.json": "comparison-tables.md", "comparison-flux.json": "comparison-tables-flux.md"}
@@ -43,16 +41,10 @@ PROMPTS = builtin.prompts("search")[:2]
 
 @pytest.fixture(scope="module")
 def rivals():  # type: ignore[no-untyped-def]
-    sys.path.insert(0, str(BENCHMARKS))
     try:
-        found = {name: importlib.import_module(f"rivals.{name}") for name in MODULES}
+        return SimpleNamespace(**{name: importlib.import_module(f"rivals.{name}") for name in MODULES})
     except ImportError as error:
         pytest.skip(f"the installed diffusers lacks a rival: {error}")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    yield SimpleNamespace(**found)
-    for name in [name for name in sys.modules if name.split(".")[0] == "rivals"]:
-        del sys.modules[name]
 
 
 @pytest.fixture(scope="module")

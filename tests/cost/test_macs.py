@@ -18,8 +18,8 @@ from ecad.cost.macs import _columns
 from ecad.cost.table import OUTSIDE
 from ecad.errors import EcadError, ScheduleError
 from ecad.runtime.cache import cached
-from ecad.runtime.families import readers
 from ecad.schedules import CacheSchedule, flux_sites, pixart_sites
+from ecad.sites.readers import readers
 
 from .test_measure import FLUX, PIXART, TINY, build, real_inputs
 

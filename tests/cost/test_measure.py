@@ -14,7 +14,7 @@ from ecad.cost import Architecture, known_architectures
 from ecad.cost.inputs import forward_inputs
 from ecad.cost.measure import measure, measure_architecture
 from ecad.errors import EcadError
-from ecad.runtime.discovery import discover
+from ecad.sites.discovery import discover
 
 PIXART = Architecture(
     "TinyPixArt",

@@ -1,16 +1,13 @@
-"""Makes `jobs.py` importable, here and in every worker; a Ray cluster of several nodes on this machine."""
+"""A Ray cluster of several nodes on this machine, whose workers find `tests/support/jobs.py`."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 # A dead node is known after seconds instead of half a minute.
 _IMPATIENT = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
@@ -20,7 +17,7 @@ _IMPATIENT = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500,
 def cluster() -> Iterator[Any]:
     """A head that works on nothing; tests add nodes, and take them away."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1] / "support")
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 

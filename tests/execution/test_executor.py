@@ -14,8 +14,8 @@ import pytest
 
 from ecad.errors import EcadError
 from ecad.execution import Executor, Failure, Task, WorkerSpec
-from ecad.execution.command import by_host
 from ecad.execution.local import LocalWorkers, split_gpus
+from ecad.execution.pool import by_host
 
 Squares = Callable[..., Executor]
 
@@ -157,7 +157,7 @@ def test_workers_die_with_their_driver(tmp_path: Path) -> None:
     )
     script = tmp_path / "driver.py"
     script.write_text(code)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "support")}
     driver = subprocess.Popen([sys.executable, script], env=environment)
     sign = tmp_path / "3-0"
     while not sign.exists() or not sign.read_text():

@@ -99,7 +99,7 @@ def test_unfit_nodes_are_left_out_with_one_line(cluster: Any, nodes: Any, square
     other = tmp_path / "other" / "diffusers-0.1.dist-info"
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Name: diffusers\nVersion: 0.1\n")
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[1] / "support")
     nodes()
     nodes(env_vars={"WITHOUT_THE_MODEL": "1"})
     nodes(env_vars={"PYTHONPATH": f"{here}:{other.parent}"})

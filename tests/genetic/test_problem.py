@@ -13,9 +13,9 @@ from ecad.cost.architectures import find_architecture
 from ecad.cost.macs import count_macs, macs_table
 from ecad.errors import ScheduleError
 from ecad.genetic import Problem
-from ecad.runtime.families import readers
-from ecad.runtime.plan import Action, make_plan
 from ecad.schedules import CacheSchedule, flux_sites, heuristics, pixart_sites
+from ecad.schedules.plan import Action, make_plan
+from ecad.sites.readers import readers
 
 FLUX = problem(steps=4, sites=flux_sites(1, 2))
 SHAPE = FLUX.shape

@@ -10,11 +10,11 @@ import torch
 from ecad.cost.architectures import Architecture
 from ecad.cost.macs import count_macs, macs_table
 from ecad.genetic import LocalEvaluator, Problem, Study, evaluate
-from ecad.genetic.front import pareto
 from ecad.genetic.search import search
 from ecad.prompts import Prompt
 from ecad.runtime.cache import cached
 from ecad.schedules import CacheSchedule, heuristics, pixart_sites
+from ecad.utils.pareto import pareto
 
 STEPS = 4
 

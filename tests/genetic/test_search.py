@@ -15,11 +15,12 @@ from synthetic import content, evaluator, problem
 
 from ecad.errors import EcadError, ScheduleError
 from ecad.genetic import Study
-from ecad.genetic.evaluator import all_items
-from ecad.genetic.fast import Ingredients
-from ecad.genetic.front import hypervolume
-from ecad.genetic.search import Progress, search
+from ecad.genetic.algorithms.surrogate_search import Ingredients
+from ecad.genetic.run import Progress
+from ecad.genetic.search import search
+from ecad.genetic.study.items import all_items
 from ecad.schedules import CacheSchedule, heuristics, pixart_sites
+from ecad.utils.pareto import hypervolume
 
 SMALL = {"generations": 5, "population_size": 6}
 SIZES = [6, 6, 6, 6, 6]  # mode fast begins with what is promising: six of five steps

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ecad.errors import EcadError
-from ecad.image_generators.text import PromptEmbeds
 from ecad.prompts import Prompt
+from ecad.prompts.embeds import PromptEmbeds
 from ecad.prompts.store import Entry, Stored, find_stored, load_stored, write_store
 
 SETTINGS = {"image_generator": "Tiny", "dtype": "bfloat16"}

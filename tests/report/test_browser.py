@@ -11,19 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from example_results import HOSTILE, evolved
+from finished_study import evaluator, model
 
+from ecad.genetic.live import live_page
 from ecad.genetic.search import search
 from ecad.report import Results
 from ecad.report.comparison import read_comparison, write_comparison
 from ecad.report.figures import MOST_POINTS
-from ecad.report.heat import schedule_figure
-from ecad.report.live import live_page
 from ecad.report.page import write_page
 from ecad.schedules import CacheSchedule
-
-from .conftest import HOSTILE, evolved
-from .test_comparison import images as images  # the fixture
-from .test_of_study import evaluator, model
+from ecad.schedules.figure import schedule_figure
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 _SPOT = """i => {

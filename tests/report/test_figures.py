@@ -3,14 +3,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from example_results import HOSTILE, evolved
 
 from ecad.report import Candidate, Results
 from ecad.report.figures import FRAMES, MOST_POINTS, front_figure, guesses_figure, history_figure, thinned
-from ecad.report.heat import age, schedule_figure
-from ecad.report.look import escaped
 from ecad.schedules import flux_sites, heuristics
-
-from .conftest import HOSTILE, evolved
+from ecad.schedules.figure import age, schedule_figure
+from ecad.utils.plot_style import escaped
 
 
 def by_name(figure: object) -> dict[str, object]:

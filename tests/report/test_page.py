@@ -5,44 +5,23 @@ import io
 import json
 import zlib
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from example_results import HOSTILE, evolved
+from parsed_page import Parsed
 from PIL import Image
 
 from ecad.errors import EcadError
-from ecad.prompts.names import as_file_name
 from ecad.report import Results, save_images, write_report
-from ecad.report.embed import LARGEST_SIDE
-from ecad.report.look import escaped
+from ecad.report.html import LARGEST_SIDE
 from ecad.report.page import page
 from ecad.schedules import CacheSchedule
-
-from .conftest import HOSTILE, evolved
+from ecad.utils.files import as_file_name
+from ecad.utils.plot_style import escaped
 
 LOADING = ("src", "srcset", "href", "data", "poster", "action", "formaction", "background", "xlink:href", "ping")
-
-
-class Parsed(HTMLParser):
-    """The page as a browser's parser sees it: tags with their attributes, and the text between them."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append((self.tags[-1][0] if self.tags else "", data))
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attrs for name, attrs in self.tags if name == tag]
 
 
 def plot_data(text: str) -> dict:
@@ -210,7 +189,7 @@ def test_a_lost_picture_leaves_its_cell_empty_in_the_grid(tmp_path: Path, result
 def test_missing_packages_are_named_before_any_work(
     tmp_path: Path, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ecad.report.folder.NEEDED", ("plotly", "no_such_package"))
+    monkeypatch.setattr("ecad.utils.extras.NEEDED", ("plotly", "no_such_package"))
     with pytest.raises(EcadError, match=r"a report needs no_such_package: pip install 'ecad\[report\]'"):
         write_report(results, tmp_path)
     assert not (tmp_path / "report.html").exists()

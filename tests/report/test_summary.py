@@ -2,13 +2,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from example_results import HOSTILE
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ecad.report import Interval, Results, headline
 from ecad.report.summary import Point, beaten, decimals, front, held_out_points, macs_text, main_scorer, pick
-
-from .conftest import HOSTILE
 
 
 def scored(results: Results, **means: float) -> Results:

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from example_results import HOSTILE
 from rich.console import Console
 
 from ecad.report import Results, markdown_table, rich_table
 from ecad.report.table import header, rows
-
-from .conftest import HOSTILE
 
 EXPECTED = [
     ["uncached", "4.000 G", "1.00×", "1.00×", "27.25 [26.00, 28.50]", "–"],

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import ecad
-from ecad.runtime.discovery import discover
-from ecad.runtime.families import readers, running_order
-from ecad.runtime.hooks import size_of
-from ecad.runtime.plan import executed, make_plan
+from ecad.runtime.kept_outputs import size_of
+from ecad.schedules.plan import executed, make_plan
+from ecad.sites.discovery import discover
+from ecad.sites.readers import readers, running_order
 
 # Each scheduler and the rows that it takes for a given number of steps.
 SCHEDULERS = {

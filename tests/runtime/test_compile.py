@@ -9,9 +9,11 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import ecad
-from ecad.runtime.hooks import CacheStats, ComponentHook, Kept, override_of
-from ecad.runtime.plan import Action
+from ecad.runtime.hooks import ComponentHook
+from ecad.runtime.kept_outputs import CacheStats, Kept
+from ecad.runtime.overrides import override_of
 from ecad.schedules import heuristics
+from ecad.schedules.plan import Action
 
 # Of a FLUX double block: any of three components reused. Of a single block: its output reused, or any of the other two.
 # Twice, because some blocks see tensors that are slices of larger ones.

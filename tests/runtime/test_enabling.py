@@ -9,7 +9,7 @@ import torch
 
 import ecad
 from ecad.runtime import denoiser
-from ecad.runtime.plan import executed, make_plan
+from ecad.schedules.plan import executed, make_plan
 
 
 def test_disabling_leaves_no_trace(tiny):

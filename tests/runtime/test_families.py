@@ -11,10 +11,11 @@ from zoo import STEPS, ZOO, Specimen
 from zoo_discovered import DISCOVERED
 
 import ecad
-from ecad.runtime.discovery import discover, family_of
-from ecad.runtime.families import FAMILIES, readers, running_order
-from ecad.runtime.plan import executed
 from ecad.schedules import CacheSchedule, heuristics
+from ecad.schedules.plan import executed
+from ecad.sites.discovery import discover, family_of
+from ecad.sites.families import FAMILIES
+from ecad.sites.readers import readers, running_order
 
 SPECIMENS = ZOO | DISCOVERED
 

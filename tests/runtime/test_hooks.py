@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from ecad.runtime.hooks import After, CacheStats, ComponentHook, Kept, Line, Override, empty_output, size_of
-from ecad.runtime.plan import Action
+from ecad.runtime.hooks import ComponentHook, empty_output
+from ecad.runtime.kept_outputs import CacheStats, Kept, Line, size_of
+from ecad.runtime.overrides import After, Override
+from ecad.schedules.plan import Action
 
 
 def wrap(module: nn.Module) -> None:

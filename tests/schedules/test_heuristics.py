@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ecad import CacheSchedule, ScheduleError
 from ecad.schedules import flux_sites, heuristics, pixart_sites
-from ecad.schedules.sites import Sites
+from ecad.sites.names import Sites
 
 SHORT = {"sa": "attn1", "ca": "attn2", "ff": "ff"}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ecad import CacheSchedule, ScheduleError
 from ecad.schedules import flux_sites, heuristics, importers, pixart_sites
-from ecad.schedules.sites import Sites
+from ecad.sites.names import Sites
 
 SITES = pixart_sites(2)
 BINS = '{"compute_bins": [2, 1], "cache_bins": [1, 1]}'

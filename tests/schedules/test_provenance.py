@@ -7,9 +7,10 @@ import json
 import pytest
 
 import ecad
-from ecad.schedules import CacheSchedule, heuristics, hub, pixart_sites
-from ecad.schedules.card import card
+from ecad.schedules import CacheSchedule, heuristics, pixart_sites
+from ecad.schedules import sharing as hub
 from ecad.schedules.provenance import Interval, Provenance, made_for
+from ecad.schedules.sharing import card
 
 ORIGIN = Provenance(
     denoiser="PixArtTransformer2DModel",

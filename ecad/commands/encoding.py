@@ -1,0 +1,64 @@
+"""What the commands that encode prompts share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ecad.commands.main import finish
+from ecad.execution.pool import Spread, everywhere
+from ecad.utils.console import bar, say
+from ecad.utils.files import make_folder
+
+if TYPE_CHECKING:
+    from ecad.prompts.index import Entry
+
+FilePath = Annotated[Path, typer.Option("--file-path", "-f", help="Prompt file.")]
+OutputDir = Annotated[Path, typer.Option("--output-dir", "-o", help="Folder for the embeddings.")]
+Seed = Annotated[int, typer.Option("--seed", "-s", help="The prompts' own part of the seed of their images' noise.")]
+PromptBatchSize = Annotated[int, typer.Option(min=1, help="Prompts encoded together, and kept in one file.")]
+SeedStep = Annotated[int, typer.Option(help="From one prompt's seed to the next.")]
+
+
+def encode(
+    image_generator: str,
+    folders: Iterable[tuple[str, Iterable[Entry]]],
+    output_dir: Path,
+    batch_size: int,
+    weights: str | None,
+    device: str,
+    as_json: bool,
+    spread: Spread,
+) -> None:
+    """Encode prompts into stores and say what came of it."""
+    from ecad.image_generators import found_everywhere, get_image_generator
+    from ecad.jobs.encode import embed, embed_on, embedding_settings, num_shards
+    from ecad.prompts.store import stores_to_write
+
+    make_folder(output_dir)
+    with ExitStack() as stack:
+        if spread.in_process:
+            generator = get_image_generator(image_generator, weights, device=device, only="text")
+            settings = embedding_settings(generator)
+        else:
+            options = {
+                "image_generator": found_everywhere(image_generator),
+                "weights": everywhere(weights),
+                "device": device,
+            }
+            pool = stack.enter_context(spread.open("ecad.jobs.encode:worker", options, output_dir))
+            settings = pool.facts["settings"]
+        stores = stack.enter_context(stores_to_write(output_dir, folders, settings, batch_size))
+        in_process = spread.in_process
+        batches = embed(generator, output_dir, stores) if in_process else embed_on(pool, output_dir, stores)
+        cut = sum(bar(batches, "encoding", hidden=as_json, total=num_shards(stores)))
+    if cut:
+        say(f"{cut} prompts have more than the {settings['max_tokens']} tokens that the model reads: they were cut")
+    count = sum(map(len, stores.values()))
+    size = sum(file.stat().st_size for name in stores for file in (output_dir / name).iterdir())
+    result: dict[str, Any] = {"prompts": count, "cut": cut, "folders": sorted(stores), "bytes": size}
+    finish(result, f"{count} prompts in {output_dir}, {size / count / 1024:.1f} KiB each", as_json)

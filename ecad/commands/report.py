@@ -1,0 +1,68 @@
+"""`ecad report`: the page, plots and tables of a search, a demo, or folders of images."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ecad.commands.main import finish, main
+from ecad.commands.options import Weights
+from ecad.errors import EcadError
+from ecad.utils.console import bar, console, say
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="A study, a demo's folder, or folders of generated images.")],
+    text: Annotated[bool, typer.Option(help="Print tables and a small plot; write nothing.")] = False,
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a study: first make so many images of the front, and score hand-made schedules."),
+    ] = None,
+    weights: Weights = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps; where images are made.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
+) -> None:
+    """Write a page to look at, with plots and tables: of a search, finished or not, a demo, or generated images."""
+    from ecad.report import check_installed, show_text, write_report
+
+    check_installed()
+    from ecad.genetic.study.results import read_results
+    from ecad.report.comparison import is_comparison, read_comparison, write_comparison
+
+    if images is not None:
+        _supply(folder, images, weights, device, as_json)
+    if is_comparison(folder):
+        if text:
+            raise EcadError(f"{folder}: images are not for a terminal: expected a study; leave out --text")
+        files = [str(path) for path in write_comparison(read_comparison(folder), folder)]
+        finish({"files": files}, f"page: {files[0]}", as_json)
+        return
+    results = read_results(folder)
+    for line in results.missing:
+        say(line)
+    if text:
+        show_text(results, console)
+        return
+    files = [str(path) for path in write_report(results, folder)]
+    finish({"files": files}, f"page: {files[0]}", as_json)
+
+
+def _supply(folder: Path, images: int, weights: str | None, device: str, hidden: bool) -> None:
+    from ecad.genetic.illustrate import supply
+    from ecad.genetic.study.results import generator_of
+    from ecad.genetic.study.study import Study
+    from ecad.image_generators import get_image_generator
+
+    study = Study.open(folder)
+    try:
+        generator = get_image_generator(generator_of(study), weights, device=device)
+        supply(study, folder, generator, images, partial(bar, hidden=hidden))
+    finally:
+        study.close()
+
+
+if __name__ == "__main__":
+    main(report)

@@ -1,0 +1,59 @@
+"""The flags that a study began with, kept in its folder so that `--resume` need not be told them again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ecad.errors import EcadError
+from ecad.genetic.study.layout import FLAGS
+from ecad.utils.files import parse_json, write_atomic
+
+# These belong to one run, not to the study.
+_OF_A_RUN = {"context", "resume", "output_dir", "live", "as_json"}
+
+
+def remember(context: typer.Context, folder: Path) -> None:
+    """Keep a command's flags in the folder of its study; those of the latest run count."""
+    flags = {name: value for name, value in context.params.items() if name not in _OF_A_RUN}
+    write_atomic(folder / FLAGS, json.dumps(flags, indent=1, default=str) + "\n")
+
+
+def recall(context: typer.Context, folder: Path) -> dict[str, Any]:
+    """A command's parameters: as given now, and where nothing is given, as the study began; the context's, too.
+
+    Raises:
+        EcadError: the folder has no study that could go on.
+    """
+    try:
+        kept = parse_json((folder / FLAGS).read_bytes())
+        if not isinstance(kept, dict):
+            raise ValueError("not an object")
+    except (OSError, ValueError) as error:
+        raise EcadError(
+            f"{folder}: --resume: expected a study with its {FLAGS}, found none; leave --resume out to begin one"
+        ) from error
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        given = source is not None and source.name != "DEFAULT"
+        if name in kept and name not in _OF_A_RUN and not given:
+            context.params[name] = _cast(context, parameter, kept[name], folder)
+    return {**context.params, "resume": False}
+
+
+def _cast(context: typer.Context, parameter: Any, value: Any, folder: Path) -> Any:
+    """A kept value, as if it had been given on the command line."""
+    try:
+        if isinstance(value, list | dict) or (value is None and parameter.default is not None):
+            raise ValueError("no such value can be given")
+        return parameter.process_value(context, value)
+    except Exception as error:  # typer keeps the class of wrong values to itself
+        reason = f"{value!r}: {error}"[:100]
+        raise EcadError(
+            f"{folder / FLAGS}: {parameter.name}: expected what the flag takes, found {reason}; give the flags again, "
+            "without --resume"
+        ) from error

@@ -1,0 +1,204 @@
+"""`ecad schedule ...`: write hand-made and foreign schedules, carry them over, look at any."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from ecad.commands.main import finish
+from ecad.errors import EcadError
+from ecad.utils.console import console
+
+if TYPE_CHECKING:
+    from ecad.schedules import CacheSchedule, Sites
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Write hand-made and foreign cache schedules, carry them over, look at any.",
+)
+
+ImageGenerator = Annotated[
+    str,
+    typer.Option(help="Whose schedule: a name that `ecad models` lists, or any pipeline's folder, hub id or .json."),
+]
+Steps = Annotated[int, typer.Option(min=1, help="Denoising steps.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
+ScheduleFile = Annotated[Path, typer.Argument(help="Schedule file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the schedule's facts as JSON.")]
+Components = Annotated[str | None, typer.Option(help="Only these, with commas between; the others recompute.")]
+
+
+@app.command("none")
+def none(output: Output, image_generator: ImageGenerator = "EmojiImageGenerator", steps: Steps = 20) -> None:
+    """Recompute everything."""
+    from ecad.schedules import heuristics
+
+    _write(heuristics.none(_sites(image_generator), steps), output)
+
+
+@app.command("every-n")
+def every_n(
+    output: Output,
+    image_generator: ImageGenerator = "EmojiImageGenerator",
+    n: Annotated[int, typer.Option(min=1, help="Recompute at every n-th step.")] = 2,
+    steps: Steps = 20,
+    components: Components = None,
+) -> None:
+    """Recompute at every n-th step (FORA)."""
+    from ecad.schedules import heuristics
+
+    _write(heuristics.every_n(_sites(image_generator), steps, n, _split(components)), output)
+
+
+@app.command("evenly-spaced")
+def evenly_spaced(
+    output: Output,
+    num_blocks: Annotated[int, typer.Option(min=0, help="How many blocks reuse.")],
+    num_steps: Annotated[int, typer.Option(min=0, help="At how many steps they reuse.")],
+    image_generator: ImageGenerator = "EmojiImageGenerator",
+    steps: Steps = 20,
+    components: Components = None,
+) -> None:
+    """Reuse in evenly spaced blocks at evenly spaced steps."""
+    from ecad.schedules import heuristics
+
+    sites = _sites(image_generator)
+    _write(heuristics.evenly_spaced_blocks(sites, steps, num_blocks, num_steps, _split(components)), output)
+
+
+@app.command("middle")
+def middle(
+    output: Output,
+    num_blocks: Annotated[int, typer.Option(min=0, help="How many blocks reuse.")],
+    num_steps: Annotated[int, typer.Option(min=0, help="At how many steps they reuse.")],
+    image_generator: ImageGenerator = "EmojiImageGenerator",
+    steps: Steps = 20,
+    components: Components = None,
+) -> None:
+    """Reuse in the middle blocks at evenly spaced steps."""
+    from ecad.schedules import heuristics
+
+    _write(heuristics.middle_blocks(_sites(image_generator), steps, num_blocks, num_steps, _split(components)), output)
+
+
+@app.command("tgate")
+def tgate(
+    output: Output,
+    image_generator: ImageGenerator = "EmojiImageGenerator",
+    gate: Annotated[int, typer.Option(min=1, help="First step that reuses cross-attention.")] = 10,
+    steps: Steps = 20,
+) -> None:
+    """TGATE without its averaging of the guidance halves."""
+    from ecad.schedules import heuristics
+
+    _write(heuristics.tgate(_sites(image_generator), steps, gate), output)
+
+
+@app.command("import")
+def import_schedule(
+    source: Annotated[str, typer.Argument(help="A file, or a mask or list itself: 1110100, 0,3,6.")],
+    output: Output,
+    kind: Annotated[str, typer.Option("--from", help="smoothcache, step-mask (1 = compute) or steps.")],
+    image_generator: ImageGenerator = "EmojiImageGenerator",
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps; needed for a list of steps.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a schedule from what another tool says: SmoothCache, step masks, lists of whole steps."""
+    from ecad.schedules import importers
+
+    _write(
+        importers.from_text(cast(importers.Kind, kind), _text(source), _sites(image_generator), steps), output, as_json
+    )
+
+
+@app.command("resample")
+def resample(
+    file: ScheduleFile,
+    output: Output,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps to carry it over to.")],
+    as_json: AsJson = False,
+) -> None:
+    """Carry a schedule over to another number of steps (docs/resampling.md)."""
+    from ecad.schedules import CacheSchedule
+
+    _write(CacheSchedule.load(file).resample(steps), output, as_json)
+
+
+@app.command("transfer")
+def transfer(
+    file: ScheduleFile,
+    output: Output,
+    image_generator: ImageGenerator,
+    height: Annotated[int | None, typer.Option(min=1, help="Pixels; the generator's own when left out.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Pixels; the generator's own when left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Carry a schedule over to another image generator or image size; to another depth by relative depth."""
+    from ecad.cost.macs import macs_table
+    from ecad.image_generators import get_architecture
+    from ecad.schedules import CacheSchedule
+
+    architecture = get_architecture(image_generator, height, width)
+    size = {"height": height or architecture.height, "width": width or architecture.width}
+    schedule = CacheSchedule.load(file).resample(sites=macs_table(architecture).sites)
+    # What else the file's config says is of the model it comes from: weights, guidance.
+    _write(schedule.replace(config=size), output, as_json)
+
+
+@app.command("show")
+def show(
+    file: ScheduleFile,
+    by_component: Annotated[bool, typer.Option(help="One map for each component.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print a schedule's card, and draw it: steps across, blocks down."""
+    from ecad.schedules import CacheSchedule
+    from ecad.schedules.heat_map import heat_map
+    from ecad.schedules.provenance import made_for
+    from ecad.schedules.sharing import card
+
+    schedule = CacheSchedule.load(file)
+    if as_json:
+        provenance, _ = made_for(schedule.attributes)
+        finish({**_facts(schedule), "provenance": provenance and provenance.to_json()}, "", as_json)
+    else:
+        console.print(card(schedule), markup=False, highlight=False, soft_wrap=True)
+        console.print()
+        width = min(shutil.get_terminal_size((80, 24)).columns, 120)
+        console.print(heat_map(schedule, width=width, by_component=by_component), soft_wrap=True)
+
+
+def _sites(image_generator: str) -> Sites:
+    from ecad.cost.macs import macs_table
+    from ecad.image_generators import get_architecture
+
+    return macs_table(get_architecture(image_generator)).sites
+
+
+def _split(components: str | None) -> list[str] | None:
+    return None if components is None else components.split(",")
+
+
+def _text(source: str) -> str:
+    """The content of a file, or the argument itself where there is no such file."""
+    try:
+        return Path(source).read_text(encoding="utf-8-sig") if Path(source).exists() else source
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise EcadError(f"{source}: cannot read this file: {reason}") from error
+
+
+def _facts(schedule: CacheSchedule) -> dict[str, Any]:
+    facts = {"name": schedule.name, "steps": schedule.num_steps, "sites": len(schedule.sites)}
+    return {**facts, "share_recomputed": float(schedule.share_recomputed), "forecast": schedule.forecast}
+
+
+def _write(schedule: CacheSchedule, output: Path, as_json: bool = False) -> None:
+    schedule.save(output)
+    share = 100 * schedule.share_recomputed
+    line = f"{output}: {schedule.name}, {schedule.num_steps} steps, {share:.1f}% recomputed"
+    finish({"file": str(output), **_facts(schedule)}, line, as_json)

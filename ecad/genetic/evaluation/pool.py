@@ -1,0 +1,79 @@
+"""An evaluator whose images are made by workers. Nothing here loads a model: that is the workers' business."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ecad.errors import EcadError
+from ecad.execution import Executor, Failure, Task
+from ecad.genetic.evaluation.evaluator import Job
+from ecad.genetic.study.items import all_items
+from ecad.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class Images:
+    """What candidates are judged by: some seeds of some prompts, and a scorer (see `evaluator_of`)."""
+
+    prompts: Sequence[Prompt]
+    seeds: Sequence[int]
+    quality: str = "psnr"
+
+
+@dataclass(frozen=True)
+class PooledEvaluator:
+    """An evaluator whose images are made by workers.
+
+    Args:
+        executor: of workers that `worker` builds.
+        which: place of `images` among those that the workers know.
+        images: what candidates are judged by.
+        batch_size: images made at once.
+    """
+
+    executor: Executor
+    which: int
+    images: Images
+    batch_size: int
+
+    @property
+    def prompts(self) -> Sequence[Prompt]:
+        return self.images.prompts
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        return self.images.seeds
+
+    @property
+    def scorer(self) -> str:
+        return self.images.quality
+
+    @property
+    def decibels(self) -> bool:
+        return self.images.quality == "psnr"
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return dict(self.executor.facts["settings"])
+
+    def run(self, jobs: Iterable[Job | None]) -> Iterator[tuple[int, np.ndarray | Failure]]:
+        places = {item: place for place, item in enumerate(all_items(self.prompts, self.seeds))}
+
+        def task(job: Job) -> Task:
+            schedule, items = job
+            first = places[items[0]]
+            packed = np.packbits(schedule.recompute).tobytes()
+            payload = self.which, schedule.num_steps, packed, schedule.forecast, schedule.output_products, first
+            return Task(f"{schedule.name}, images {first} to {first + len(items) - 1}", payload)
+
+        yield from self.executor.run(None if job is None else task(job) for job in jobs)
+
+    def output_products(self) -> np.ndarray | None:
+        [(_, found)] = self.executor.run([Task("uncached images", self.which)])
+        if isinstance(found, Failure):
+            raise EcadError(f"uncached images could not be made: {found.reason}")
+        return None if found is None else np.asarray(found)

@@ -1,0 +1,70 @@
+"""The search problem of an image generator: costs in MACs or in time, and a limit on memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ecad.cost.architectures import Architecture
+from ecad.cost.macs import macs_table
+from ecad.cost.memory import sites_within
+from ecad.cost.table import CostTable
+from ecad.errors import EcadError
+from ecad.genetic.problem import Problem
+from ecad.image_generators import ImageGenerator
+from ecad.image_generators.latency_table import time_table
+from ecad.prompts import Prompt
+from ecad.schedules import CacheSchedule, heuristics
+from ecad.utils.device import device_name
+from ecad.utils.files import parse_json, write_atomic
+
+
+def problem_of(generator: ImageGenerator) -> Problem:
+    """All schedules of a generator at its own number of steps and image size, priced in MACs of one image."""
+    return problem_for(generator.architecture, generator.steps, generator.guidance_scale)
+
+
+def problem_for(architecture: Architecture, steps: int, guidance_scale: float | None) -> Problem:
+    """`problem_of` a generator that is not loaded."""
+    table = macs_table(architecture)
+    config: dict[str, Any] = {"height": architecture.height, "width": architecture.width}
+    if guidance_scale is not None:
+        config["guidance_scale"] = guidance_scale
+    uncached = heuristics.none(table.sites, steps)
+    return Problem(CacheSchedule(uncached.recompute, table.sites, "uncached", config=config), table.price)
+
+
+def latency_problem(generator: ImageGenerator, prompts: Sequence[Prompt], file: Path) -> Problem:
+    """`problem_of`, priced in nanoseconds of one image on the generator's device.
+
+    Args:
+        generator: what is timed.
+        prompts: a batch of them.
+        file: that keeps the times: a search that goes on must not have other prices.
+
+    Raises:
+        EcadError: the file is damaged, or its times are of another device.
+    """
+    device = device_name(generator.pipe.device)
+    if file.exists():
+        try:
+            known = parse_json(file.read_bytes())
+            table, expected = CostTable.from_json(known["table"]), known["device"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise EcadError(f"{file}: expected a table of times, found {error}; search in another folder") from error
+        if expected != device:
+            raise EcadError(f"{file}: times of another device: expected {expected}, found {device}")
+    else:
+        table = time_table(generator, generator.encode([prompt.text for prompt in prompts]))
+        write_atomic(file, json.dumps({"device": device, "table": table.to_json()}) + "\n")
+    return replace(problem_of(generator), price=table.price, unit="ns")
+
+
+def within_memory(problem: Problem, architecture: Architecture, max_cached_bytes: int | None) -> Problem:
+    """The same problem, its schedules keeping at most so many bytes of one image; raises as `sites_within` does."""
+    if max_cached_bytes is None:
+        return problem
+    return replace(problem, reusable=sites_within(max_cached_bytes, architecture, problem.forecast != "never"))

@@ -1,0 +1,119 @@
+"""What a search does not leave and a report is better with: images and times of its front, scores of hand-made ones."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ecad.cost.latency import measure_interleaved, speedups
+from ecad.errors import EcadError
+from ecad.genetic.evaluation.evaluator import LocalEvaluator, evaluate_each
+from ecad.genetic.evaluation.image_evaluator import evaluator_of
+from ecad.genetic.study.items import Item
+from ecad.genetic.study.layout import MEASURED, PICTURES
+from ecad.genetic.study.results import generator_of, read_measured, read_pictures, shown
+from ecad.genetic.study.store import Store
+from ecad.genetic.study.study import Study
+from ecad.image_generators import ImageGenerator
+from ecad.report.results import Picture, image_paths, save_images
+from ecad.schedules import CacheSchedule
+from ecad.utils.device import device_name
+from ecad.utils.files import write_atomic
+
+# Shown side by side; a front of a hundred is no easier to understand.
+MOST_SHOWN = 12
+ROUNDS = 3
+
+Bar = Callable[[Iterable[Any], str], Iterable[Any]]
+
+
+def supply(study: Study, folder: str | os.PathLike[str], generator: ImageGenerator, images: int, bar: Bar) -> None:
+    """Score the hand-made schedules as the candidates were; make images of them and of the front, and time them.
+
+    What is there already is not made again. Images are of held-out prompts if the study has any.
+
+    Args:
+        study: whose schedules.
+        folder: the study's.
+        generator: that the study searched.
+        images: how many a schedule, one a prompt.
+        bar: draws progress: (items, label) -> items.
+
+    Raises:
+        EcadError: the generator is another one, another process writes the study, or a file cannot be written.
+    """
+    settings = study.settings["evaluator"]
+    if (generator.name, generator.fingerprint()) != (settings.get("generator"), settings.get("weights")):
+        expected = f"{generator_of(study)} with weights {settings.get('weights')}"
+        found = f"{generator.name} with {generator.fingerprint()}"
+        raise EcadError(f"{os.fspath(folder)}: the study is of another model: expected {expected}, found {found}")
+    schedules = {name: (kind, schedule) for name, kind, schedule, _ in shown(study)}
+    baselines = [schedule for kind, schedule in schedules.values() if kind == "baseline"]
+    with Store.open(folder) as store:
+        for items in filter(None, (study.items, study.held_out)):
+            evaluator = _evaluator(generator, items, study)
+            for schedule in bar(baselines, "hand-made schedules"):
+                list(evaluate_each(evaluator, [schedule], store))
+    looked_at = _spread({name: schedule for name, (_, schedule) in schedules.items()})
+    _make_images(study, Path(folder), generator, looked_at, images, bar)
+    _measure_times(study, Path(folder), generator, looked_at, bar)
+
+
+def _evaluator(generator: ImageGenerator, items: Sequence[Item], study: Study) -> LocalEvaluator:
+    prompts = list(dict.fromkeys(item.prompt for item in items))
+    seeds = list(dict.fromkeys(item.seed for item in items))
+    return evaluator_of(generator, prompts, seeds, study.settings["scorer"], study.settings["batch_size"])
+
+
+def _spread(schedules: dict[str, CacheSchedule]) -> dict[str, CacheSchedule]:
+    """The uncached and hand-made ones, and of the front as many as can be looked at, evenly spaced."""
+    front = [name for name in schedules if name.startswith("gen_")]
+    count = min(len(front), MOST_SHOWN)
+    kept = {front[round(i * (len(front) - 1) / max(1, count - 1))] for i in range(count)}
+    return {name: schedule for name, schedule in schedules.items() if name in kept or name not in front}
+
+
+def _make_images(
+    study: Study, folder: Path, generator: ImageGenerator, schedules: dict[str, CacheSchedule], images: int, bar: Bar
+) -> None:
+    # One a prompt: prompts differ more than seeds do.
+    first = {item.prompt: item for item in reversed(study.held_out or study.items)}
+    items = list(reversed(first.values()))[:images]
+    pictures = tuple(Picture(item.prompt.text, item.seed) for item in items)
+    again = read_pictures(folder) != pictures
+    todo = [
+        (name, schedule)
+        for name, schedule in schedules.items()
+        if again or not all((folder / path).exists() for path in image_paths(name, len(items)))
+    ]
+    embeds = generator.encode([item.prompt.text for item in items])
+    rows = [{"prompt": picture.prompt, "seed": picture.seed} for picture in pictures]
+    if again:
+        (folder / PICTURES).unlink(missing_ok=True)
+    for name, schedule in bar(todo, "images"):
+        save_images(folder, name, list(generator.generate(embeds, [item.seed for item in items], schedule)))
+    write_atomic(folder / PICTURES, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+
+
+def _measure_times(
+    study: Study, folder: Path, generator: ImageGenerator, schedules: dict[str, CacheSchedule], bar: Bar
+) -> None:
+    """Time batches of images in turns with the uncached one, unless that has been done on this device."""
+    device, known = device_name(generator.pipe.device), read_measured(folder)
+    ratios = known["speedups"] if known["device"] == device else {}
+    todo = {name: schedule for name, schedule in schedules.items() if name not in ratios}
+    if not todo:
+        return
+    items = study.items[: study.settings["batch_size"]]
+    embeds, seeds = generator.encode([item.prompt.text for item in items]), [item.seed for item in items]
+    runs = {
+        name: partial(generator.generate, embeds, seeds, schedule)
+        for name, schedule in {"uncached": schedules["uncached"], **todo}.items()
+    }
+    times = measure_interleaved(runs, ROUNDS, progress=lambda rounds: bar(rounds, "timing"))
+    document = {"device": device, "speedups": {**ratios, **speedups(times, "uncached")}}
+    write_atomic(folder / MEASURED, json.dumps(document, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,269 @@
+"""What there is to show of a study, finished or not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecad.cost.architectures import Architecture, find_architecture
+from ecad.cost.macs import macs_table
+from ecad.cost.memory import kept_bytes_of_many
+from ecad.cost.table import CostTable
+from ecad.errors import EcadError, ScheduleError
+from ecad.genetic.algorithms.surrogate_check import guesses
+from ecad.genetic.study.layout import DATABASE, MEASURED, PICTURES, TIMES
+from ecad.genetic.study.study import Candidate as Evaluated
+from ecad.genetic.study.study import Study
+from ecad.images.folder import MANIFEST
+from ecad.quality import mean_interval
+from ecad.report.results import (
+    RESULTS_FILE,
+    Candidate,
+    Entry,
+    Generation,
+    Guess,
+    Interval,
+    Picture,
+    Results,
+    image_paths,
+)
+from ecad.schedules import CacheSchedule, heuristics
+from ecad.schedules.schedule import Bits
+from ecad.utils.files import parse_json
+
+BASELINES = (2, 3, 4)
+
+
+def read_results(folder: str | os.PathLike[str]) -> Results:
+    """What there is to show in a folder: a demo's results, or a study.
+
+    Raises:
+        EcadError: neither is there, or it is damaged.
+    """
+    place = Path(folder)
+    if (place / RESULTS_FILE).exists():
+        return Results.load(place)
+    if (place / DATABASE).exists():
+        return study_results(place)
+    if not place.is_dir():
+        raise EcadError(f"{place}: expected a folder, found {'a file' if place.exists() else 'nothing'}")
+    expected = f"a study ({DATABASE}), a demo ({RESULTS_FILE}) or folders of images (*/{MANIFEST})"
+    raise EcadError(f"{place}: nothing to report: expected {expected}, found none of them")
+
+
+def study_results(folder: str | os.PathLike[str]) -> Results:
+    """Read a study: its front, hand-made schedules where they were scored, held-out scores, and images if it has some.
+
+    Raises:
+        EcadError: there is no study, nothing is in it yet, or it is damaged.
+    """
+    study = Study.open(folder)
+    try:
+        return results_of(study, Path(folder))
+    finally:
+        study.close()
+
+
+def results_of(study: Study, folder: Path | None = None) -> Results:
+    """`study_results` of an open study; `folder` is where its images and measured times are, None for neither."""
+    scorer = study.settings["scorer"]
+    pictures = read_pictures(folder)
+    entries = [
+        _entry(study, name, kind, schedule, macs, folder, len(pictures)) for name, kind, schedule, macs in shown(study)
+    ]
+    return Results(
+        title=f"Cache schedules of {generator_of(study)}",
+        generator=generator_of(study),
+        pictures=pictures,
+        entries=tuple(entries),
+        quality_name=scorer,
+        candidates=tuple(
+            Candidate(
+                c.generation,
+                macs,
+                c.quality,
+                c.number,
+                np.packbits(c.recompute).tobytes(),
+                kept_bytes=kept,
+                expected_ns=c.cost if study.unit == "ns" else None,
+                forecast=c.plain.forecast,
+            )
+            for c, macs, kept in zip(
+                study.candidates,
+                _macs(study, study.candidates),
+                _kept(study, [c.plain for c in study.candidates]),
+                strict=True,
+            )
+        ),
+        history=tuple(Generation(g.number, g.images, g.seconds, g.hypervolume, g.front_size) for g in study.history),
+        guesses=tuple(Guess(*guess) for guess in guesses(study)),
+        settings=_settings(study),
+        missing=tuple(_missing(study, entries)),
+    )
+
+
+def shown(study: Study) -> list[tuple[str, str, CacheSchedule, int]]:
+    """Name, kind, schedule and MACs of what a report shows: the uncached one, hand-made ones, the front."""
+    template = study.uncached
+    [macs] = macs_of(study, [template], [study.uncached_cost])
+    found = [("uncached", "uncached", template.replace(output_products=None), macs)]
+    if (architecture := architecture_of(study)) is not None and template.num_steps > max(BASELINES):
+        table = macs_table(architecture)
+        for n in BASELINES if table.sites == template.sites else ():
+            schedule = heuristics.every_n(template.sites, template.num_steps, n).replace(config=template.config)
+            found.append((f"every-{n}", "baseline", schedule, int(table.price(schedule.recompute))))
+    front = study.front()
+    pairs = zip(front, _macs(study, front), strict=True)
+    return found + [(candidate.schedule.name, "found", candidate.schedule, macs) for candidate, macs in pairs]
+
+
+def _macs(study: Study, candidates: Sequence[Evaluated]) -> list[int]:
+    return macs_of(study, [candidate.plain for candidate in candidates], [c.cost for c in candidates])
+
+
+def macs_of(study: Study, schedules: Sequence[CacheSchedule], costs: Sequence[int]) -> list[int]:
+    """MACs of an image under each of some schedules of a study; what it has for a cost, if its model is unknown."""
+    architecture = architecture_of(study)
+    if study.unit == "MACs" or architecture is None or not schedules:
+        return list(costs)
+    bits, forecast = _tables(schedules)
+    return [int(macs) for macs in macs_table(architecture).price(bits, forecast)]
+
+
+def _tables(schedules: Sequence[CacheSchedule]) -> tuple[Bits, np.ndarray]:
+    """What schedules of one shape recompute, and which of them forecast."""
+    return np.array([one.recompute for one in schedules]), np.array([one.forecast for one in schedules])
+
+
+def generator_of(study: Study) -> str:
+    """The name of the image generator that was searched."""
+    return str(study.settings["evaluator"].get("generator", "a model of its own"))
+
+
+def architecture_of(study: Study) -> Architecture | None:
+    """The denoiser that was searched; None if it is not one of the known generators'."""
+    config = study.settings["config"]
+    try:
+        return find_architecture(generator_of(study), config.get("height"), config.get("width"))
+    except EcadError:
+        return None
+
+
+def read_pictures(folder: Path | None) -> tuple[Picture, ...]:
+    """Which prompts and seeds the images in a study's folder are of; none if there are no images."""
+    if folder is None or not (folder / PICTURES).is_file():
+        return ()
+    try:
+        return tuple(Picture(**row) for row in parse_json((folder / PICTURES).read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise EcadError(f"{folder / PICTURES}: expected a list of prompts and seeds: remove the folder") from error
+
+
+def _entry(
+    study: Study, name: str, kind: Any, schedule: CacheSchedule, macs: int, folder: Path | None, num_pictures: int
+) -> Entry:
+    found, again = study.search_scores(schedule), study.held_out_scores(schedule)
+    prompts = np.unique([item.prompt.id for item in study.held_out], return_inverse=True)[1]
+    scores = {}
+    if len(again) and not np.isnan(again).any():
+        scores[study.settings["scorer"]] = Interval(float(again.mean()), *mean_interval(again, prompts))
+    images = image_paths(name, num_pictures)
+    return Entry(
+        name=name,
+        kind=kind,
+        schedule=schedule,
+        macs=macs,
+        time_ratio=1.0 if kind == "uncached" else _speedup(folder, name),
+        scores=scores,
+        search_quality=None if np.isnan(found).any() else float(found.mean()),
+        images=images if folder is not None and any((folder / image).exists() for image in images) else (),
+        kept_bytes=_kept(study, [schedule])[0],
+        expected_ns=_expected(study, schedule, folder),
+    )
+
+
+def _kept(study: Study, schedules: Sequence[CacheSchedule]) -> list[int] | list[None]:
+    """Most bytes kept under each of some schedules of a study, if its model is known."""
+    architecture, sites = architecture_of(study), study.uncached.sites
+    if architecture is None or macs_table(architecture).sites != sites:
+        return [None] * len(schedules)
+    kept = np.zeros(len(schedules), dtype=np.int64)
+    bits, forecast = _tables(schedules)
+    for which in (False, True):
+        kept[forecast == which] = kept_bytes_of_many(bits[forecast == which], sites, architecture, which)
+    return [int(one) for one in kept]
+
+
+def _expected(study: Study, schedule: CacheSchedule, folder: Path | None) -> int | None:
+    """Nanoseconds of an image, if the study was searched by expected time and has kept its price list."""
+    if study.unit != "ns" or folder is None or not (folder / TIMES).is_file():
+        return None
+    try:
+        table = CostTable.from_json(parse_json((folder / TIMES).read_bytes())["table"])
+        return int(table.price(schedule.recompute, schedule.forecast))
+    except (OSError, ValueError, KeyError, TypeError, ScheduleError) as error:
+        raise EcadError(
+            f"{folder / TIMES}: expected the times that the study was searched by, found {error}"
+        ) from error
+
+
+def read_measured(folder: Path) -> dict[str, Any]:
+    """What `ecad report --images` has measured: the device, and how many times faster than uncached each schedule is.
+
+    Raises:
+        EcadError: the file is damaged.
+    """
+    if not (folder / MEASURED).is_file():
+        return {"device": None, "speedups": {}}
+    try:
+        told = parse_json((folder / MEASURED).read_bytes())
+        speedups = {str(name): float(ratio) for name, ratio in told["speedups"].items()}
+        if not all(0 < ratio < float("inf") for ratio in speedups.values()):
+            raise ValueError("a ratio that is none")
+        return {"device": str(told["device"]), "speedups": speedups}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EcadError(f"{folder / MEASURED}: expected measured speed-ups, found {error}: remove it") from error
+
+
+def _speedup(folder: Path | None, name: str) -> float | None:
+    """What `ecad latency` has written into the schedule's file in the folder `front`, or `--images` has measured."""
+    if folder is None:
+        return None
+    measured: float | None = read_measured(folder)["speedups"].get(name)
+    file = folder / "front" / f"{name}.json"
+    try:
+        value = CacheSchedule.load(file).metrics.get("speedup") if file.is_file() else None
+    except ScheduleError:
+        value = None
+    return float(value) if isinstance(value, int | float) and value > 0 else measured
+
+
+def _settings(study: Study) -> dict[str, Any]:
+    told: Mapping[str, Any] = study.settings
+    names = ("mode", "population_size", "steps", "scorer", "seed", "max_cost", "min_quality", "batch_size", "config")
+    rows = {name.replace("_", " "): told.get(name) for name in names}
+    rows |= {"search prompts": len(told["prompts"]), "seeds of each": len(told["seeds"])}
+    rows |= {f"version of {package}": ", ".join(found) for package, found in study.versions.items()}
+    return {**rows, **told["evaluator"]}
+
+
+def _missing(study: Study, entries: list[Entry]) -> list[str]:
+    told = []
+    if not study.candidates:
+        told.append("No schedule has been evaluated yet.")
+    elif study.candidates[-1].generation > (study.history[-1].number if study.history else -1):
+        told.append(f"Generation {study.candidates[-1].generation} is not finished: the search runs or was stopped.")
+    if study.failures:
+        name, reason = next(iter(study.failures.items()))
+        told.append(f"{len(study.failures)} candidates were given up, the first, {name}: {' '.join(reason.split())}")
+    if study.candidates and not any(entry.scores for entry in entries if entry.kind == "found"):
+        told.append("No held-out scores: the search writes them when it ends.")
+    elif any(entry.kind == "found" and not entry.scores for entry in entries):
+        told.append("Some schedules of the front have no held-out scores.")
+    if study.candidates and not any(entry.images for entry in entries):
+        told.append("No images: `ecad report FOLDER --images 6` makes some, and scores hand-made schedules.")
+    return told

@@ -1,0 +1,36 @@
+"""What a schedule of an image generator is made for."""
+
+from __future__ import annotations
+
+from ecad.cost.architectures import Architecture
+from ecad.cost.inputs import forward_inputs
+from ecad.image_generators.generator import ImageGenerator
+from ecad.runtime.compatibility import configuration_of, latent_shape, layout_of
+from ecad.schedules.provenance import Provenance
+from ecad.sites.discovery import discover, one_denoiser
+from ecad.utils.versions import versions
+
+
+def provenance_for(generator: ImageGenerator) -> Provenance:
+    """The provenance of schedules made for a generator at its own settings; of their quality it says nothing yet."""
+    denoiser, architecture = one_denoiser(generator.pipe), generator.architecture
+    return Provenance(
+        denoiser=type(denoiser).__name__,
+        layout=layout_of(denoiser, discover(denoiser)),
+        configuration=configuration_of(denoiser),
+        model=generator.name,
+        weights=generator.fingerprint(),
+        sampler=type(generator.pipe.scheduler).__name__,
+        latents=_latents(architecture),
+        height=architecture.height,
+        width=architecture.width,
+        guidance_scale=generator.guidance_scale,
+        versions=versions(("diffusers", "torch")),
+    )
+
+
+def _latents(architecture: Architecture) -> tuple[int, ...]:
+    if architecture.measured is not None:
+        return tuple(architecture.measured["latents"])
+    inputs = forward_inputs(architecture, architecture.height, architecture.width, architecture.text_tokens)
+    return latent_shape(list(inputs.values()))

@@ -1,0 +1,185 @@
+"""Image generators that no one registered: any diffusers pipeline with one denoiser, from a folder, the hub or a file.
+
+What a registered generator knows of its model is found out here by two steps of one image: its size, how often and
+with what the denoiser is called, what that multiplies and what each component gives.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, ValidationError
+
+from ecad.cost.architectures import Architecture
+from ecad.cost.measure import Measured, measure
+from ecad.errors import EcadError
+from ecad.image_generators.generator import ImageGenerator, pictures_of
+from ecad.image_generators.text_inputs import encode_text, text_inputs
+from ecad.runtime.compatibility import latent_shape
+from ecad.runtime.output_sizes import as_meta, on_meta, output_sizes
+from ecad.sites.discovery import discover, one_denoiser
+from ecad.utils.files import parse_json
+
+_TRIAL_STEPS = 2
+_TRIAL = "a photo"
+
+
+class Description(BaseModel):
+    """What a `.json` file says of a pipeline; all but the first has defaults of the pipeline's own.
+
+    Fields:
+        pipeline: hub id, or folder relative to the file.
+        steps: denoising steps.
+        guidance_scale: strength of the prompt.
+        height, width: pixels of an image.
+        dtype: of the weights; by default float32 on a CPU, bfloat16 on an accelerator.
+        call: further arguments of the pipeline's call.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    pipeline: str = Field(min_length=1)
+    steps: PositiveInt | None = None
+    guidance_scale: float | None = Field(default=None, ge=0)
+    height: PositiveInt | None = None
+    width: PositiveInt | None = None
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    call: dict[str, JsonValue] = {}
+
+
+def describe(name: str) -> Description | None:
+    """What is known of a pipeline before it is loaded: a file of it, or a folder, or a hub id; None if it is neither.
+
+    Raises:
+        EcadError: the file is no description.
+
+    >>> describe("org/model").pipeline
+    'org/model'
+    >>> describe("FluxImageGenerator") is None
+    True
+    """
+    path = Path(name)
+    if path.suffix != ".json":
+        is_place = path.is_dir() or (name.count("/") == 1 and not path.is_absolute())
+        return Description(pipeline=name) if is_place else None
+    try:
+        found = Description.model_validate(parse_json(path.read_bytes()))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise EcadError(f"{name}: not a description of a pipeline: {where}: {first['msg']}") from None
+    except (OSError, ValueError) as error:
+        raise EcadError(f"{name}: expected a description of a pipeline, found none: {error}") from error
+    local = path.parent / found.pipeline
+    return found.model_copy(update={"pipeline": str(local)}) if local.is_dir() else found
+
+
+def load_any(name: str, known: Description, device: str, dtype: torch.dtype | None) -> ImageGenerator:
+    """Load a pipeline and try it on one image.
+
+    Args:
+        name: that it goes by.
+        known: what is known of it.
+        device: where it runs.
+        dtype: of the weights, before the description's.
+
+    Raises:
+        EcadError: it cannot be loaded, has no denoiser or several, or cannot be called with a prompt.
+    """
+    own = getattr(torch, known.dtype) if known.dtype else torch.float32 if device == "cpu" else torch.bfloat16
+    pipe = _load(known.pipeline, dtype or own)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.to(device)
+    takes = inspect.signature(pipe.__call__).parameters
+    sizes = {"height": known.height, "width": known.width}
+    call = known.call | {key: value for key, value in sizes.items() if value is not None}
+    guided = {} if known.guidance_scale is None else {"guidance_scale": known.guidance_scale}
+    if odd := [key for key in (*call, *guided, "prompt", "num_inference_steps") if key not in takes]:
+        raise EcadError(f"{name}: expected a pipeline that is called with {odd[0]!r}, found {type(pipe).__name__}")
+    steps = known.steps or takes["num_inference_steps"].default
+    if not isinstance(steps, int):
+        raise EcadError(f"{name}: {type(pipe).__name__} has no number of steps of its own: describe it with `steps`")
+    denoiser: Any = one_denoiser(pipe)
+    (height, width), measured = _try_out(name, pipe, denoiser, call | guided)
+    architecture = Architecture(
+        image_generator=name,
+        transformer=dict(denoiser.config),
+        height=height,
+        width=width,
+        text_tokens=0,
+        guidance_pair=False,
+        steps=steps,
+        measured=measured,
+    )
+    return ImageGenerator(
+        name=name,
+        pipe=pipe,
+        architecture=architecture,
+        steps=steps,
+        guidance_scale=known.guidance_scale,
+        encode_prompts=encode_text,
+        pipeline_inputs=text_inputs,
+        call=call,
+        max_tokens=None,
+        text_width=1,
+    )
+
+
+def _load(place: str, dtype: torch.dtype) -> Any:
+    from diffusers import DiffusionPipeline
+
+    try:
+        pipe = DiffusionPipeline.from_pretrained(place, dtype=dtype)
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(" (")[0]
+        raise EcadError(f"{place}: expected a diffusers pipeline, but: {reason}") from error
+    one_denoiser(pipe)
+    return pipe
+
+
+def _try_out(name: str, pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> tuple[tuple[int, int], dict[str, Any]]:
+    """The size of a picture, and what its making was measured to be, as JSON values (see `Architecture`)."""
+    calls: list[dict[str, Any]] = []
+
+    def remember(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        # The first call's tensors are all that is needed, and copies cost memory.
+        bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+        calls.append(bound if not calls else {})
+
+    hook = denoiser.register_forward_pre_hook(remember, with_kwargs=True)
+    try:
+        with torch.no_grad():
+            output = pipe(prompt=[_TRIAL], num_inference_steps=_TRIAL_STEPS, output_type="np", **call)
+    except Exception as error:  # a stranger's code; whatever it is, the description can set it right or nothing can
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise EcadError(
+            f"{name}: expected an image of a prompt from {type(pipe).__name__}, found "
+            f"{type(error).__name__}: {reason}; say in a description (.json) what else it is to be called with"
+        ) from error
+    finally:
+        hook.remove()
+    passes = max(1, round(len(calls) / _TRIAL_STEPS))
+    arguments = calls[0]
+    found, kept = _measure(denoiser, arguments)
+    per_number = next(denoiser.parameters()).element_size()
+    height, width = pictures_of(output).shape[1:3]
+    return (height, width), {
+        "sites": [list(site) for site in found.sites],
+        "layers": (passes * found.layers).tolist(),
+        "attention": (passes * found.attention).tolist(),
+        "kept_numbers": (passes * kept // per_number).tolist(),
+        "latents": list(latent_shape(list(arguments.values()))),
+    }
+
+
+def _measure(denoiser: torch.nn.Module, arguments: Mapping[str, Any]) -> tuple[Measured, Any]:
+    """MACs of one forward and bytes of its outputs; without weights where the model allows it, to spare the memory."""
+    with suppress(Exception):  # some models compute with values, which meta tensors do not have
+        twin, shapes = on_meta(denoiser), as_meta(arguments)
+        return measure(twin, shapes), output_sizes(twin, discover(twin), (), shapes)
+    return measure(denoiser, arguments), output_sizes(denoiser, discover(denoiser), (), arguments)

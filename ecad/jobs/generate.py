@@ -1,0 +1,311 @@
+"""Making many images: schedules x stored prompts x seeds, in batches that an interruption does not change.
+
+The unit of work is a batch under a schedule. Which images are in it follows from the settings alone, never from what is
+there already, so that an interrupted run ends with the same bytes as one that went through.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecad.cost.inputs import check_size
+from ecad.errors import EcadError, ScheduleError
+from ecad.image_generators.generator import ImageGenerator
+from ecad.images.folder import begin_folder, is_whole
+from ecad.images.writer import ImageWriter, scratch_folder
+from ecad.prompts.embeds import PromptEmbeds
+from ecad.prompts.names import image_stem
+from ecad.prompts.store import Stored, load_stored
+from ecad.runtime.cache import cached
+from ecad.schedules import CacheSchedule
+from ecad.schedules.plan import executed
+from ecad.sites.readers import readers
+from ecad.utils.lazy import Lazy
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image: of which prompt, with which seed, in which file of a schedule's folder."""
+
+    stored: Stored
+    seed: int
+    file: str
+
+    @property
+    def noise_seed(self) -> int:
+        """The prompt's seed and the image's in one: what the noise is drawn with."""
+        return self.stored.entry.seed + self.seed
+
+    def row(self) -> dict[str, Any]:
+        """What the manifest says about the file."""
+        entry = self.stored.entry
+        return {
+            "prompt_id": entry.prompt.id,
+            "prompt": entry.prompt.text,
+            "category": entry.prompt.category,
+            "prompt_seed": entry.seed,
+            "image_seed": self.seed,
+        }
+
+
+Batch = tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """All images under one schedule.
+
+    Args:
+        folder: where they go.
+        schedule: what to recompute; None recomputes everything.
+        call: steps, guidance_scale, height and width.
+    """
+
+    folder: Path
+    schedule: CacheSchedule | None
+    call: Mapping[str, Any]
+
+    @cached_property
+    def plan(self) -> str:
+        """Sixteen hex digits that two schedules share if they make the same images."""
+        if self.schedule is None:
+            return "uncached"
+        runs = executed(self.schedule.recompute, readers(self.schedule.sites))
+        return "uncached" if runs.all() else hashlib.sha256(np.packbits(runs).tobytes()).hexdigest()[:16]
+
+
+# A batch, and the jobs that make the same images of it.
+Unit = tuple[Batch, list[Job]]
+
+
+def jobs_of(
+    generator: ImageGenerator, schedules: Mapping[str, CacheSchedule], output_dir: Path
+) -> tuple[list[Job], list[str]]:
+    """A job for each schedule that fits a generator, in a folder of its name; and which do not fit, and why.
+
+    Raises:
+        EcadError: none fits.
+    """
+    jobs, misfits = [], []
+    for name, schedule in schedules.items():
+        try:
+            jobs.append(job_of(generator, schedule, output_dir / name))
+        except ScheduleError as error:
+            if len(schedules) == 1:
+                raise
+            misfits.append(f"{name} ({error})")
+    if not jobs:
+        raise EcadError(f"none of {len(schedules)} schedules fits {generator.name}; the first: {misfits[0]}")
+    return jobs, misfits
+
+
+def job_of(
+    generator: ImageGenerator,
+    schedule: CacheSchedule | None,
+    folder: Path,
+    *,
+    guidance_scale: float | None = None,
+    height: int | None = None,
+    width: int | None = None,
+) -> Job:
+    """A job with its settings: the given ones before the schedule's own before the generator's.
+
+    Raises:
+        ScheduleError: the schedule does not fit the generator, or its config holds no numbers.
+    """
+    architecture = generator.architecture
+    config = {} if schedule is None else _numbers(schedule.config)
+    sizes = config if architecture.size_from_schedule else {}
+    call = {
+        "steps": generator.steps if schedule is None else schedule.num_steps,
+        "guidance_scale": _first(guidance_scale, config.get("guidance_scale"), generator.guidance_scale),
+        "height": _first(height, sizes.get("height"), architecture.height),
+        "width": _first(width, sizes.get("width"), architecture.width),
+    }
+    check_size(architecture, call["height"], call["width"])
+    if schedule is not None:
+        with cached(generator.pipe, schedule):
+            pass
+    return Job(folder, schedule, call)
+
+
+def cut_batches(
+    found: Mapping[str, Sequence[Stored]], seeds: Sequence[int], batch_size: int, seed_in_name: bool = True
+) -> Sequence[Batch]:
+    """Every prompt with every seed, in batches that stay inside one folder of embeddings.
+
+    Args:
+        found: folder -> its prompts, as `find_stored` gives them.
+        seeds: of the images of each prompt.
+        batch_size: images made at once.
+        seed_in_name: file names say the image's seed.
+
+    Raises:
+        EcadError: two images would have one name.
+    """
+    shown = seeds if seed_in_name else [None] * len(seeds)
+    folders = list(found.items())
+    # How many batches there are up to each folder's last.
+    ends = list(accumulate(-(-len(prompts) * len(seeds) // batch_size) for prompts in found.values()))
+
+    def cut(place: int) -> Batch:
+        which = bisect_right(ends, place)
+        folder, prompts = folders[which]
+        start = (place - (ends[which - 1] if which else 0)) * batch_size
+        items = range(start, min(start + batch_size, len(prompts) * len(seeds)))
+        return tuple(item(folder, prompts[i // len(seeds)], i % len(seeds)) for i in items)
+
+    def item(folder: str, stored: Stored, i: int) -> Item:
+        file = f"{image_stem(stored.entry.stem, shown[i])}.png"
+        return Item(stored, seeds[i], file if folder == "." else f"{folder}/{file}")
+
+    batches = Lazy(cut, range(ends[-1]))
+    if twice := _twice(batches):
+        raise EcadError(f"{twice}: expected a name of its own for each image; let names say the seed, one image a seed")
+    return batches
+
+
+def _twice(batches: Sequence[Batch]) -> str | None:
+    """A name that two images have, if any; of each name only eight bytes are in memory."""
+    hashes = np.sort(np.fromiter((hash(item.file) for batch in batches for item in batch), np.int64))
+    alike = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    names = [item.file for batch in batches for item in batch if hash(item.file) in alike] if alike else []
+    return next((name for name in names if names.count(name) > 1), None)
+
+
+def make_images(
+    generator: ImageGenerator,
+    jobs: Sequence[Job],
+    batches: Sequence[Batch],
+    output_dir: Path,
+    shard: tuple[int, int] = (1, 1),
+    replace: bool = False,
+) -> Iterator[int]:
+    """Make what is missing of the images of all jobs; the disk is written to while the denoiser runs.
+
+    Args:
+        generator: makes them; loaded once for all schedules.
+        jobs: one a schedule.
+        batches: the images of each job.
+        output_dir: that all jobs' folders are in.
+        shard: (i, n) does the i-th of n equal parts of the work, i from 1.
+        replace: images of another kind in a job's folder make room instead of being refused.
+
+    Yields:
+        images done with each unit of work, made now or there already; `len(units(...))` in all.
+
+    Raises:
+        EcadError: a folder holds images of another kind, embeddings do not fit the generator, or a file cannot be
+            read or written.
+    """
+    settings = settings_of(generator, batches)
+    make = unit_maker(generator)
+    with scratch_folder(output_dir, shard) as scratch, ImageWriter(scratch) as writer:
+        begin_folders(jobs, batches, settings, scratch, replace)
+        for unit in units(jobs, batches, shard):
+            yield make(unit, writer)
+
+
+def begin_folders(
+    jobs: Sequence[Job], batches: Sequence[Batch], settings: Mapping[str, Any], scratch: Path, replace: bool = False
+) -> None:
+    """Write what all jobs' folders are going to hold, see `begin_folder`."""
+    for job in jobs:
+        rows = ((item.file, item.row()) for batch in batches for item in batch)
+        begin_folder(job.folder, {**settings, "plan": job.plan, **job.call}, rows, scratch, replace)
+
+
+def unit_maker(generator: ImageGenerator) -> Callable[[Unit, ImageWriter], int]:
+    """A function that makes what is missing of a unit of work and gives how many images are done then."""
+    loaded: tuple[Batch, PromptEmbeds] | None = None
+
+    def make(unit: Unit, writer: ImageWriter) -> int:
+        nonlocal loaded
+        batch, alike = unit
+        if missing := [job for job in alike if not _is_done(job, batch)]:
+            if loaded is None or loaded[0] != batch:
+                loaded = batch, stored_embeds(generator, batch)
+            images = generator.generate(
+                loaded[1], [item.noise_seed for item in batch], missing[0].schedule, **missing[0].call
+            )
+            writer.write(images, [[job.folder / item.file for job in missing] for item in batch])
+        return len(batch) * len(alike)
+
+    return make
+
+
+def units(jobs: Sequence[Job], batches: Sequence[Batch], shard: tuple[int, int]) -> Sequence[Unit]:
+    """A shard's units of work: a batch, and the jobs that make the same images of it."""
+    alike: dict[tuple[object, ...], list[Job]] = {}
+    for job in jobs:
+        alike.setdefault((job.plan, *job.call.values()), []).append(job)
+    groups = list(alike.values())
+    every = range(len(batches) * len(groups))
+    part, parts = shard
+    return Lazy(lambda place: (batches[place // len(groups)], groups[place % len(groups)]), every[part - 1 :: parts])
+
+
+def _is_done(job: Job, batch: Batch) -> bool:
+    return all(is_whole(job.folder / item.file, (job.call["width"], job.call["height"])) for item in batch)
+
+
+def stored_embeds(generator: ImageGenerator, batch: Batch) -> PromptEmbeds:
+    """The embeddings of a batch, one entry an image, where the generator needs them.
+
+    Raises:
+        EcadError: they cannot be read, or are of another model.
+    """
+    # Each prompt is read once, however many of the batch's seeds are its.
+    distinct = {item.stored.entry.stem: item.stored for item in batch}
+    place = {stem: index for index, stem in enumerate(distinct)}
+    embeds = load_stored(list(distinct.values()))
+    width = generator.text_width
+    for stored, row in zip(distinct.values(), embeds.prompt_embeds, strict=True):
+        if row.shape[-1] != width:
+            raise EcadError(
+                f"{stored.file}: expected embeddings {width} wide, as {generator.name} reads them, found "
+                f"{row.shape[-1]}; make them with this image generator"
+            )
+    moved = embeds.to(generator.pipe.device, generator.dtype)
+    return moved[[place[item.stored.entry.stem] for item in batch]]
+
+
+def settings_of(generator: ImageGenerator, batches: Sequence[Batch]) -> dict[str, Any]:
+    """What all images depend on beside their job."""
+    # A batch is of one folder, and so of one kind.
+    kinds = {json.dumps(batch[0].stored.settings, sort_keys=True) for batch in batches}
+    if len(kinds) > 1:
+        raise EcadError("expected embeddings all made with the same settings, found several; give one folder at a time")
+    embeddings = json.loads(kinds.pop())
+    made_for = embeddings.get("image_generator", generator.name)
+    if made_for != generator.name:
+        raise EcadError(f"these embeddings were made for {made_for}; make them for {generator.name}")
+    return {
+        "image_generator": generator.name,
+        "weights": generator.fingerprint(),
+        "dtype": str(generator.dtype).removeprefix("torch."),
+        "embeddings": embeddings,
+        **({"call": generator.call} if generator.call else {}),
+    }
+
+
+def _numbers(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, kinds in (("guidance_scale", (int, float)), ("height", (int,)), ("width", (int,))):
+        value = config.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, kinds) or value < 0:
+            raise ScheduleError(f"config: not a {name}", expected="a number, 0 or more", found=repr(value))
+    return config
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)

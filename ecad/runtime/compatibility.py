@@ -1,0 +1,105 @@
+"""Whether a denoiser and the way it is run are those that a schedule was made for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import nn
+
+from ecad.errors import EcadWarning, ScheduleError
+from ecad.runtime.kept_outputs import tensors_in
+from ecad.schedules import CacheSchedule
+from ecad.schedules.provenance import made_for
+from ecad.sites.discovery import Site
+
+# What each difference means for a schedule, as far as is known.
+_EFFECT = {
+    "variant of the model": "the share of MACs saved stays, the quality was not measured: look at a few images first",
+    "number of steps": "more steps keep its gain, fewer than two thirds lose most of it (docs/resampling.md)",
+    "sampler": "its quality was not measured there: look at a few images first",
+    "resolution": "its quality was not measured there: look at a few images first",
+}
+
+
+def layout_of(denoiser: nn.Module, sites: Sequence[Site]) -> str:
+    """Hex digits that differ where a denoiser's class or its sites differ."""
+    return _digest([type(denoiser).__name__, [[site.block, site.component] for site in sites]])
+
+
+def configuration_of(denoiser: nn.Module) -> str:
+    """Hex digits that differ where a denoiser's configuration does; where it was loaded from does not count."""
+    config = getattr(denoiser, "config", {})
+    return _digest({key: value for key, value in dict(config).items() if not key.startswith("_")})
+
+
+def check_denoiser(schedule: CacheSchedule, denoiser: nn.Module, sites: Sequence[Site]) -> None:
+    """Refuse a denoiser of another layout than a schedule was made for; warn of another configuration or of resampling.
+
+    Arguments:
+        schedule: one that does not say where it comes from is for any denoiser that it fits.
+        denoiser, sites: that it is to run on.
+
+    Raises ScheduleError.
+    """
+    provenance, steps = made_for(schedule.attributes)
+    if provenance is None:
+        return
+    name = schedule.name
+    found = layout_of(denoiser, sites)
+    if found != provenance.layout:
+        raise ScheduleError(
+            f"schedule {name!r} was made for a denoiser of another layout; search one for this denoiser, or start with "
+            "CacheSchedule.for_model",
+            expected=f"{provenance.denoiser} {provenance.layout}",
+            found=f"{type(denoiser).__name__} {found}",
+        )
+    _tell(name, "variant of the model", provenance.configuration, configuration_of(denoiser))
+    _tell(name, "number of steps", steps, schedule.num_steps)
+
+
+def check_run(schedule: CacheSchedule, sampler: object, inputs: Sequence[Any]) -> None:
+    """Warn of another sampler or resolution than a schedule was made for.
+
+    Arguments:
+        schedule: whatever runs.
+        sampler: the pipeline's scheduler.
+        inputs: of the denoiser's forward, the latents first.
+    """
+    provenance, _ = made_for(schedule.attributes)
+    if provenance is not None:
+        _tell(schedule.name, "sampler", provenance.sampler, type(sampler).__name__)
+        _tell(schedule.name, "resolution", provenance.latents, latent_shape(inputs))
+
+
+def latent_shape(inputs: Sequence[Any]) -> tuple[int, ...]:
+    """The shape of what a denoiser denoises, without its batch.
+
+    >>> import torch
+    >>> latent_shape([torch.zeros(2, 4, 8, 8), 0.5])
+    (4, 8, 8)
+    """
+    return tuple(next(tensors_in(inputs)).shape[1:])
+
+
+def _tell(name: str, what: str, expected: Any, found: Any) -> None:
+    if expected is None or expected == found:
+        return
+    problem = f"schedule {name!r} was made for another {what}; {_EFFECT[what]}"
+    error = ScheduleError(problem, expected=_text(expected), found=_text(found))
+    warnings.warn(EcadWarning(str(error)), stacklevel=3)
+
+
+def _text(value: Any) -> str:
+    return " x ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=_plain).encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (tuple, set, Iterator)) else str(value)

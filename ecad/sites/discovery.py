@@ -1,0 +1,217 @@
+"""Finds the sites of a transformer: the submodules whose outputs a schedule may reuse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ecad.errors import EcadError, ScheduleError
+from ecad.sites.families import COMPONENT_NAMES, FAMILIES, Family
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# What pipelines call their denoisers. Wan 2.2 has both: the second takes over at low noise.
+_DENOISERS = ("transformer", "transformer_2")
+
+
+class Site(NamedTuple):
+    """One (block, component) of a denoiser, as a schedule names it, and the submodule behind it."""
+
+    block: str
+    component: str
+    path: str
+    module: nn.Module
+
+
+def denoisers(pipe: Any) -> dict[str, nn.Module]:
+    """The denoisers of a pipeline by the names it gives them; a bare denoiser is "transformer".
+
+    Arguments:
+        pipe: a diffusers pipeline, or a denoiser; compiled or not.
+
+    Raises EcadError if there is none.
+    """
+    if _is_a(pipe, "Module"):
+        return {"transformer": unwrapped(pipe)}
+    found = {name: unwrapped(getattr(pipe, name, None)) for name in _DENOISERS}
+    modules = {name: module for name, module in found.items() if _is_a(module, "Module")}
+    if not modules:
+        raise EcadError(
+            f"{type(pipe).__name__} cannot be cached: expected a diffusers pipeline with a transformer, or the "
+            "transformer itself, found none"
+        )
+    return modules
+
+
+def one_denoiser(pipe: Any) -> nn.Module:
+    """The only denoiser of a pipeline, or the denoiser itself; raises EcadError if there are none or several."""
+    modules = denoisers(pipe)
+    if len(modules) > 1:
+        raise EcadError(
+            f"{type(pipe).__name__} has several denoisers: expected one of them, such as pipe.{next(iter(modules))}, "
+            f"found {', '.join(modules)}"
+        )
+    return next(iter(modules.values()))
+
+
+def unwrapped(module: Any) -> Any:
+    """The module that `torch.compile` wrapped, or the module itself."""
+    return getattr(module, "_orig_mod", module)
+
+
+def discover(transformer: nn.Module) -> list[Site]:
+    """List a transformer's sites in gene order, by the table of families or by diffusers' usual submodule names.
+
+    Arguments:
+        transformer: a denoiser, compiled or not, on any device.
+
+    Raises EcadError if it has no block with a known component.
+
+    >>> from diffusers import PixArtTransformer2DModel
+    >>> model = PixArtTransformer2DModel(2, 4, num_layers=1, cross_attention_dim=8, norm_num_groups=1)
+    >>> for site in discover(model):
+    ...     print(site.block, site.component, site.path)
+    0 attn1 transformer_blocks.0.attn1
+    0 attn2 transformer_blocks.0.attn2
+    0 ff transformer_blocks.0.ff
+    """
+    transformer = unwrapped(transformer)
+    family = family_of(transformer)
+    sites = _by_usual_names(transformer) if family is None else _by_table(transformer, family)
+    if not sites:
+        raise EcadError(
+            f"{type(transformer).__name__} cannot be cached: expected a list of blocks with components such as attn1 "
+            "and ff, found none; name its sites in the schedule by module path, such as ('layers.0', 'mixer')"
+        )
+    return sites
+
+
+def named_sites(transformer: nn.Module, names: Iterable[tuple[str, str]]) -> list[Site]:
+    """List the sites that a schedule is about: those `discover` finds, or others that it names by hand.
+
+    A site named by hand is a submodule: the module path of a block, and a path from there. As soon as one such site is
+    not among those that `discover` finds, the schedule's sites are all there are.
+
+    Arguments:
+        transformer: as for `discover`.
+        names: (block, component) of each of the schedule's sites, in gene order.
+
+    Raises ScheduleError if sites named by hand lie within each other, or leave out blocks of the same list; EcadError
+    if the names are no submodules either and `discover` finds nothing.
+
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.ModuleDict({"mixer": nn.Linear(2, 2)}), nn.ModuleDict({"mixer": nn.Linear(2, 2)}))
+    >>> [site.path for site in named_sites(model, [("0", "mixer"), ("1", "mixer")])]
+    ['0.mixer', '1.mixer']
+    """
+    names, transformer = list(names), unwrapped(transformer)
+    modules = dict(transformer.named_modules())
+    by_hand = [
+        Site(block, component, path, modules[path])
+        for block, component in names
+        if (path := f"{block}.{component}") in modules
+    ]
+    all_resolve = len(by_hand) == len(names)
+    try:
+        found = discover(transformer)
+    except EcadError:
+        if not all_resolve:
+            raise
+        found = []
+    if not all_resolve or {(site.block, site.component) for site in found}.issuperset(names):
+        return found
+    _check_by_hand(transformer, by_hand, modules)
+    return by_hand
+
+
+def family_of(transformer: nn.Module) -> Family | None:
+    """The row of the table that a transformer's class, or a class that it derives from, stands in."""
+    return next((family for family in FAMILIES if _is_a(transformer, *family.transformers)), None)
+
+
+def _is_a(value: object, *classes: str) -> bool:
+    """Whether a value's class, or one that it derives from, has one of these names; needs no torch."""
+    return not {cls.__name__ for cls in type(value).__mro__}.isdisjoint(classes)
+
+
+def _by_table(transformer: nn.Module, family: Family) -> list[Site]:
+    blocks = [
+        (index, order, block_list, block)
+        for order, block_list in enumerate(family.block_lists)
+        for index, block in enumerate(getattr(transformer, block_list.path, ()))
+    ]
+    if family.interleaved:
+        blocks.sort(key=lambda block: block[:2])
+    return [
+        Site(
+            block_list.block_key.format(path=block_list.path, index=index),
+            block_list.prefix + name,
+            f"{block_list.path}.{index}.{name}",
+            module,
+        )
+        for index, _, block_list, block in blocks
+        for name in block_list.components
+        if (module := getattr(block, name, None)) is not None
+    ]
+
+
+def _by_usual_names(transformer: nn.Module) -> list[Site]:
+    return [
+        site
+        for path, child in transformer.named_children()
+        if _is_a(child, "ModuleList", "ModuleDict")
+        for site in _within(child, path)
+    ]
+
+
+def _within(module: nn.Module, path: str) -> Iterator[Site]:
+    """A block's own sites, then those of blocks inside it (HiDream wraps each of its blocks in another)."""
+    children = dict(module.named_children())
+    for name in COMPONENT_NAMES:
+        if name in children:
+            gate = "gated_" if name == "proj_mlp" and _is_gated(module) else ""
+            yield Site(path, gate + name, f"{path}.{name}", children.pop(name))
+    for name, child in children.items():
+        yield from _within(child, f"{path}.{name}")
+
+
+def _is_gated(block: nn.Module) -> bool:
+    """Whether `proj_mlp` gives more than `proj_out` takes: the block splits it, so that it cannot be left empty."""
+    given = getattr(getattr(block, "proj_mlp", None), "out_features", 0)
+    taken = getattr(getattr(block, "proj_out", None), "in_features", given)
+    return bool(given > taken)
+
+
+def _check_by_hand(transformer: nn.Module, sites: list[Site], modules: dict[str, nn.Module]) -> None:
+    paths = {site.path for site in sites}
+    for site in sites:
+        parts = site.path.split(".")
+        outer = next((path for i in range(1, len(parts)) if (path := ".".join(parts[:i])) in paths), None)
+        if outer is not None:
+            raise ScheduleError(
+                "a site within a site does not run when the outer one is reused; name one of the two",
+                block=site.block,
+                component=site.component,
+                expected="submodules apart from each other",
+                found=f"one inside {outer}",
+            )
+        above = site.block.rpartition(".")[0]
+        siblings = _in_list(above, modules[above])
+        unnamed = {f"{block}.{site.component}": block for block in siblings}
+        left_out = [block for path, block in unnamed.items() if path in modules and path not in paths]
+        if left_out:
+            raise ScheduleError(
+                f"the schedule does not fit {type(transformer).__name__}; name this component in every block of its "
+                "list, to be recomputed at every step where it should not be cached",
+                block=left_out[0],
+                component=site.component,
+                expected=f"{len(siblings)} blocks",
+                found=f"{len(siblings) - len(left_out)}",
+            )
+
+
+def _in_list(path: str, module: nn.Module) -> list[str]:
+    """Paths of the blocks of a list; none if the module is no list."""
+    is_list = _is_a(module, "ModuleList", "ModuleDict", "Sequential")
+    return [f"{path}.{name}".removeprefix(".") for name, _ in module.named_children()] if is_list else []

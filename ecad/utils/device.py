@@ -1,0 +1,44 @@
+"""Chooses, names and synchronizes devices."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+from ecad.errors import EcadError
+
+
+def choose_device(device: str) -> str:
+    """The device that `auto` stands for here: CUDA, then MPS, then the CPU.
+
+    Raises:
+        EcadError: a device that is not there.
+    """
+    if device != "auto":
+        try:
+            torch.empty(0, device=device)
+        except (AssertionError, RuntimeError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise EcadError(f"device {device!r} cannot be used here: {reason}; give auto, cpu, cuda or mps") from error
+        return device
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def device_name(device: torch.device) -> str:
+    """What the images are made on: the name of the GPU, or of the processor and how many of its threads are used.
+
+    >>> device_name(torch.device("cpu")).endswith(f"{torch.get_num_threads()} threads")
+    True
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()} {device.type}, {torch.get_num_threads()} threads"
+
+
+def finish_device_work() -> None:
+    """Wait until the GPU has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    elif torch.backends.mps.is_available():
+        torch.mps.synchronize()

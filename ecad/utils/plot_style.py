@@ -1,0 +1,55 @@
+"""The few colours of a report, each as (on light, on dark), and what a kind of entry is called.
+
+Plots are drawn in the light colours; the page exchanges them where the reader prefers dark.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+COLOURS = {
+    "paper": ("#fcfcfa", "#141415"),
+    "surface": ("#ffffff", "#1c1c1e"),
+    "ink": ("#1d1d1f", "#ededee"),
+    "muted": ("#66666b", "#a2a2a8"),
+    "rule": ("#e4e3de", "#333337"),
+    "uncached": ("#3f3f46", "#d4d4d8"),
+    "baseline": ("#b45309", "#f0a45c"),
+    "found": ("#0f766e", "#4fd1c1"),
+    "candidate": ("#9ca3a2", "#74797a"),
+    "reuse": ("#edf1f0", "#26292a"),
+}
+
+LIGHT = {name: light for name, (light, _) in COLOURS.items()}
+DARK = {name: dark for name, (_, dark) in COLOURS.items()}
+KINDS = {"uncached": "uncached", "baseline": "hand-made", "found": "found by the search"}
+
+
+FONTS = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
+
+
+def escaped(text: str) -> str:
+    """Text that plotly shows as it is: it would take some tags for its own, and what stands between dollars for TeX."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("$", "&#36;")
+
+
+def axis(title: str, **more: Any) -> dict[str, Any]:
+    """An axis with its title; `more` as plotly names it."""
+    lines = {"gridcolor": LIGHT["rule"], "linecolor": LIGHT["rule"], "zeroline": False, "fixedrange": True, "ticks": ""}
+    return {"title": {"text": title, "font": {"size": 13}, "standoff": 12}, **lines, **more}
+
+
+def layout(height: int, margin: dict[str, int], **more: Any) -> dict[str, Any]:
+    """A figure's layout; its height and margin in pixels."""
+    return {
+        "template": "none",
+        "height": height,
+        "margin": margin,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": FONTS, "size": 13, "color": LIGHT["muted"]},
+        "hoverlabel": {"bgcolor": LIGHT["surface"], "bordercolor": LIGHT["rule"], "font": {"color": LIGHT["ink"]}},
+        "dragmode": False,
+        "showlegend": False,
+        **more,
+    }

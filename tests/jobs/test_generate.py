@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ecad.cost.macs import macs_table
+from ecad.errors import EcadError, ScheduleError
+from ecad.image_generators import ImageGenerator, get_image_generator
+from ecad.images.folder import MANIFEST, begin_folder, is_whole, read_manifest
+from ecad.images.writer import ImageWriter, scratch_folder
+from ecad.jobs.encode import embed, embedding_settings, numbered
+from ecad.jobs.generate import Batch, cut_batches, job_of, make_images, units
+from ecad.prompts import Prompt
+from ecad.prompts.store import find_stored, stores_to_write
+from ecad.schedules import CacheSchedule, heuristics
+
+TEXTS = ["a 3d crab on a blue background", "a google owl on a red background", "a pear"]
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def generator() -> ImageGenerator:
+    return get_image_generator("EmojiImageGenerator", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def every_2(generator: ImageGenerator) -> CacheSchedule:
+    return heuristics.every_n(macs_table(generator.architecture).sites, STEPS, 2)
+
+
+@pytest.fixture(scope="module")
+def stores(generator: ImageGenerator, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("embeddings")
+    prompts = [Prompt(f"{i:04d}", text) for i, text in enumerate(TEXTS)]
+    entries = list(numbered(prompts))
+    folders = [("a", entries[:2]), ("b", entries[2:])]
+    with stores_to_write(folder, folders, embedding_settings(generator), batch_size=8) as stores:
+        list(embed(generator, folder, stores))
+    return folder
+
+
+def run(
+    generator: ImageGenerator,
+    folder: Path,
+    schedules: dict[str, CacheSchedule | None],
+    batches: list[Batch],
+    **rest: object,
+) -> int:
+    jobs = [job_of(generator, schedule, folder / name) for name, schedule in schedules.items()]
+    return sum(make_images(generator, jobs, batches, folder, **rest))  # type: ignore[arg-type]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def counting(generator: ImageGenerator, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The batch sizes that the pipeline is called with from now on."""
+    sizes: list[int] = []
+    made = ImageGenerator.generate
+
+    def generate(self: ImageGenerator, embeds: object, seeds: list[int], *args: object, **rest: object) -> np.ndarray:
+        sizes.append(len(seeds))
+        return made(self, embeds, seeds, *args, **rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ImageGenerator, "generate", generate)
+    return sizes
+
+
+def test_batches_follow_from_the_settings_and_stay_in_one_folder(stores: Path) -> None:
+    batches = cut_batches(find_stored(stores), seeds=[4, 7], batch_size=3)
+    assert [[(item.file, item.noise_seed) for item in batch] for batch in batches] == [
+        [
+            ("a/0000__prompt_seed-000__image_seed-004.png", 4),
+            ("a/0000__prompt_seed-000__image_seed-007.png", 7),
+            ("a/0001__prompt_seed-000__image_seed-004.png", 4),
+        ],
+        [("a/0001__prompt_seed-000__image_seed-007.png", 7)],
+        [("b/0002__prompt_seed-000__image_seed-004.png", 4), ("b/0002__prompt_seed-000__image_seed-007.png", 7)],
+    ]
+
+
+def test_names_without_seeds_need_one_image_a_prompt(stores: Path) -> None:
+    assert cut_batches(find_stored(stores), [4], 9, seed_in_name=False)[0][0].file == "a/0000__prompt_seed-000.png"
+    with pytest.raises(EcadError, match="a name of its own"):
+        cut_batches(find_stored(stores), [4, 5], 9, seed_in_name=False)
+
+
+def test_every_schedule_has_its_images_and_a_manifest(
+    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = counting(generator, monkeypatch)
+    plain = heuristics.none(every_2.sites, STEPS)
+    batches = cut_batches(find_stored(stores), [0, 1], 4)
+    schedules: dict[str, CacheSchedule | None] = {
+        "plain": plain,
+        "every_2": every_2,
+        "same": every_2.replace(name="same"),
+    }
+    assert run(generator, tmp_path, schedules, batches) == 18
+    # Equal schedules are made once.
+    assert sizes == [4, 4, 2, 2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["every_2", "plain", "same"]
+    settings, rows = read_manifest(tmp_path / "every_2")
+    assert (settings["steps"], settings["guidance_scale"], settings["height"]) == (STEPS, generator.guidance_scale, 64)
+    assert sorted(rows) == sorted(
+        str(p.relative_to(tmp_path / "every_2")) for p in (tmp_path / "every_2").rglob("*.png")
+    )
+    assert rows["b/0002__prompt_seed-000__image_seed-001.png"] == {
+        "prompt_id": "0002",
+        "prompt": "a pear",
+        "category": None,
+        "prompt_seed": 0,
+        "image_seed": 1,
+    }
+    every, same, plains = (contents(tmp_path / name) for name in ("every_2", "same", "plain"))
+    assert every == same
+    assert not {every[file] for file in rows} & {plains[file] for file in rows}
+
+
+def test_the_image_is_that_of_its_prompt_and_seed_under_its_schedule(
+    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path
+) -> None:
+    run(generator, tmp_path, {"x": every_2}, cut_batches(find_stored(stores), [0, 5], 4))
+    alone = generator.generate(generator.encode(TEXTS[1:2]), [5], every_2, steps=STEPS)[0].astype(int)
+    image = np.asarray(Image.open(tmp_path / "x/a/0001__prompt_seed-000__image_seed-005.png")).astype(int)
+    # Another batch size may round otherwise.
+    assert np.abs(image - alone).max() <= 2
+
+
+def test_shards_make_the_same_bytes_without_overlap(
+    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path
+) -> None:
+    batches = cut_batches(find_stored(stores), [0, 1], 2)
+    schedules = {"x": every_2, "y": None}
+    assert run(generator, tmp_path / "whole", {"x": every_2}, batches) == 6
+    parts = [run(generator, tmp_path / "parts", {"x": every_2}, batches, shard=(i, 2)) for i in (2, 1)]
+    assert sorted(parts) == [2, 4]
+    assert contents(tmp_path / "whole") == contents(tmp_path / "parts")
+    jobs = [job_of(generator, schedule, tmp_path / name) for name, schedule in schedules.items()]
+    split = [unit for part in (1, 2, 3, 4) for unit in units(jobs, batches, (part, 4))]
+    assert sorted((b[0].file, g[0].folder.name) for b, g in split) == sorted(
+        (b[0].file, g[0].folder.name) for b, g in units(jobs, batches, (1, 1))
+    )
+
+
+def test_what_is_missing_or_damaged_is_made_again_with_its_whole_batch(
+    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = cut_batches(find_stored(stores), [0, 1], 3)
+    run(generator, tmp_path, {"x": every_2}, batches)
+    whole = contents(tmp_path)
+    sizes = counting(generator, monkeypatch)
+    run(generator, tmp_path, {"x": every_2}, batches)
+    assert sizes == []
+    missing, damaged = tmp_path / "x" / batches[0][1].file, tmp_path / "x" / batches[2][0].file
+    missing.unlink()
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    (tmp_path / ".partial-2-of-3").mkdir()
+    (tmp_path / ".partial-2-of-3/.0123.tmp").write_bytes(b"half")
+    run(generator, tmp_path, {"x": every_2}, batches)
+    assert sizes == [3, 2]
+    assert contents(tmp_path) == whole
+
+
+@pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="no fork here to kill a copy of this process with"
+)
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
+    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path
+) -> None:
+    """tools/robustness/resume.py does it with whole commands."""
+    batches = cut_batches(find_stored(stores), [0, 1], 1)
+    schedules: dict[str, CacheSchedule | None] = {"x": every_2, "y": None}
+    run(generator, tmp_path / "whole", schedules, batches)
+    fork, rng, counts = multiprocessing.get_context("fork"), random.Random(0), []
+    for _ in range(4):
+        before = len(contents(tmp_path))
+        child = fork.Process(target=run, args=(generator, tmp_path / "broken", schedules, batches))
+        child.start()
+        while child.is_alive() and len(contents(tmp_path)) <= before:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.2))
+        child.kill()
+        child.join()
+        counts.append(len(list((tmp_path / "broken").rglob("*.png"))))
+    assert counts[0] < len(batches) * len(schedules)
+    run(generator, tmp_path / "broken", schedules, batches)
+    assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
+
+
+def test_images_of_another_kind_are_refused_or_replaced(
+    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path
+) -> None:
+    batches = cut_batches(find_stored(stores), [0], 4)
+    run(generator, tmp_path, {"x": every_2}, batches)
+    before = contents(tmp_path)
+    with pytest.raises(EcadError, match="holds images made with plan"):
+        run(generator, tmp_path, {"x": heuristics.none(every_2.sites, STEPS)}, batches)
+    strange = job_of(generator, every_2, tmp_path / "x", guidance_scale=7.0)
+    with pytest.raises(EcadError, match=r"holds images made with guidance_scale 2\.0, now it is 7\.0"):
+        list(make_images(generator, [strange], batches, tmp_path))
+    assert contents(tmp_path) == before
+    run(generator, tmp_path, {"x": None}, cut_batches(find_stored(stores / "b"), [0], 4), replace=True)
+    assert sorted(contents(tmp_path)) == ["x/0002__prompt_seed-000__image_seed-000.png", "x/manifest.jsonl"]
+
+
+def test_more_seeds_join_those_that_are_there(
+    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path
+) -> None:
+    run(generator, tmp_path, {"x": every_2}, cut_batches(find_stored(stores), [0], 4))
+    run(generator, tmp_path, {"x": every_2}, cut_batches(find_stored(stores), [1], 4))
+    assert len(read_manifest(tmp_path / "x")[1]) == 6
+
+
+def test_a_file_that_nobody_tells_about_is_not_trusted(
+    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path
+) -> None:
+    batches = cut_batches(find_stored(stores), [0], 4)
+    run(generator, tmp_path, {"x": every_2}, batches)
+    (tmp_path / "x" / MANIFEST).unlink()
+    with pytest.raises(EcadError, match="which its manifest says nothing about"):
+        run(generator, tmp_path, {"x": every_2}, batches)
+
+
+def test_a_damaged_manifest_is_named(
+    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path
+) -> None:
+    (tmp_path / "x").mkdir()
+    for content in ("", "[]\n", '{"settings": {}}\n{"fi', '{"settings": {}}\n{"prompt": "x"}\n'):
+        (tmp_path / "x" / MANIFEST).write_text(content)
+        with pytest.raises(EcadError, match="expected a manifest of images") as caught:
+            run(generator, tmp_path, {"x": every_2}, cut_batches(find_stored(stores), [0], 4))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [({"height": "64"}, "config: not a height"), ({"guidance_scale": True}, "config: not a guidance_scale")],
+)
+def test_a_config_that_holds_no_numbers_is_refused(
+    generator: ImageGenerator, every_2: CacheSchedule, tmp_path: Path, config: dict[str, object], told: str
+) -> None:
+    with pytest.raises(ScheduleError, match=told):
+        job_of(generator, every_2.replace(config=config), tmp_path)
+
+
+def test_settings_given_go_before_the_schedules_before_the_generators(
+    generator: ImageGenerator, every_2: CacheSchedule, tmp_path: Path
+) -> None:
+    weak = every_2.replace(config={"guidance_scale": 1.5})
+    assert job_of(generator, every_2, tmp_path).call["guidance_scale"] == generator.guidance_scale
+    assert job_of(generator, weak, tmp_path).call["guidance_scale"] == 1.5
+    assert job_of(generator, weak, tmp_path, guidance_scale=0.0).call["guidance_scale"] == 0.0
+    assert job_of(generator, None, tmp_path, height=32, width=96).call == {
+        "steps": generator.steps,
+        "guidance_scale": generator.guidance_scale,
+        "height": 32,
+        "width": 96,
+    }
+    with pytest.raises(EcadError, match="image size 30x64 does not fit"):
+        job_of(generator, None, tmp_path, height=30)
+
+
+def test_embeddings_of_another_model_are_refused(
+    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path
+) -> None:
+    index = stores / "b/index.json"
+    kept = index.read_text()
+    try:
+        for old, new, told in (
+            ("EmojiImageGenerator", "FluxImageGenerator", "made for FluxImageGenerator"),
+            ("float32", "float16", "several"),
+        ):
+            index.write_text(json.dumps(json.loads(kept)).replace(old, new))
+            folder = stores / "b" if told != "several" else stores
+            with pytest.raises(EcadError, match=told):
+                run(generator, tmp_path, {"x": every_2}, cut_batches(find_stored(folder), [0], 4))
+    finally:
+        index.write_text(kept)
+
+
+@pytest.mark.parametrize("harm", ["cut", "zeros", "flipped", "empty", "other", "none", "size"])
+def test_only_a_whole_png_is_whole(tmp_path: Path, harm: str) -> None:
+    path = tmp_path / "x.png"
+    with ImageWriter(tmp_path) as writer:
+        writer.write(np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3), [[path]])
+    content = path.read_bytes()
+    assert is_whole(path, (4, 4))
+    middle = len(content) // 2
+    harmed = {
+        "cut": content[:-1],
+        "zeros": content[:middle] + bytes(len(content) - middle),
+        "flipped": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+        "empty": b"",
+        "other": b"no image",
+    }
+    if harm == "none":
+        path.unlink()
+    else:
+        path.write_bytes(harmed.get(harm, content))
+    assert not is_whole(path, (4, 5) if harm == "size" else (4, 4))
+
+
+def test_a_writer_that_cannot_write_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    image = np.zeros((1, 4, 4, 3), dtype=np.uint8)
+    with pytest.raises(EcadError, match="cannot write this file"), ImageWriter(tmp_path) as writer:
+        writer.write(image, [[tmp_path / "file" / "x.png"]])
+
+
+def test_a_scratch_folder_is_empty_and_goes(tmp_path: Path) -> None:
+    for name in (".partial-1-of-2", ".partial-2-of-2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".left.tmp").touch()
+    with scratch_folder(tmp_path, (1, 2)) as scratch:
+        assert [file.name for file in scratch.iterdir()] == ["lock"]
+        assert (tmp_path / ".partial-2-of-2/.left.tmp").exists()
+    with scratch_folder(tmp_path, (1, 1)):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_never_make_the_same_images(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path, (1, 2)), scratch_folder(tmp_path, (2, 2)):
+        for shard in ((1, 2), (1, 1)):
+            with pytest.raises(EcadError, match="another process makes these images"), scratch_folder(tmp_path, shard):
+                pass
+        assert {path.name for path in tmp_path.iterdir()} >= {".partial-1-of-2", ".partial-2-of-2"}
+    with scratch_folder(tmp_path, (1, 1)):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../victim", "/etc/victim", "a/../../victim", 3, "a\x00b"])
+def test_a_manifest_that_names_files_elsewhere_is_refused_and_nothing_is_deleted(tmp_path: Path, name: object) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    folder = tmp_path / "x"
+    folder.mkdir()
+    (folder / MANIFEST).write_text(json.dumps({"settings": {}}) + "\n" + json.dumps({"file": name}) + "\n")
+    with pytest.raises(EcadError, match="expected a manifest of images"):
+        begin_folder(folder, {"other": 1}, [], tmp_path, replace=True)
+    assert victim.read_text() == "mine"
+
+
+def test_a_full_disk_is_told_leaves_nothing_half_written_and_the_run_goes_on(
+    generator: ImageGenerator,
+    stores: Path,
+    every_2: CacheSchedule,
+    tmp_path: Path,
+    full_disk: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    batches = cut_batches(find_stored(stores), [0], 1)
+    run(generator, tmp_path / "whole", {"x": every_2}, batches)
+    whole = contents(tmp_path / "whole")
+    manifest = len(whole[f"x/{MANIFEST}"])
+    with full_disk(manifest), pytest.raises(EcadError, match="cannot write this file: File too large"):
+        run(generator, tmp_path / "full", {"x": every_2}, batches)
+    left = contents(tmp_path / "full")
+    assert left.items() < whole.items()
+    assert f"x/{MANIFEST}" in left
+    run(generator, tmp_path / "full", {"x": every_2}, batches)
+    assert contents(tmp_path / "full") == whole

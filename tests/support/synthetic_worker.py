@@ -1,0 +1,73 @@
+"""Workers that score as `synthetic.evaluator` does, and have the faults that they are told.
+
+Run as a script, `python synthetic_worker.py FOLDER OPTIONS`, it searches a study with two of them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import synthetic
+
+from ecad.errors import NotFiniteError
+from ecad.execution import Executor, Job, WorkerSpec
+from ecad.execution.local import LocalWorkers
+from ecad.genetic.evaluation.pool import Images, PooledEvaluator
+from ecad.genetic.genes import Forecast
+from ecad.genetic.search import search
+from ecad.genetic.study.items import all_items
+from ecad.schedules import CacheSchedule
+
+
+def worker(faults: dict[str, float]) -> Job:
+    """`faults`: bits of a schedule, as hex digits -> poisoned (0), or seconds that its batches take."""
+    plain = synthetic.evaluator()
+    items = all_items(plain.prompts, plain.seeds)
+
+    def work(task: int | tuple[int, int, bytes, bool, np.ndarray | None, int]) -> np.ndarray | None:
+        if isinstance(task, int):
+            return plain.output_products()
+        _, steps, packed, forecast, products, first = task
+        bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=steps * len(synthetic.SITES)).astype(bool)
+        schedule = CacheSchedule(bits.reshape(steps, -1), synthetic.SITES, forecast=forecast)
+        schedule = schedule.replace(output_products=products)
+        time.sleep(faults.get(packed.hex(), 0.0))
+        if faults.get(packed.hex()) == 0:
+            raise NotFiniteError("expected images, found values that are no finite numbers")
+        batch = items[first : first + plain.batch_size]
+        return plain.score(plain.generate(schedule, batch), batch)
+
+    return Job(work, {"settings": dict(plain.settings)})
+
+
+def run(
+    folder: Path,
+    faults: dict[str, float],
+    workers: int = 2,
+    pause: float = 0.0,
+    forecast: Forecast = "never",
+    **options: object,
+):
+    plain = synthetic.evaluator()
+    spec = WorkerSpec("synthetic_worker:worker", {"faults": faults})
+    with Executor(LocalWorkers(spec, workers), 60, folder / "failures.log") as executor:
+        images = Images(plain.prompts, plain.seeds, "synthetic")
+        evaluator = PooledEvaluator(executor, 0, images, plain.batch_size)
+
+        def report(progress: object) -> None:
+            print("candidate", flush=True)
+            time.sleep(pause)
+
+        settings = {"generations": 4, "population_size": 6, "on_progress": report, **options}
+        problem = replace(synthetic.problem(), forecast=forecast)
+        return search(problem, evaluator, folder, **settings), executor.summary()
+
+
+if __name__ == "__main__":
+    options = json.loads(sys.argv[2])
+    run(Path(sys.argv[1]), pause=0.02, **options)
