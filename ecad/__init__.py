@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from ecad.image_generators.registry import get_image_generator
     from ecad.runtime.cache import cached, disable_cache, enable_cache
     from ecad.schedules import CacheSchedule
+    from ecad.schedules.front import Front
 
 
 __all__ = [
     "CacheSchedule",
     "EcadError",
     "EcadWarning",
+    "Front",
     "ScheduleError",
     "__version__",
     "cached",
@@ -35,6 +37,7 @@ _HOMES = {
     "CacheSchedule": "ecad.schedules",
     "EcadError": "ecad.errors",
     "EcadWarning": "ecad.errors",
+    "Front": "ecad.schedules.front",
     "ScheduleError": "ecad.errors",
     "cached": "ecad.runtime.cache",
     "count_macs": "ecad.cost.macs",

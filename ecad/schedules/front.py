@@ -1,0 +1,197 @@
+"""Front: schedules of one model from cheap to good, in one file, to pick one by speed-up or by quality."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, FiniteFloat, JsonValue, PositiveFloat, ValidationError
+from pydantic import Field as JsonField
+
+from ecad.errors import EcadError, ScheduleError
+from ecad.schedules import format as file_format
+from ecad.schedules import json_values as plain
+from ecad.schedules.provenance import Interval
+from ecad.schedules.schedule import CacheSchedule
+from ecad.utils.files import write_atomic
+
+FORMAT = "ecad front 1"
+# Costs are quotients of whole numbers: 10 of 20 steps are twice as fast, whatever the division's last digit says.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Point:
+    """One schedule of a front.
+
+    Args:
+        schedule: what to recompute.
+        cost: of one image, as a fraction of an uncached image's; above 0.
+        quality: mean on the validation prompts, by the front's scorer; larger is better.
+        held_out: scorer -> mean and interval on prompts by which nothing was chosen.
+    """
+
+    schedule: CacheSchedule
+    cost: float
+    quality: float
+    held_out: Mapping[str, Interval] = field(default_factory=dict)
+
+    @property
+    def speedup(self) -> float:
+        """How many times less an image costs than an uncached one."""
+        return 1 / self.cost
+
+
+@dataclass(frozen=True)
+class Front:
+    """Schedules of one model, from the cheapest to the best.
+
+    Args:
+        name: what people call it.
+        points: its schedules, in any order; kept with the cheapest first.
+        scorer: what the qualities are scores of.
+        unit: what costs are fractions of, "MACs" or "ns".
+        provenance: how it was made, as JSON values: method, numbers of prompts and images.
+
+    Raises:
+        EcadError: no schedule, schedules of several models, or a cost that is no positive number.
+
+    >>> from ecad.schedules import heuristics, pixart_sites
+    >>> half, third = (heuristics.every_n(pixart_sites(2), 6, n) for n in (2, 3))
+    >>> front = Front("tiny", [Point(half, 1 / 2, 40.0), Point(third, 1 / 3, 30.0)])
+    >>> front.pick(speedup=2).name, front.pick(quality=25).name
+    ('every_2', 'every_3')
+    """
+
+    name: str
+    points: Sequence[Point]
+    scorer: str = "psnr"
+    unit: Literal["MACs", "ns"] = "MACs"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ordered = tuple(sorted(self.points, key=lambda point: (point.cost, -point.quality)))
+        if not ordered:
+            raise EcadError(f"front {self.name!r}: expected at least one schedule, found none")
+        for point in ordered:
+            if not 0 < point.cost < math.inf or not math.isfinite(point.quality):
+                found = f"{point.schedule.name!r} with cost {point.cost} and quality {point.quality}"
+                raise EcadError(f"front {self.name!r}: expected finite numbers and costs above 0, found {found}")
+            if point.schedule.sites != ordered[0].schedule.sites:
+                found = f"{ordered[0].schedule.name!r} and {point.schedule.name!r} with different sites"
+                raise EcadError(f"front {self.name!r}: expected schedules of one model, found {found}")
+        object.__setattr__(self, "points", ordered)
+        object.__setattr__(self, "provenance", plain.frozen(self.provenance, ("provenance",)))
+
+    @property
+    def schedules(self) -> tuple[CacheSchedule, ...]:
+        """Its schedules, the cheapest first."""
+        return tuple(point.schedule for point in self.points)
+
+    def pick(self, *, speedup: float | None = None, quality: float | None = None) -> CacheSchedule:
+        """The schedule for a need: give one of the two.
+
+        Args:
+            speedup: the best schedule that costs at most 1 / speedup of an uncached image.
+            quality: the cheapest schedule of at least this validation quality, in units of the front's scorer.
+
+        Raises:
+            EcadError: no schedule is that cheap or that good, or not exactly one argument is given.
+        """
+        if (speedup is None) == (quality is None):
+            raise EcadError("pick: expected either speedup or quality, found both or neither")
+        if speedup is not None:
+            cheap = [point for point in self.points if point.cost * speedup <= 1 + _ROUNDING]
+            if not cheap:
+                most = f"at most {self.points[0].speedup:.2f}"
+                raise EcadError(f"front {self.name!r}: no schedule is {speedup:g} times cheaper: expected {most}")
+            return max(cheap, key=lambda point: (point.quality, -point.cost)).schedule
+        good = [point for point in self.points if quality is not None and point.quality >= quality]
+        if not good:
+            most = f"at most {max(point.quality for point in self.points):.2f}"
+            raise EcadError(f"front {self.name!r}: no schedule has a {self.scorer} of {quality:g}: expected {most}")
+        return good[0].schedule
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write its file, whole or not at all, a schedule a line; raises EcadError if it cannot be written."""
+        head = {
+            "format": FORMAT,
+            "name": self.name,
+            "scorer": self.scorer,
+            "unit": self.unit,
+            "provenance": plain.thaw(self.provenance),
+        }
+        lines = ",\n".join(json.dumps(_written(point), allow_nan=False) for point in self.points)
+        write_atomic(path, json.dumps(head, indent=1, allow_nan=False)[:-2] + f',\n "points": [\n{lines}\n ]\n}}\n')
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Front:
+        """Read a front's file.
+
+        Raises:
+            ScheduleError: it cannot be read, is no front, or a schedule in it is malformed.
+        """
+        try:
+            return _read(file_format.parse(Path(path).read_bytes().decode("utf-8-sig")))
+        except ScheduleError as error:
+            error.file = os.fspath(path)
+            raise
+        except EcadError as error:
+            raise ScheduleError(str(error), file=path) from None
+        except UnicodeDecodeError:
+            raise ScheduleError("not text", file=path, expected="a front as JSON in UTF-8") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ScheduleError("cannot be read", file=path, expected="a front's file", found=reason) from None
+
+
+class _Point(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    cost: PositiveFloat
+    quality: FiniteFloat
+    held_out: dict[str, Interval] = {}
+    schedule: dict[str, JsonValue]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["ecad front 1"]
+    name: str
+    scorer: str
+    unit: Literal["MACs", "ns"]
+    provenance: dict[str, JsonValue] = {}
+    points: list[_Point] = JsonField(min_length=1)
+
+
+def _written(point: Point) -> dict[str, Any]:
+    return {
+        "cost": point.cost,
+        "quality": point.quality,
+        "held_out": {name: asdict(found) for name, found in point.held_out.items()},
+        "schedule": point.schedule.to_json(),
+    }
+
+
+def _read(document: object) -> Front:
+    plain.check(document)
+    try:
+        found = _File.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        raise plain.fault("not a front", first["loc"], expected=first["msg"]) from None
+    points = []
+    for place, one in enumerate(found.points):
+        try:
+            schedule = CacheSchedule.from_json(one.schedule)
+        except ScheduleError as error:
+            error.problem = f"points.{place}.schedule: {error.problem}"
+            raise
+        points.append(Point(schedule, one.cost, one.quality, one.held_out))
+    return Front(found.name, points, found.scorer, found.unit, found.provenance)
