@@ -56,6 +56,17 @@ def forecasts(runs: Iterable[bool], products: np.ndarray | None = None) -> list[
     return found
 
 
+def fitted(products: np.ndarray, step: int, last: int, before: int | None = None) -> Ahead:
+    """The forecast of one step's output with the least mean squared error that the last two outputs allow.
+
+    Arguments:
+        products: as for `forecasts`.
+        step, last, before: rows of these: the step, the last output, the one before it if there is one.
+    """
+    fits, _ = _fits(products, last, before)
+    return Ahead(*fits[:, step].tolist())
+
+
 def forecast_errors(products: np.ndarray) -> np.ndarray:
     """How far off each fitted forecast is, squared.
 

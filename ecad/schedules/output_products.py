@@ -67,13 +67,30 @@ def same_products(one: npt.ArrayLike | None, other: npt.ArrayLike | None) -> boo
 
 def resampled_products(table: Products, new_steps: int) -> Products:
     """The table for another number of steps, as if outputs in between lay on straight lines."""
+    return products_at(table, np.arange(new_steps) * (len(table) / new_steps))
+
+
+def products_at(table: Products, places: npt.ArrayLike) -> Products:
+    """The inner products of outputs between a table's rows, as if these lay on straight lines.
+
+    Args:
+        table: float (steps, steps).
+        places: float (n,), in rows; past the last row they stand for it.
+
+    Returns:
+        float (n, n).
+
+    >>> products_at(np.array([[1.0, 1.0], [1.0, 2.0]]), [0.0, 0.5, 1.0]).diagonal().tolist()
+    [1.0, 1.25, 2.0]
+    """
     steps = len(table)
-    places = np.minimum(np.arange(new_steps) * (steps / new_steps), steps - 1)
+    places = np.minimum(np.asarray(places, dtype=np.float64), steps - 1)
+    rows = np.arange(len(places))
     before = np.minimum(places.astype(np.intp), max(steps - 2, 0))
-    share = np.zeros((new_steps, steps))
-    share[np.arange(new_steps), before] = 1 - (places - before)
+    share = np.zeros((len(places), steps))
+    share[rows, before] = 1 - (places - before)
     if steps > 1:
-        share[np.arange(new_steps), before + 1] += places - before
+        share[rows, before + 1] += places - before
     found = share @ table @ share.T
     return np.asarray((found + found.T) / 2)
 

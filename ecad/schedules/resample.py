@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from ecad.errors import ScheduleError
 from ecad.schedules import json_values as plain
+from ecad.schedules.by_sigma import KEY as SIGMAS
+from ecad.schedules.by_sigma import resampled_sigmas, sigmas_of
 from ecad.schedules.output_products import resampled_products
 from ecad.schedules.provenance import KEY, RESAMPLED
 from ecad.sites.names import Sites, by_block, check_sites
@@ -42,7 +44,7 @@ def resample(
     changes: dict[str, Any] = {}
     if new_steps != schedule.num_steps:
         recompute = _resample_steps(recompute, new_steps)
-        changes = {"name": f"{schedule.name}_at_{new_steps}_steps", "config": _scale_gate(schedule, new_steps)}
+        changes = {"name": f"{schedule.name}_at_{new_steps}_steps", "config": _resampled_config(schedule, new_steps)}
         if schedule.output_products is not None:
             changes["output_products"] = resampled_products(schedule.output_products, new_steps)
     told: dict[str, Any] = {"name": schedule.name, "steps": schedule.num_steps, "blocks": len(schedule.blocks)}
@@ -153,9 +155,11 @@ def _custom_compute(
     }
 
 
-def _scale_gate(schedule: CacheSchedule, new_steps: int) -> dict[str, Any]:
-    """The config, with a TGATE pipeline's gate at the same relative time."""
+def _resampled_config(schedule: CacheSchedule, new_steps: int) -> dict[str, Any]:
+    """The config, with noise levels and a TGATE pipeline's gate at the same relative times."""
     config: dict[str, Any] = plain.thaw(schedule.config)
+    if (sigmas := sigmas_of(schedule)) is not None:
+        config[SIGMAS] = resampled_sigmas(sigmas, new_steps)
     pipeline = config.get("pipeline")
     kwargs = pipeline.get("kwargs") if isinstance(pipeline, dict) and pipeline.get("name") == "tgate" else None
     if isinstance(kwargs, dict) and _is_step(kwargs.get(_GATE)):

@@ -18,6 +18,9 @@ PIXART_COMPONENTS = ("attn1", "attn2", "ff")
 FLUX_COMPONENTS = ("full_attn", "full_ff", "full_ff_context")
 FLUX_SINGLE_COMPONENTS = ("single_attn", "single_proj_mlp", "single_proj_out")
 
+# A denoiser as a whole, for schedules of whole steps that run on any.
+DENOISER_SITES: Sites = (("denoiser", "output"),)
+
 # Keys with this prefix stand beside a block's components in the published format and are no components.
 CUSTOM_PREFIX = "custom_compute_"
 

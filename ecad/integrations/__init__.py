@@ -1,0 +1,1 @@
+"""Cache schedules in other programs that make pictures: one module or folder a host."""

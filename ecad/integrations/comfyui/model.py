@@ -1,0 +1,65 @@
+"""What of ComfyUI's interfaces the nodes rely on, as types: ModelPatcher, and the arguments of its wrappers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypedDict
+
+import torch
+
+
+class UnetArgs(TypedDict):
+    """The second argument of a model function wrapper.
+
+    Keys:
+        input: the latents, one chunk a conditioning.
+        timestep: float (batch,), the noise level sigma.
+        c: keyword arguments of `apply_model`; under `transformer_options`, the run's `sample_sigmas` and, one a chunk,
+            the conditionings' `uuids`.
+        cond_or_uncond: 0 or 1, one a chunk.
+    """
+
+    input: torch.Tensor
+    timestep: torch.Tensor
+    c: dict[str, Any]
+    cond_or_uncond: list[int]
+
+
+ApplyModel = Callable[..., torch.Tensor]
+UnetWrapper = Callable[[ApplyModel, UnetArgs], torch.Tensor]
+
+
+class Model(Protocol):
+    """What travels along a MODEL wire: `comfy.model_patcher.ModelPatcher`."""
+
+    model_options: dict[str, Any]
+
+    def clone(self) -> Model: ...
+
+    def set_model_unet_function_wrapper(self, unet_wrapper_function: UnetWrapper) -> None: ...
+
+    def set_model_sampler_post_cfg_function(
+        self, post_cfg_function: Callable[[dict[str, Any]], torch.Tensor], disable_cfg1_optimization: bool = False
+    ) -> None: ...
+
+    def add_wrapper_with_key(self, wrapper_type: str, key: str, wrapper: Callable[..., Any]) -> None: ...
+
+    def remove_wrappers_with_key(self, wrapper_type: str, key: str) -> None: ...
+
+
+# Of `comfy.patcher_extension.WrappersMP`: around one run of a sampler.
+OUTER_SAMPLE = "outer_sample"
+
+
+def on_each_run(model: Model, key: str, wrapper: Callable[..., Any]) -> None:
+    """Have each run of a sampler with this model go through a wrapper; replaces the one with the same key."""
+    model.remove_wrappers_with_key(OUTER_SAMPLE, key)
+    model.add_wrapper_with_key(OUTER_SAMPLE, key, wrapper)
+
+
+def noise_output(latents: torch.Tensor, denoised: torch.Tensor, sigma: float) -> torch.Tensor:
+    """What a model predicts, whatever it is trained for: the direction from the image to the latents.
+
+    For models that predict noise and for flow matching this is the output of the model itself.
+    """
+    return (latents - denoised) / sigma

@@ -1,0 +1,148 @@
+"""A front of whole-step schedules from what a denoiser gave at each noise level of uncached runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ecad.errors import EcadError
+from ecad.schedules import CacheSchedule
+from ecad.schedules.by_sigma import KEY as SIGMAS
+from ecad.schedules.forecast import forecasts
+from ecad.schedules.front import Front, Point
+from ecad.schedules.output_products import Products
+from ecad.sites.names import DENOISER_SITES
+
+# Where a forecast is exact its quality would be infinite.
+_LEAST_ERROR = 1e-12
+SCORER = "expected signal to noise of the latents, dB"
+
+
+class Recording(NamedTuple):
+    """What some images had in common.
+
+    Fields:
+        sigmas: noise levels: where each row begins, and where the last one ends.
+        products: float (rows, rows), mean products of the outputs' numbers after guidance at any two rows.
+        images: how many images these are means over.
+    """
+
+    sigmas: Sequence[float]
+    products: Products
+    images: int
+
+    @classmethod
+    def of(cls, sigmas: Sequence[float], outputs: npt.NDArray[np.float64], images: int) -> Recording:
+        """What the outputs at each row have in common.
+
+        Args:
+            sigmas, images: as above.
+            outputs: (rows, numbers).
+        """
+        products = outputs @ outputs.T / outputs.shape[1]
+        return cls(sigmas, (products + products.T) / 2, images)
+
+
+def refuse_other_sigmas(file: Path, sigmas: Sequence[float]) -> None:
+    """Raise EcadError if a front's file was recorded at other noise levels than a run is about to take."""
+    earlier = _earlier(file)
+    if earlier is not None and not _same(earlier.sigmas, sigmas):
+        raise EcadError(
+            f"{file}: recorded at {len(earlier.sigmas) - 1} other noise levels than this run's {len(sigmas) - 1}; "
+            "record into a file of another name, or delete this one"
+        )
+
+
+def add_to_front(file: Path, recording: Recording) -> Front:
+    """Write a front's file, together with what was recorded into it before at the same noise levels.
+
+    Args:
+        file: of the front; its name is the front's.
+        recording: of a run.
+
+    Raises:
+        EcadError: the file is of other noise levels, or cannot be written.
+    """
+    refuse_other_sigmas(file, recording.sigmas)
+    earlier = _earlier(file)
+    if earlier is not None:
+        images = earlier.images + recording.images
+        products = (earlier.images * earlier.products + recording.images * recording.products) / images
+        recording = Recording(recording.sigmas, products, images)
+    front = front_of(file.stem, recording)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    front.save(file)
+    return front
+
+
+def front_of(name: str, recording: Recording) -> Front:
+    """For each number of computed rows the schedule whose forecasts should harm images least.
+
+    A forecast that is off moves the latents by as much as the sampler's step is long, so its error counts times the
+    step's length in noise level, squared. Which rows compute is found by dynamic programming
+    (`ecad.genetic.algorithms.whole_steps.best_forecasts`).
+    """
+    # The search is of no use to a host that only runs schedules.
+    from ecad.genetic.algorithms.whole_steps import best_forecasts
+
+    products, rows = recording.products, len(recording.products)
+    lengths = np.square(np.diff(recording.sigmas))
+    own = products.diagonal()
+    moved = np.maximum(own[1:] + own[:-1] - 2 * products.diagonal(1), 0.0)
+    places = [tuple(range(rows)), *best_forecasts(products, lengths[1:] * moved)] if rows > 1 else [(0,)]
+    points = [_point(name, recording, one, lengths) for one in places]
+    provenance = {"method": "recorded", "images": recording.images, "end": float(recording.sigmas[-1])}
+    return Front(name, points, scorer=SCORER, provenance=provenance)
+
+
+def _point(name: str, recording: Recording, places: Sequence[int], lengths: np.ndarray) -> Point:
+    rows = len(recording.products)
+    bits = np.zeros((rows, 1), dtype=bool)
+    bits[list(places)] = True
+    schedule = CacheSchedule(
+        bits,
+        DENOISER_SITES,
+        name=f"{name}_{len(places)}_of_{rows}",
+        forecast=True,
+        output_products=recording.products,
+        config={SIGMAS: [float(sigma) for sigma in recording.sigmas[:rows]]},
+    )
+    return Point(schedule, cost=len(places) / rows, quality=_quality(schedule, lengths))
+
+
+def _quality(schedule: CacheSchedule, lengths: np.ndarray) -> float:
+    """How far the outputs should stand above what their forecasts are off by, in dB."""
+    computed, products = schedule.recompute[:, 0], schedule.output_products
+    assert products is not None
+    aheads, places, error = forecasts(computed, products), computed.nonzero()[0], 0.0
+    for step in (~computed).nonzero()[0]:
+        before, last = [None, *places[places < step]][-2:]
+        weights = np.zeros(len(products))
+        weights[step], weights[last] = 1.0, -aheads[step].scale
+        if aheads[step].slope is not None and before is not None:
+            weights[last] -= aheads[step].slope
+            weights[before] += aheads[step].slope
+        error += lengths[step] * float(weights @ products @ weights)
+    signal = float((lengths * products.diagonal()).sum())
+    return -10 * math.log10(max(error / signal, _LEAST_ERROR))
+
+
+def _earlier(file: Path) -> Recording | None:
+    """What a front's file was recorded from; None if there is no file."""
+    if not file.exists():
+        return None
+    front = Front.load(file)
+    first = front.schedules[0]
+    sigmas, products, images = first.config.get(SIGMAS), first.output_products, front.provenance.get("images")
+    if front.provenance.get("method") != "recorded" or sigmas is None or products is None or not images:
+        raise EcadError(f"{file}: not a recorded front: record into a file of another name")
+    return Recording([*sigmas, front.provenance["end"]], products, images)
+
+
+def _same(one: Sequence[float], other: Sequence[float]) -> bool:
+    return len(one) == len(other) and bool(np.allclose(one, other, rtol=1e-4, atol=0))

@@ -1,0 +1,207 @@
+"""Whole steps of a schedule by noise level, so that they carry to another sampler and number of steps. Pure numpy.
+
+A schedule says under `config.sigmas` at which noise levels its rows call the denoiser: the standard deviation of the
+noise beside an image of weight one (samplers for SD and SDXL), or the share of noise (flow matching: FLUX, SD3). A
+sampler's `sigmas` hold them, in diffusers and in ComfyUI.
+
+The rule, for a run at other noise levels:
+
+- A noise level's *place* is its row in the schedule, between two rows by the logarithm of sigma.
+- The run computes as densely as the schedule does around each place: as many rows as the schedule computes there, times
+  how many rows the run has there for one of the schedule. The first row of the run computes.
+- A forecast is fitted with the schedule's output products at three places: of the step and of the last two outputs.
+
+A run at the schedule's own noise levels computes the schedule's own rows. A schedule that does not say its noise levels
+is resampled to the run's number of rows (`CacheSchedule.resample`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ecad.errors import ScheduleError
+from ecad.schedules import json_values as plain
+from ecad.schedules.forecast import Ahead, fitted
+from ecad.schedules.output_products import Products, products_at
+
+if TYPE_CHECKING:
+    from ecad.schedules.schedule import CacheSchedule
+
+Sigmas = npt.NDArray[np.float64]
+
+KEY = "sigmas"
+# Samplers round a noise level on its way to the denoiser.
+_ROUNDING = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class StepsBySigma:
+    """What a run computes and how it forecasts the rest, by the noise level of a call.
+
+    Args:
+        sigmas: float (rows,), the noise levels of the run's rows, descending.
+        computed: bool (rows,), the first of them True.
+        forecast: whether outputs are forecast; otherwise the last one is repeated.
+        grid: float (steps,), the noise levels of the rows of `products`.
+        products: float (steps, steps), as in `CacheSchedule.output_products`; None if they are not known.
+    """
+
+    sigmas: Sigmas
+    computed: npt.NDArray[np.bool_]
+    forecast: bool
+    grid: Sigmas
+    products: Products | None
+
+    def row(self, sigma: float) -> int:
+        """The row that a call belongs to: the last that begins at this noise level or above; else the first."""
+        return max(int((self.sigmas >= sigma * (1 - _ROUNDING)).sum()) - 1, 0)
+
+    def computes(self, sigma: float) -> bool:
+        """Whether the denoiser runs at this noise level."""
+        return bool(self.computed[self.row(sigma)])
+
+    def ahead(self, sigma: float, last: float, before: float | None = None) -> Ahead:
+        """How the denoiser's output goes on.
+
+        Args:
+            sigma: noise level at which it is wanted.
+            last, before: noise levels of the last outputs that were computed, which differ; None if there is but one.
+        """
+        if not self.forecast or self.computed.sum() < 2:
+            return Ahead()
+        told = [sigma, last] if before is None else [sigma, last, before]
+        if self.products is not None:
+            products = products_at(self.products, places_of(told, self.grid))
+            return fitted(products, 0, 1, None if before is None else 2)
+        places = places_of(told, self.sigmas)
+        return Ahead() if before is None else Ahead(1.0, float(1 / (places[1] - places[2])))
+
+
+def by_sigma(schedule: CacheSchedule, sigmas: Sequence[float] | npt.NDArray[np.floating[Any]]) -> StepsBySigma:
+    """A schedule's whole steps at a run's noise levels, by the rule above.
+
+    A row that computes any site computes the whole denoiser.
+
+    Args:
+        schedule: with noise levels or without.
+        sigmas: float (rows + 1,), descending: where each row of the run begins, and where the last one ends.
+
+    Raises:
+        ScheduleError: noise levels that do not descend, or those of the schedule are not one a row.
+
+    >>> from ecad.schedules import CacheSchedule
+    >>> bits = [[True], [True], [False], [True], [False], [True]]
+    >>> found = CacheSchedule(bits, [("denoiser", "output")], config={"sigmas": [32, 16, 8, 4, 2, 1]})
+    >>> by_sigma(found, [32, 16, 8, 4, 2, 1, 0]).computed.astype(int).tolist()
+    [1, 1, 0, 1, 0, 1]
+    >>> by_sigma(found, [32, 8, 2, 0]).computed.astype(int).tolist()
+    [1, 0, 1]
+    """
+    levels = np.asarray(sigmas, dtype=np.float64)
+    if levels.ndim != 1 or len(levels) < 2 or not _descend(levels[:-1]) or not 0 <= levels[-1] < levels[-2]:
+        expected = "at least two numbers, descending, none but the last 0"
+        raise ScheduleError("not the noise levels of a run", expected=expected, found=plain.show(levels.tolist()))
+    rows, grid = levels[:-1], sigmas_of(schedule)
+    if grid is None:
+        schedule = schedule.resample(len(rows))
+        computed, grid = _whole_steps(schedule), rows
+    else:
+        computed = _carried(_whole_steps(schedule), places_of(levels, grid))
+    return StepsBySigma(rows, computed, schedule.forecast, grid, schedule.output_products)
+
+
+def sigmas_of(schedule: CacheSchedule) -> Sigmas | None:
+    """The noise levels of a schedule's rows, as its config says; None if it says nothing.
+
+    Raises:
+        ScheduleError: it does not say one positive number a row, descending.
+    """
+    return checked_sigmas(schedule.config, schedule.num_steps)
+
+
+def checked_sigmas(config: Mapping[str, Any], steps: int) -> Sigmas | None:
+    """What `sigmas_of` does, of a config and its number of steps."""
+    told = config.get(KEY)
+    if told is None:
+        return None
+    numbers = isinstance(told, (list, tuple)) and all(isinstance(x, (int, float)) for x in told)
+    levels = np.asarray(told if numbers else [], dtype=np.float64)
+    if len(levels) != steps or not _descend(levels):
+        raise plain.fault(
+            "not the noise levels of a schedule",
+            ("config", KEY),
+            expected=f"{steps} positive numbers, descending",
+            found=plain.show(plain.thaw(told)),
+        )
+    return levels
+
+
+def resampled_sigmas(grid: Sigmas, new_steps: int) -> list[float]:
+    """The noise levels of a schedule that was resampled: at the same relative times, by the logarithm in between."""
+    steps = len(grid)
+    places = np.arange(new_steps) * (steps / new_steps)
+    inside = np.exp(np.interp(places, np.arange(steps), np.log(grid)))
+    found = np.where(places > steps - 1, grid[-1] * (steps - places), inside)
+    return [float(level) for level in found]
+
+
+def places_of(sigmas: Sequence[float] | Sigmas, grid: Sigmas) -> npt.NDArray[np.float64]:
+    """The places of some noise levels among a schedule's: 0 at its first or above it, as many as it has rows at 0.
+
+    >>> places_of([64.0, 16.0, 4.0, 1.0, 0.5, 0.0], np.array([16.0, 1.0])).tolist()
+    [0.0, 0.0, 0.5, 1.0, 1.5, 2.0]
+    """
+    levels = np.asarray(sigmas, dtype=np.float64)
+    last = len(grid) - 1
+    inside = np.interp(-np.log(np.maximum(levels, grid[-1])), -np.log(grid), np.arange(len(grid)))
+    return np.asarray(np.where(levels < grid[-1], last + 1 - levels / grid[-1], inside))
+
+
+def _whole_steps(schedule: CacheSchedule) -> npt.NDArray[np.bool_]:
+    computed = np.asarray(schedule.recompute.any(axis=1))
+    computed[0] = True
+    return computed
+
+
+def _carried(computed: npt.NDArray[np.bool_], places: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which rows of a run compute.
+
+    Args:
+        computed: bool (steps,), of the schedule.
+        places: float (rows + 1,), of the run's rows and of its end.
+    """
+    start = computed.nonzero()[0]
+    gap = np.diff(start, append=len(computed))
+    # As in `resample_places`: how far a computed step's share of density reaches past it.
+    reach = np.minimum(gap, np.concatenate([gap[:1], gap[:-1]]))
+    rows, (first, end) = len(places) - 1, places[[0, -1]]
+    from_count, to_count = (_counted(place, start, reach) for place in (first, end))
+    density = rows / max(end - first, np.finfo(np.float64).tiny)
+    count = int(np.clip(np.floor((to_count - from_count) * density + 0.5 + 1e-9), 1, rows))
+    index, rest = np.divmod(from_count + np.arange(count) * (to_count - from_count) / count, 1)
+    index = np.minimum(index.astype(np.intp), len(start) - 1)
+    targets = start[index] + reach[index] * rest
+    middles = (places[:-2] + places[1:-1]) / 2
+    nearest = np.searchsorted(middles, targets + 1e-9, side="right")
+    nearest[0] = 0
+    order = np.arange(count)
+    # Two at one row: the later one takes the next.
+    distinct = np.minimum(np.maximum.accumulate(nearest - order), rows - count) + order
+    carried = np.zeros(rows, dtype=bool)
+    carried[distinct] = True
+    return carried
+
+
+def _counted(place: float, start: npt.NDArray[np.intp], reach: npt.NDArray[np.intp]) -> float:
+    """How many steps a schedule has computed up to a place, with fractions."""
+    index = int(np.searchsorted(start, place, side="right")) - 1
+    return float(index + min((place - start[index]) / reach[index], 1.0))
+
+
+def _descend(levels: Sigmas) -> bool:
+    return bool(np.isfinite(levels).all() and (levels > 0).all() and (np.diff(levels) < 0).all())
