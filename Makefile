@@ -27,8 +27,8 @@ browser:
 	|| (apt-get update && apt-get install --yes --no-install-recommends chromium fonts-dejavu-core) >/dev/null 2>&1 \
 	|| echo "No Chromium, and it could not be installed: the tests in a browser will be skipped."
 
-bench: .venv/.installed-dev  ## every measurement in benchmarks/ that needs no files, one after the other
-	set -e; for script in $(filter-out $(addprefix benchmarks/,published.py),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
+bench: .venv/.installed-dev  ## every measurement in benchmarks/ that needs no files and no GPU, one after the other
+	set -e; for script in $(filter-out $(addprefix benchmarks/,published.py gpu.py),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
 
 builtin-model: .venv/.installed-benchmark  ## train the built-in model again from its published pictures (hours)
 	$(BIN)/python tools/build.py build

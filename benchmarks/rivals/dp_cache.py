@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from diffusers.hooks._helpers import TransformerBlockRegistry
 
-from rivals.setting import Calibration, Setting, put_back
+from rivals.put_back import put_back
+from rivals.setting import Calibration, Setting
 
 # Of 50 steps its authors compute the first three and, for instance, 13 in all.
 SHARES = (0.65, 0.5, 0.4, 0.3, 0.25)

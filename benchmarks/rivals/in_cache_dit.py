@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from rivals.setting import Calibration, Setting, put_back
+from rivals.put_back import put_back
+from rivals.setting import Calibration, Setting
 
 os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "ERROR")
 

@@ -26,7 +26,8 @@ from diffusers.hooks import (
 )
 from diffusers.models.cache_utils import CacheMixin
 
-from rivals.setting import Calibration, Setting, put_back
+from rivals.put_back import put_back
+from rivals.setting import Calibration, Setting
 
 Config = Callable[["Loop"], Any]
 

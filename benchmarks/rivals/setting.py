@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,20 +71,3 @@ def of_schedule(rival: str, name: str, schedule: CacheSchedule, parameters: Mapp
         products = schedule.output_products
         forecast["forecast"] = True if products is None else hashlib.sha256(products.tobytes()).hexdigest()[:16]
     return Setting(rival, name, {**parameters, "bits": bits, **forecast}, lambda pipe: cached(pipe, schedule))
-
-
-@contextmanager
-def put_back(pipe: Any) -> Iterator[None]:
-    """Leave a pipeline as it was, whatever a rival does to its parts: classes, forwards, states, order of modules."""
-    parts = [pipe, pipe.scheduler, *pipe.transformer.modules()]
-    before = [(part, type(part), dict(vars(part)), dict(vars(part).get("_modules", {}))) for part in parts]
-    try:
-        yield
-    finally:
-        for part, kind, held, children in before:
-            part.__class__ = kind
-            vars(part).clear()
-            vars(part).update(held)
-            if children:
-                part._modules.clear()
-                part._modules.update(children)

@@ -1,0 +1,233 @@
+"""Times the variants of one model in turn, round after round, for as long as there is time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ecad.cost.measure import measure
+from ecad.cost.table import CostTable
+from ecad.runtime.cache import CacheRun
+from ecad.sites.discovery import discover
+from ecad.sites.readers import readers
+from gpu_speed.models import MODELS, Loop, Model, make_loop
+from gpu_speed.rows import look_at_row
+from gpu_speed.variants import BARE, Variant, rivals, schedules
+
+Report = Callable[[dict[str, Any]], None]
+
+# Rows of an image: as many of these as time allows. Every second and every third row divide them.
+STEPS = (20, 12, 6)
+# Short images are repeated, up to so often and so many seconds a visit.
+_MOST_IMAGES, _SHORT = 5, 0.5
+# Seconds of a first batch that is not repeated.
+_LONG = 3.0
+# Rows of an image whose last row is looked at, and what it is made under: computed, computed under a schedule, reused.
+_LOOKED_AT = 4
+_ROWS_OF = (BARE, "all ones", "every 2")
+# The share of a part's time that is planned for; the rest is for what comes dearer than thought.
+_PLANNED = 0.8
+
+
+@dataclass(frozen=True)
+class Part:
+    """One model at one batch size, run in one way.
+
+    Args:
+        model: its name.
+        batch: images at once.
+        mode: "eager", "blocks" (`compile_repeated_blocks`) or "whole" (`compile`).
+        weight: its share of the time, beside those of the other parts.
+    """
+
+    model: str
+    batch: int
+    mode: str
+    weight: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """What the command line and the table call it."""
+        return f"{self.model}/{self.batch}/{self.mode}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is the same for all parts.
+
+    Args:
+        device, dtype: where, and of the weights.
+        tiny: the tiny twins.
+        rounds: at most.
+        steps: rows of an image; None for what time allows.
+        backend: of `torch.compile`.
+        published: folder of published schedules.
+        variants: names of those that are measured; None for all.
+        with_rivals: whether other caches are measured, too.
+    """
+
+    device: str
+    dtype: torch.dtype
+    tiny: bool = False
+    rounds: int = 5
+    steps: int | None = None
+    backend: str = "inductor"
+    published: Path | None = None
+    variants: tuple[str, ...] | None = None
+    with_rivals: bool = True
+
+
+def run_part(part: Part, options: Options, ends: float, report: Report) -> None:
+    """Measure one part.
+
+    Args:
+        part: which.
+        options: how.
+        ends: when to be done, by `time.monotonic`; what would take longer is dropped.
+        report: takes each finding as soon as there is one, as JSON values.
+    """
+    model = MODELS[part.model]
+    begun = time.perf_counter()
+    loop = make_loop(model, options.device, options.dtype, part.batch, _LOOKED_AT, options.tiny)
+    report({"kind": "built", "seconds": time.perf_counter() - begun, "device": device_name(options.device)})
+    _compile(loop, part.mode, options.backend)
+    loop()  # compiles and warms up
+    per_row = timed(loop)["seconds"] / loop.steps
+    table = macs_of(model, options.tiny, part.batch)
+    looks = len(_ROWS_OF) * 2 * _LOOKED_AT * per_row * 1.5
+    loop.steps = options.steps or _steps_in(per_row, ends - looks - time.monotonic())
+    _rounds(loop, _variants(loop, table, part, options), table, options.rounds, ends - looks, report)
+    loop.steps = _LOOKED_AT
+    for variant in schedules(loop, table):
+        if variant.name in _ROWS_OF and time.monotonic() + looks / 3 < ends:
+            report({"kind": "row", "variant": variant.name, **look_at_row(loop, variant, _LOOKED_AT - 1)})
+
+
+def _rounds(
+    loop: Loop, variants: Sequence[Variant], table: CostTable, rounds: int, ends: float, report: Report
+) -> None:
+    full = int(table.price(variants[0].computes.recompute))
+    promised = {one.name: full / int(table.price(one.computes.recompute, one.computes.forecast)) for one in variants}
+    for variant in variants:
+        report({"kind": "variant", "variant": variant.name, "promised": promised[variant.name], "steps": loop.steps})
+    took: dict[str, float] = {}
+    broken: set[str] = set()
+    for turn in range(rounds):
+        for variant in variants:
+            begun, name = time.monotonic(), variant.name
+            expected = took.get(name, took.get(BARE, 0.0) / promised[name])
+            if name in broken or begun + expected > ends:
+                continue
+            try:
+                report({"kind": "visit", "variant": name, "round": turn, **visit(loop, variant)})
+            except Exception as error:  # whatever a rival does, the others go on
+                broken.add(name)
+                report({"kind": "broken", "variant": name, "error": one_line(error)})
+            took[name] = time.monotonic() - begun
+
+
+def one_line(error: BaseException) -> str:
+    """An error's class and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def visit(loop: Loop, variant: Variant) -> dict[str, Any]:
+    """Put a variant on, sample a first batch and some more, and take it off again.
+
+    Returns:
+        seconds of enabling, of the first batch and of each after it (`images`, with wall clock and processor time), and
+        bytes: allocated at most beyond what was there before, predicted by `run.memory()`, kept at most. A first batch
+        that takes long is not repeated.
+    """
+    device, begun = loop.latents.device, time.perf_counter()
+    with variant.applied(loop) as run:
+        enabling = time.perf_counter() - begun
+        before = _reset_peak(device)
+        first = timed(loop)
+        images = [first] if first["wall"] > _LONG else []
+        while not images or (len(images) < _MOST_IMAGES and sum(image["wall"] for image in images) < _SHORT):
+            before = _reset_peak(device)
+            images.append(timed(loop))
+        found = {"enabling": enabling, "first": first["seconds"], "images": images, "peak": _peak(device, before)}
+        if isinstance(run, CacheRun):
+            found |= {"predicted": run.memory(), "kept": run.stats.peak_cached_bytes}
+    return found
+
+
+def timed(loop: Loop) -> dict[str, float]:
+    """Seconds of one batch: by the device's own events (`seconds`), by the wall clock, and of the processor."""
+    device = loop.latents.device
+    if device.type != "cuda":
+        wall, processor = time.perf_counter(), time.process_time()
+        loop()
+        wall, processor = time.perf_counter() - wall, time.process_time() - processor
+        return {"seconds": wall, "wall": wall, "processor": processor}
+    first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    wall, processor = time.perf_counter(), time.process_time()
+    first.record()
+    loop()
+    last.record()
+    processor = time.process_time() - processor
+    torch.cuda.synchronize()
+    return {"seconds": first.elapsed_time(last) / 1e3, "wall": time.perf_counter() - wall, "processor": processor}
+
+
+def macs_of(model: Model, tiny: bool, batch: int = 1) -> CostTable:
+    """MACs of a model's sites in each row, counted on the meta device."""
+    twin = make_loop(model, "meta", torch.bfloat16, batch, 1, tiny)
+    name, *others = model.passes
+    counted = measure(twin.transformer, twin.inputs(name, twin.latents, torch.zeros((), device="meta")))
+    macs = (counted.layers + counted.attention) * (1 + len(others))
+    return CostTable(counted.sites, int(macs[-1]), macs[:-1], readers(counted.sites))
+
+
+def device_name(device: str) -> str:
+    """What it is measured on."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def as_json(options: Options) -> dict[str, Any]:
+    """The options as JSON values."""
+    values = asdict(options).items()
+    return {name: value if isinstance(value, bool | int | tuple | None) else str(value) for name, value in values}
+
+
+def _variants(loop: Loop, table: CostTable, part: Part, options: Options) -> list[Variant]:
+    found = schedules(loop, table, options.published)
+    if options.with_rivals and part.mode == "eager":
+        found += rivals(loop, table)
+    return [one for one in found if options.variants is None or one.name in (BARE, *options.variants)]
+
+
+def _steps_in(per_row: float, seconds: float) -> int:
+    """Rows for which two rounds of all variants, about seven uncached images each, two batches a visit, fit."""
+    fitting = [steps for steps in STEPS if 2 * 2 * 7 * steps * per_row <= _PLANNED * seconds]
+    return fitting[0] if fitting else STEPS[-1]
+
+
+def _compile(loop: Loop, mode: str, backend: str) -> None:
+    torch._dynamo.config.recompile_limit = 64
+    if mode == "whole":
+        loop.transformer.compile(backend=backend)
+    elif mode == "blocks":
+        # What `compile_repeated_blocks` does; some classes do not tell it what their blocks are.
+        blocks = {loop.transformer.get_submodule(site.path.rpartition(".")[0]) for site in discover(loop.transformer)}
+        for block in blocks:
+            block.compile(fullgraph=True, backend=backend)
+
+
+def _reset_peak(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 0
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
+
+
+def _peak(device: torch.device, before: int) -> int | None:
+    return torch.cuda.max_memory_allocated() - before if device.type == "cuda" else None
