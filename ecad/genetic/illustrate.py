@@ -23,6 +23,7 @@ from ecad.report.results import Picture, image_paths, save_images
 from ecad.schedules import CacheSchedule
 from ecad.utils.device import device_name
 from ecad.utils.files import write_atomic
+from ecad.utils.versions import PARTS
 
 # Shown side by side; a front of a hundred is no easier to understand.
 MOST_SHOWN = 12
@@ -47,7 +48,12 @@ def supply(study: Study, folder: str | os.PathLike[str], generator: ImageGenerat
         EcadError: the generator is another one, another process writes the study, or a file cannot be written.
     """
     settings = study.settings["evaluator"]
-    if (generator.name, generator.fingerprint()) != (settings.get("generator"), settings.get("weights")):
+    parts = {**generator.text_parts_fingerprints(), **generator.parts()}
+    is_same = (generator.name, generator.fingerprint()) == (settings.get("generator"), settings.get("weights"))
+    if is_same and settings.get(PARTS, parts) != parts:
+        differ = sorted(name for name in {**parts, **settings[PARTS]} if parts.get(name) != settings[PARTS].get(name))
+        raise EcadError(f"{os.fspath(folder)}: the study is of a pipeline with another {', '.join(differ)}")
+    if not is_same:
         expected = f"{generator_of(study)} with weights {settings.get('weights')}"
         found = f"{generator.name} with {generator.fingerprint()}"
         raise EcadError(f"{os.fspath(folder)}: the study is of another model: expected {expected}, found {found}")

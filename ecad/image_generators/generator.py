@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -21,6 +20,7 @@ from ecad.runtime.cache import cached
 from ecad.runtime.calibration import recorded_products
 from ecad.schedules import CacheSchedule
 from ecad.utils.batching import Halving
+from ecad.utils.fingerprints import part_fingerprint, weights_fingerprint
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class ImageGenerator:
         call: further keyword arguments of every call of the pipeline.
         max_tokens: longer prompts are cut here; None if that is the pipeline's business.
         text_width: numbers of an embedding's token.
+        text_parts: components whose work is in the embeddings, so that no image needs them.
         making, encoding: how many images, and prompts, there is memory for at once, as it turns out.
     """
 
@@ -51,17 +52,36 @@ class ImageGenerator:
     call: dict[str, Any]
     max_tokens: int | None
     text_width: int
+    text_parts: tuple[str, ...] = ()
     making: Halving = field(default_factory=lambda: Halving("images"), repr=False, compare=False)
     encoding: Halving = field(default_factory=lambda: Halving("prompts"), repr=False, compare=False)
 
     def fingerprint(self) -> str:
         """Sixteen hex digits that differ where the denoiser's weights differ, as far as 64 values a tensor tell."""
-        return _fingerprint(self.pipe.transformer)
+        return weights_fingerprint(self.pipe.transformer)
 
     def text_fingerprint(self) -> str:
         """`fingerprint` of the text encoders."""
         encoders = [part for name, part in self.pipe.components.items() if name.startswith("text_encoder")]
-        return _fingerprint(*encoders)
+        return weights_fingerprint(*encoders)
+
+    def parts(self) -> dict[str, str]:
+        """Fingerprints of all that images depend on beside their embeddings and the arguments of the pipeline's call.
+
+        Returns:
+            component of the pipeline -> sixteen hex digits (see `part_fingerprint`), and the pipeline itself with the
+            plain values of its configuration. What makes embeddings is in `text_parts_fingerprints`.
+        """
+        loaded = {name: part for name, part in self.pipe.components.items() if part is not None}
+        return {
+            "pipeline": part_fingerprint(self.pipe),
+            **{name: part_fingerprint(part) for name, part in loaded.items() if name not in self.text_parts},
+        }
+
+    def text_parts_fingerprints(self) -> dict[str, str]:
+        """`parts` of what makes embeddings; empty for a pipeline that is given its prompts as text."""
+        loaded = {name: self.pipe.components.get(name) for name in self.text_parts}
+        return {name: part_fingerprint(part) for name, part in loaded.items() if part is not None}
 
     @property
     def dtype(self) -> torch.dtype:
@@ -177,13 +197,3 @@ def pictures_of(output: Any) -> np.ndarray:
         return np.asarray(output.images)
     frames = np.asarray(output.frames)
     return frames.reshape(len(frames), -1, *frames.shape[3:])
-
-
-@torch.no_grad()
-def _fingerprint(*modules: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in module.state_dict().items():
-            values = tensor.flatten()[:: max(1, tensor.numel() // 64)].float().cpu().numpy()
-            digest.update(f"{name} {tuple(tensor.shape)} ".encode() + values.tobytes())
-    return digest.hexdigest()[:16]

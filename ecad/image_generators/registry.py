@@ -146,6 +146,7 @@ def get_image_generator(
         call=row.call,
         max_tokens=row.max_tokens,
         text_width=architecture.transformer[row.text.width],
+        text_parts=row.text.parts,
     )
 
 

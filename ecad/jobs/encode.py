@@ -15,6 +15,7 @@ from ecad.prompts.index import Entry, Index
 from ecad.prompts.names import mjhq_stem, prompt_stem
 from ecad.prompts.store import write_shard
 from ecad.utils.files import as_file_name
+from ecad.utils.versions import PARTS
 
 # Lines of COCO's captions that the method's first release keeps in one folder.
 MEGABATCH = 3000
@@ -96,12 +97,14 @@ def worker(image_generator: str, weights: str | None, device: str) -> Job:
 
 
 def embedding_settings(generator: ImageGenerator) -> dict[str, Any]:
-    """What embeddings depend on."""
+    """What embeddings depend on, as JSON values."""
+    parts = generator.text_parts_fingerprints()
     return {
         "image_generator": generator.name,
         "text_encoder": generator.text_fingerprint(),
         "dtype": str(generator.dtype).removeprefix("torch."),
         "max_tokens": generator.max_tokens,
+        **({PARTS: parts} if parts else {}),
     }
 
 

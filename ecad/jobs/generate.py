@@ -28,9 +28,11 @@ from ecad.prompts.names import image_stem
 from ecad.prompts.store import Stored, load_stored
 from ecad.runtime.cache import cached
 from ecad.schedules import CacheSchedule
-from ecad.schedules.plan import executed
+from ecad.schedules.plan import executed, is_uncached, plan_key
 from ecad.sites.readers import readers
+from ecad.utils.device import device_kind
 from ecad.utils.lazy import Lazy
+from ecad.utils.versions import PARTS, versions, without_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,21 @@ class Job:
 
     @cached_property
     def plan(self) -> str:
-        """Sixteen hex digits that two schedules share if they make the same images."""
-        if self.schedule is None:
+        """Sixteen hex digits that two schedules share if they make the same images; `uncached` of those without one."""
+        if self.schedule is None or is_uncached(self.schedule):
             return "uncached"
-        runs = executed(self.schedule.recompute, readers(self.schedule.sites))
-        return "uncached" if runs.all() else hashlib.sha256(np.packbits(runs).tobytes()).hexdigest()[:16]
+        return hashlib.sha256(plan_key(self.schedule)).hexdigest()[:16]
+
+    @cached_property
+    def older_plan(self) -> str | None:
+        """`plan` as releases wrote it that looked at bits alone; None where that does not identify the images."""
+        schedule = self.schedule
+        if schedule is None or is_uncached(schedule):
+            return "uncached"
+        if schedule.forecast or schedule.custom_compute:
+            return None
+        runs = executed(schedule.recompute, readers(schedule.sites))
+        return hashlib.sha256(np.packbits(runs).tobytes()).hexdigest()[:16]
 
 
 # A batch, and the jobs that make the same images of it.
@@ -208,21 +220,23 @@ def make_images(
         EcadError: a folder holds images of another kind, embeddings do not fit the generator, or a file cannot be
             read or written.
     """
-    settings = settings_of(generator, batches)
+    made = conditions_of(generator, batches)
     make = unit_maker(generator)
     with scratch_folder(output_dir, shard) as scratch, ImageWriter(scratch) as writer:
-        begin_folders(jobs, batches, settings, scratch, replace)
+        begin_folders(jobs, batches, made, scratch, replace)
         for unit in units(jobs, batches, shard):
             yield make(unit, writer)
 
 
 def begin_folders(
-    jobs: Sequence[Job], batches: Sequence[Batch], settings: Mapping[str, Any], scratch: Path, replace: bool = False
+    jobs: Sequence[Job], batches: Sequence[Batch], made: Conditions, scratch: Path, replace: bool = False
 ) -> None:
     """Write what all jobs' folders are going to hold, see `begin_folder`."""
     for job in jobs:
         rows = ((item.file, item.row()) for batch in batches for item in batch)
-        begin_folder(job.folder, {**settings, "plan": job.plan, **job.call}, rows, scratch, replace)
+        settings = {**made.settings, "plan": job.plan, **job.call}
+        older = None if job.older_plan is None else without_parts(settings) | {"plan": job.older_plan}
+        begin_folder(job.folder, settings, rows, scratch, replace, older=older, made_with=made.made_with)
 
 
 def unit_maker(generator: ImageGenerator) -> Callable[[Unit, ImageWriter], int]:
@@ -280,8 +294,25 @@ def stored_embeds(generator: ImageGenerator, batch: Batch) -> PromptEmbeds:
     return moved[[place[item.stored.entry.stem] for item in batch]]
 
 
-def settings_of(generator: ImageGenerator, batches: Sequence[Batch]) -> dict[str, Any]:
-    """What all images depend on beside their job."""
+@dataclass(frozen=True)
+class Conditions:
+    """What all images of a run depend on beside their job, as JSON values.
+
+    Args:
+        settings: What identifies them (see `begin_folder`).
+        made_with: Package or device -> its version.
+    """
+
+    settings: Mapping[str, Any]
+    made_with: Mapping[str, str]
+
+
+def conditions_of(generator: ImageGenerator, batches: Sequence[Batch]) -> Conditions:
+    """The conditions under which a generator makes images of stored embeddings.
+
+    Raises:
+        EcadError: The embeddings are of several kinds, or were made for another generator.
+    """
     # A batch is of one folder, and so of one kind.
     kinds = {json.dumps(batch[0].stored.settings, sort_keys=True) for batch in batches}
     if len(kinds) > 1:
@@ -290,13 +321,15 @@ def settings_of(generator: ImageGenerator, batches: Sequence[Batch]) -> dict[str
     made_for = embeddings.get("image_generator", generator.name)
     if made_for != generator.name:
         raise EcadError(f"these embeddings were made for {made_for}; make them for {generator.name}")
-    return {
+    settings = {
         "image_generator": generator.name,
         "weights": generator.fingerprint(),
+        PARTS: generator.parts(),
         "dtype": str(generator.dtype).removeprefix("torch."),
         "embeddings": embeddings,
         **({"call": generator.call} if generator.call else {}),
     }
+    return Conditions(settings, {**versions(), "device": device_kind(generator.pipe.device)})
 
 
 def _numbers(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,17 @@ from ecad.execution import Executor, Task
 from ecad.execution import Job as WorkerJob
 from ecad.image_generators.registry import get_image_generator
 from ecad.images.writer import ImageWriter, scratch_folder
-from ecad.jobs.generate import Batch, Job, begin_folders, cut_batches, jobs_of, settings_of, unit_maker, units
+from ecad.jobs.generate import (
+    Batch,
+    Conditions,
+    Job,
+    begin_folders,
+    conditions_of,
+    cut_batches,
+    jobs_of,
+    unit_maker,
+    units,
+)
 from ecad.prompts.store import find_stored
 from ecad.schedules.files import load_schedules
 
@@ -60,7 +70,7 @@ def make_images_on(
 
     def steps() -> Iterator[int]:
         with scratch_folder(output_dir, order.shard) as scratch:
-            begin_folders(jobs, batches, facts["settings"], scratch)
+            begin_folders(jobs, batches, Conditions(**facts["conditions"]), scratch)
             tasks = (
                 Task(
                     f"{alike[0].folder.name}, {batch[0].file} and {len(batch) - 1} more",
@@ -90,7 +100,7 @@ def worker(image_generator: str, weights: str | None, device: str, exact: bool, 
             return make(todo[place], writer)
 
     facts: dict[str, Any] = {
-        "settings": settings_of(generator, batches),
+        "conditions": asdict(conditions_of(generator, batches)),
         "calls": {job.folder.relative_to(output_dir).as_posix(): dict(job.call) for job in jobs},
         "misfits": misfits,
         "warnings": list(dict.fromkeys(str(one.message) for one in told if issubclass(one.category, EcadWarning))),

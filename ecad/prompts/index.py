@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from ecad.errors import EcadError
 from ecad.prompts.files import Prompt
 from ecad.utils.files import stays_inside
+from ecad.utils.versions import without_parts
 
 INDEX = "index.json"
 _FORMAT = "ecad embeddings 1"
@@ -83,10 +84,13 @@ class Index:
             self._last = shard, [_entry(row) for row in self._rows(shard)]
         return self.names[shard], self._last[1][place - self._counts[shard]]
 
-    def is_same(self, other: Index) -> bool:
-        """Whether the same prompts are in the same shards, made with the same settings."""
+    def holds(self, other: Index) -> bool:
+        """Whether the same prompts are in the same shards, made with the same settings as far as this index names them.
+
+        Releases before this one did not name the tokenizer and all of the text encoder among the settings.
+        """
         return (
-            self.settings == other.settings
+            self.settings in (other.settings, without_parts(other.settings))
             and len(self) == len(other)
             and all(mine == theirs for mine, theirs in zip(self.shards(), other.shards(), strict=True))
         )

@@ -181,7 +181,7 @@ def _begin(folder: Path, text: Iterable[str], replace: bool) -> Index:
     write_atomic(new, text)
     try:
         known = Index(file)
-        if known.is_same(Index(new)):
+        if known.holds(Index(new)):
             return known
         if not replace:
             raise EcadError(

@@ -17,10 +17,10 @@ import torch
 from ecad.builtin import JUDGE_FOLDER
 from ecad.errors import EcadError
 from ecad.images.files import Images, read_images
-from ecad.quality.weights import fingerprint
 from ecad.utils.batching import Halving
 from ecad.utils.extras import benchmark_extra
 from ecad.utils.files import write_atomic
+from ecad.utils.fingerprints import weights_fingerprint
 
 CHUNK = 256
 _BATCH = 32
@@ -62,7 +62,7 @@ def get_feature_extractor(
     named = {"judge": os.fspath(JUDGE_FOLDER), "clip_vit_b_32": "ViT-B/32"}
     clip = Clip(weights or named.get(model_name, model_name), choose_device(device))
     # As FID on CLIP features is defined (Kynkäänniemi et al., arXiv 2203.06026): not made unit vectors.
-    return FeatureExtractor(f"{model_name} {fingerprint(clip.model)}", clip.features)
+    return FeatureExtractor(f"{model_name} {weights_fingerprint(clip.model, digits=12)}", clip.features)
 
 
 def folder_features(
@@ -152,4 +152,4 @@ def _inception(weights: Path | None, device: str) -> FeatureExtractor:
         pixels = np.stack([resize(image) for image in images]).transpose(0, 3, 1, 2)
         return np.asarray(network(torch.from_numpy(pixels).to(device)).float().cpu())
 
-    return FeatureExtractor(f"inception_v3 {fingerprint(network)}", extract)
+    return FeatureExtractor(f"inception_v3 {weights_fingerprint(network, digits=12)}", extract)

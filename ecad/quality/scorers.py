@@ -13,8 +13,8 @@ from ecad.builtin import JUDGE_FOLDER
 from ecad.errors import EcadError
 from ecad.images.files import Images
 from ecad.quality.fidelity import load_lpips, psnr, ssim
-from ecad.quality.weights import fingerprint
 from ecad.utils.batching import Halving
+from ecad.utils.fingerprints import weights_fingerprint
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def get_scorer(name: str, weights: str | os.PathLike[str] | None = None, device:
     if name not in _SCORERS:
         raise EcadError(f"scorer {name!r} is unknown: expected one of {', '.join(scorer_names())}")
     model, score, version = _SCORERS[name](None if weights is None else os.fspath(weights), choose_device(device))
-    return Scorer(name, f"{version} {fingerprint(model)}", False, _halving(score))
+    return Scorer(name, f"{version} {weights_fingerprint(model, digits=12)}", False, _halving(score))
 
 
 def scorer_names() -> list[str]:

@@ -1,11 +1,8 @@
-"""What all scorers share: telling weights apart, and one line for what is not installed or not there."""
+"""What all scorers share: one line for weights that are not there."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-
-import torch
 
 from ecad.errors import EcadError
 
@@ -23,13 +20,3 @@ def missing_weights(what: str, source: str, error: Exception) -> EcadError:
     return EcadError(
         f"{source}: expected {what} {where}, but: {reason}; give a local copy (--weights, or the option that names it)"
     )
-
-
-@torch.no_grad()
-def fingerprint(module: torch.nn.Module) -> str:
-    """Twelve hex digits that differ where the weights differ, as far as 64 values a tensor tell."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        values = tensor.flatten()[:: max(1, tensor.numel() // 64)].float().cpu().numpy()
-        digest.update(f"{name} {tuple(tensor.shape)} ".encode() + values.tobytes())
-    return digest.hexdigest()[:12]

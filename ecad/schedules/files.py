@@ -96,9 +96,28 @@ def update_metrics(file: Path, schedule: CacheSchedule, values: Mapping[str, Any
     """
     with _alone_in(file.parent):
         now = CacheSchedule.load(file)
-        if now.sites != schedule.sites or not np.array_equal(now.recompute, schedule.recompute):
+        if _measured(now) != _measured(schedule):
             raise ScheduleError("changed while it was measured: measure it again", file=file)
         now.replace(metrics={**now.metrics, **values}).save(file)
+
+
+def measured_speedup(schedule: CacheSchedule) -> float | None:
+    """The speed-up over uncached images that `ecad latency` or `ecad demo` measured of a schedule; None if neither did.
+
+    >>> from ecad.schedules import heuristics, pixart_sites
+    >>> measured_speedup(heuristics.none(pixart_sites(1), 2).replace(metrics={"latency": {"speedup": 1.5}}))
+    1.5
+    """
+    latency = schedule.metrics.get("latency")
+    found = latency.get("speedup") if isinstance(latency, Mapping) else None
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return None
+    return float(found) if 0 < found < float("inf") else None
+
+
+def _measured(schedule: CacheSchedule) -> CacheSchedule:
+    """What metrics are of: all but the metrics themselves, and what a file says beside."""
+    return schedule.replace(name="measured", metrics={}, attributes={}, skeleton={})
 
 
 @contextmanager

@@ -214,8 +214,9 @@ class CacheSchedule:
     def replace(self, **changes: Any) -> CacheSchedule:
         """A copy with other fields.
 
-        Other bits or sites drop the metrics and attributes, which described the old ones, and another config (image
-        size, weights) drops the metrics, which were measured with the old one, unless those are given too. So this is
+        Other bits, sites, forecasts or custom computation drop the metrics and attributes, which described the old
+        ones, and another config (image size, weights) drops the metrics, which were measured with the old one, unless
+        those are given too. So this is
         how a schedule is taken to another variant of its model: 256 to 1024 pixels, PixArt-alpha to Sigma.
 
         >>> from ecad.schedules import heuristics, pixart_sites
@@ -226,7 +227,8 @@ class CacheSchedule:
         same_bits = np.array_equal(changes.get("recompute", self.recompute), self.recompute)
         same_bits &= changes.get("forecast", self.forecast) == self.forecast
         same_bits &= same_products(changes.get("output_products", self.output_products), self.output_products)
-        same_sites = tuple(changes.get("sites", self.sites)) == self.sites
+        same_bits &= plain.freeze(changes.get("custom_compute", self.custom_compute)) == self.custom_compute
+        same_sites = check_sites(changes.get("sites", self.sites)) == self.sites
         if not (same_bits and same_sites):
             changes = {"metrics": {}, "attributes": {}} | changes
         elif "config" in changes and plain.freeze(changes["config"]) != self.config:

@@ -36,6 +36,11 @@ def device_name(device: torch.device) -> str:
     return f"{platform.processor() or platform.machine()} {device.type}, {torch.get_num_threads()} threads"
 
 
+def device_kind(device: torch.device) -> str:
+    """The name of a GPU; of another device its type, since images do not depend on which processor it is."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def finish_device_work() -> None:
     """Wait until the GPU has done what it was given."""
     if torch.cuda.is_available():

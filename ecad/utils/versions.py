@@ -1,15 +1,18 @@
-"""The versions of what results depend on."""
+"""The versions and settings that results depend on."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ecad._version import __version__
 
 # Packages whose release may change an image.
 PACKAGES = ("diffusers", "numpy", "torch", "transformers")
+# Among settings: component of the pipeline -> its fingerprint.
+PARTS = "parts"
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
@@ -31,3 +34,16 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def without_parts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of embeddings or images as earlier releases wrote them: without the fingerprint of every component.
+
+    >>> without_parts({"dtype": "float32", "parts": {"vae": "12ab"}, "embeddings": {"parts": {"tokenizer": "34cd"}}})
+    {'dtype': 'float32', 'embeddings': {}}
+    """
+    return {
+        key: without_parts(value) if isinstance(value, Mapping) else value
+        for key, value in settings.items()
+        if key != PARTS
+    }

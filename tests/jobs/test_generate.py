@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import copy
 import json
 import multiprocessing
 import random
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from diffusers import EulerDiscreteScheduler
 from PIL import Image
 
 from ecad.cost.macs import macs_table
-from ecad.errors import EcadError, ScheduleError
+from ecad.errors import EcadError, EcadWarning, ScheduleError
 from ecad.image_generators import ImageGenerator, get_image_generator
 from ecad.images.folder import MANIFEST, begin_folder, is_whole, read_manifest
 from ecad.images.writer import ImageWriter, scratch_folder
@@ -212,6 +215,104 @@ def test_images_of_another_kind_are_refused_or_replaced(
     assert contents(tmp_path) == before
     run(generator, tmp_path, {"x": None}, cut_batches(find_stored(stores / "b"), [0], 4), replace=True)
     assert sorted(contents(tmp_path)) == ["x/0002__prompt_seed-000__image_seed-000.png", "x/manifest.jsonl"]
+
+
+def forecasting(every_2: CacheSchedule) -> dict[str, CacheSchedule]:
+    """Schedules with the same bits that give other images."""
+    whole = every_2.replace(recompute=np.arange(STEPS)[:, None] % 2 == np.zeros((1, len(every_2.sites))))
+    products = np.minimum.outer(np.arange(float(STEPS)), np.arange(float(STEPS))) + 1
+    return {
+        "repeats": whole,
+        "forecasts": whole.replace(forecast=True),
+        "fitted": whole.replace(forecast=True, output_products=products),
+    }
+
+
+def test_schedules_with_the_same_bits_that_forecast_otherwise_have_images_of_their_own(
+    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = cut_batches(find_stored(stores / "b"), [0], 4)
+    schedules = forecasting(every_2)
+    sizes = counting(generator, monkeypatch)
+    run(generator, tmp_path, schedules, batches)
+    assert sizes == [1, 1, 1]
+    assert len({job_of(generator, one, tmp_path).plan for one in schedules.values()}) == 3
+    for name, other in (("repeats", "forecasts"), ("forecasts", "fitted")):
+        with pytest.raises(EcadError, match="holds images made with plan"):
+            run(generator, tmp_path, {name: schedules[other]}, batches)
+
+
+def changed(generator: ImageGenerator, **parts: object) -> ImageGenerator:
+    """The same generator with other components."""
+    pipe = copy.copy(generator.pipe)
+    for name, part in parts.items():
+        setattr(pipe, name, part)
+    return replace(generator, pipe=pipe)
+
+
+def test_images_of_a_pipeline_with_another_part_are_refused_or_replaced(
+    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path
+) -> None:
+    batches = cut_batches(find_stored(stores / "b"), [0], 4)
+    run(generator, tmp_path, {"x": every_2}, batches)
+    vae = copy.deepcopy(generator.pipe.vae)
+    next(vae.parameters()).data[0, 0] += 1e-3
+    config = generator.pipe.scheduler.config
+    for part, other in (
+        ("scheduler", EulerDiscreteScheduler.from_config(config)),
+        ("scheduler", type(generator.pipe.scheduler).from_config(config, solver_order=1)),
+        ("vae", vae),
+    ):
+        strange = changed(generator, **{part: other})
+        with pytest.raises(EcadError, match=f"holds images made with parts.{part} '"):
+            run(strange, tmp_path, {"x": every_2}, batches)
+    with pytest.warns(RuntimeWarning, match="deleted 1 images"):
+        run(strange, tmp_path, {"x": every_2}, batches, replace=True)
+    # The text encoder's work is in the embeddings.
+    run(changed(strange, text_encoder=None, tokenizer=None), tmp_path, {"x": every_2}, batches)
+
+
+def older_manifest(folder: Path, plan: str | None = None) -> None:
+    """Make a manifest one of a release that named the denoiser alone, and told schedules apart by their bits."""
+    head, *rows = (folder / MANIFEST).read_text().splitlines()
+    settings = json.loads(head)["settings"]
+    del settings["parts"], settings["embeddings"]["parts"]
+    settings["plan"] = plan or settings["plan"]
+    (folder / MANIFEST).write_text("\n".join([json.dumps({"settings": settings}), *rows]) + "\n")
+
+
+def test_images_of_a_release_whose_manifest_named_less_are_kept_and_told(
+    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = cut_batches(find_stored(stores / "b"), [0], 4)
+    job = job_of(generator, every_2, tmp_path / "x")
+    run(generator, tmp_path, {"x": every_2}, batches)
+    older_manifest(tmp_path / "x", job.older_plan)
+    before, sizes = contents(tmp_path), counting(generator, monkeypatch)
+    with pytest.warns(EcadWarning, match="does not name parts: they are kept"):
+        run(generator, tmp_path, {"x": every_2}, batches)
+    assert (sizes, contents(tmp_path)) == ([], before)
+    # What such a manifest cannot tell apart is not taken on trust.
+    for other in (every_2.replace(forecast=True), heuristics.none(every_2.sites, STEPS)):
+        with pytest.raises(EcadError, match="holds images made with"):
+            run(generator, tmp_path, {"x": other}, batches)
+    with pytest.warns(RuntimeWarning, match="deleted 1 images"):
+        run(generator, tmp_path, {"x": every_2}, batches, replace=True)
+    assert sizes == [1]
+
+
+def test_images_generated_with_other_versions_are_kept_and_told(
+    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = cut_batches(find_stored(stores / "b"), [0], 4)
+    run(generator, tmp_path, {"x": every_2}, batches)
+    manifest = tmp_path / "x" / MANIFEST
+    made_with = json.loads(manifest.read_text().splitlines()[0])["made_with"]
+    assert {"ecad", "torch", "diffusers", "device"} <= set(made_with)
+    manifest.write_text(manifest.read_text().replace(json.dumps(made_with["torch"]), '["1.0"]', 1))
+    with pytest.warns(EcadWarning, match=r"generated with torch 1\.0 \(now "):
+        run(generator, tmp_path, {"x": every_2}, batches)
+    assert json.loads(manifest.read_text().splitlines()[0])["made_with"]["torch"] == ["1.0", *made_with["torch"]]
 
 
 def test_more_seeds_join_those_that_are_there(

@@ -52,7 +52,7 @@ def test_an_index_is_json_in_any_layout_and_read_piece_by_piece(
             assert index.settings == SETTINGS
             assert [index.entry(place)[1] for place in reversed(range(len(index)))] == wanted[::-1]
             assert dict(index.shards()) == content["shards"]
-        assert found[0].is_same(found[1])
+        assert found[0].holds(found[1])
 
 
 @pytest.mark.parametrize("harm", [lambda t: t[:-3], lambda t: t + "1", lambda t: t.replace("settings", "shards")])

@@ -106,6 +106,24 @@ def test_bits_that_do_not_fit(bits: np.ndarray) -> None:
         CacheSchedule.from_bits(bits, SITES)
 
 
+def test_replaced_custom_computation_or_forecasts_lose_what_was_measured_of_the_old_ones(schedule) -> None:
+    entry = {"name": "x", "kwargs": {"gate_step": 1}}
+    custom = {(0, "0", "custom_compute_ff"): entry}
+    gated = schedule.replace(custom_compute=custom, metrics={"total_macs": 1}, attributes={"n": 1})
+    for changed in ({}, {(1, "0", "custom_compute_ff"): entry}):
+        other = gated.replace(custom_compute=changed)
+        assert (other.metrics, other.attributes) == ({}, {})
+    same = gated.replace(custom_compute={key: dict(entry) for key, entry in custom.items()})
+    assert (same.metrics, same.attributes) == ({"total_macs": 1}, {"n": 1})
+    assert schedule.replace(forecast=True).metrics == {}
+
+
+def test_the_same_sites_in_another_form_lose_nothing(schedule: CacheSchedule) -> None:
+    lists = schedule.replace(sites=[list(site) for site in schedule.sites])
+    assert lists == schedule
+    assert lists.metrics == {"total_macs": 1}
+
+
 def test_replaced_bits_lose_what_was_measured_of_the_old_ones(schedule: CacheSchedule) -> None:
     other = schedule.replace(recompute=~schedule.recompute)
     assert (other.metrics, other.attributes, other.name, other.config) == ({}, {}, "some", schedule.config)

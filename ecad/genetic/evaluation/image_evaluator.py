@@ -14,6 +14,7 @@ from ecad.image_generators import ImageGenerator
 from ecad.prompts import Prompt
 from ecad.quality.scorers import Scorer, get_scorer, quality_names
 from ecad.schedules import CacheSchedule
+from ecad.utils.versions import PARTS
 
 
 def evaluator_of(
@@ -94,6 +95,7 @@ def evaluator_of(
         settings={
             "generator": generator.name,
             "weights": generator.fingerprint(),
+            PARTS: {**generator.text_parts_fingerprints(), **generator.parts()},
             "guidance_scale": generator.guidance_scale,
             **({"call": generator.call} if generator.call else {}),
             **({"scorer": " + ".join(versions)} if versions else {}),

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ecad.errors import ScheduleError
 from ecad.genetic.study.layout import FRONT
 from ecad.genetic.study.study import Candidate, Study
 from ecad.schedules import CacheSchedule
+from ecad.schedules.plan import plan_key
 from ecad.schedules.provenance import KEY, Interval, Provenance
 from ecad.utils.files import as_file_name
 
@@ -62,4 +64,16 @@ def save_front(schedules: Sequence[CacheSchedule], folder: Path) -> None:
         if old.name not in files:
             old.unlink()
     for file, schedule in files.items():
-        schedule.save(folder / FRONT / file)
+        path = folder / FRONT / file
+        _with_metrics_of(path, schedule).save(path)
+
+
+def _with_metrics_of(file: Path, schedule: CacheSchedule) -> CacheSchedule:
+    """A schedule with what was measured of it since an earlier front wrote its file, such as its latency."""
+    try:
+        before = CacheSchedule.load(file)
+    except ScheduleError:  # not written yet, or damaged
+        return schedule
+    if plan_key(before) != plan_key(schedule) or before.config != schedule.config:
+        return schedule
+    return schedule.replace(metrics={**before.metrics, **schedule.metrics})

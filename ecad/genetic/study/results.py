@@ -32,8 +32,10 @@ from ecad.report.results import (
     image_paths,
 )
 from ecad.schedules import CacheSchedule, heuristics
+from ecad.schedules.files import measured_speedup
 from ecad.schedules.schedule import Bits
 from ecad.utils.files import parse_json
+from ecad.utils.versions import PARTS
 
 BASELINES = (2, 3, 4)
 
@@ -236,10 +238,10 @@ def _speedup(folder: Path | None, name: str) -> float | None:
     measured: float | None = read_measured(folder)["speedups"].get(name)
     file = folder / "front" / f"{name}.json"
     try:
-        value = CacheSchedule.load(file).metrics.get("speedup") if file.is_file() else None
+        value = measured_speedup(CacheSchedule.load(file)) if file.is_file() else None
     except ScheduleError:
         value = None
-    return float(value) if isinstance(value, int | float) and value > 0 else measured
+    return measured if value is None else value
 
 
 def _settings(study: Study) -> dict[str, Any]:
@@ -248,7 +250,8 @@ def _settings(study: Study) -> dict[str, Any]:
     rows = {name.replace("_", " "): told.get(name) for name in names}
     rows |= {"search prompts": len(told["prompts"]), "seeds of each": len(told["seeds"])}
     rows |= {f"version of {package}": ", ".join(found) for package, found in study.versions.items()}
-    return {**rows, **told["evaluator"]}
+    parts = ", ".join(f"{name} {fingerprint}" for name, fingerprint in told["evaluator"].get(PARTS, {}).items())
+    return {**rows, **told["evaluator"], **({PARTS: parts} if parts else {})}
 
 
 def _missing(study: Study, entries: list[Entry]) -> list[str]:

@@ -19,7 +19,9 @@ import numpy as np
 from ecad.errors import EcadError
 from ecad.genetic.study.difference import first_difference
 from ecad.genetic.study.layout import DATABASE, LOCK
+from ecad.schedules.plan import key_without_sites
 from ecad.utils.files import held, parse_json
+from ecad.utils.versions import PARTS, without_parts
 
 if TYPE_CHECKING:
     from ecad.execution import Failure
@@ -177,6 +179,8 @@ class Store:
         """
         given = json.loads(json.dumps(dict(settings)))
         kept = self.settings()
+        if kept and PARTS not in kept.get("evaluator", {}):  # begun by a release that named fewer
+            given = without_parts(given)
         if kept and (difference := first_difference(kept, given)):
             raise EcadError(f"{self.name}: the study has other settings: {difference}; use those or another folder")
         with self._transaction():
@@ -200,8 +204,8 @@ class Store:
         """The scores of a plan's images: float64 (items,), NaN where there is none yet."""
         rows = self._rows(
             "SELECT prompt_id, prompt, seed, score FROM scores JOIN items ON item = items.id"
-            " WHERE plan = (SELECT id FROM plans WHERE bits = ?) AND scorer = ?",
-            (plan, scorer),
+            " WHERE plan IN (SELECT id FROM plans WHERE bits IN (?, ?)) AND scorer = ?",
+            (plan, key_without_sites(plan), scorer),
             make=lambda prompt_id, prompt, seed, score: ((prompt_id, prompt, seed), float(score)),
         )
         known = dict(rows)
@@ -232,8 +236,8 @@ class Store:
             return [None] * len(items)
         rows = self._rows(
             "SELECT prompt_id, prompt, seed, reason FROM failures JOIN items ON item = items.id"
-            " WHERE plan = (SELECT id FROM plans WHERE bits = ?) AND scorer = ?",
-            (plan, scorer),
+            " WHERE plan IN (SELECT id FROM plans WHERE bits IN (?, ?)) AND scorer = ?",
+            (plan, key_without_sites(plan), scorer),
             make=lambda prompt_id, prompt, seed, reason: ((prompt_id, prompt, seed), str(reason)),
         )
         known = dict(rows)

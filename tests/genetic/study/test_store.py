@@ -7,10 +7,13 @@ import pytest
 from synthetic import problem
 
 from ecad.errors import EcadError
+from ecad.execution import Failure
 from ecad.genetic import Item, Store
 from ecad.genetic.algorithms.nsga2 import Nsga2
 from ecad.genetic.study.items import all_items
 from ecad.prompts import Prompt
+from ecad.schedules import heuristics, pixart_sites
+from ecad.schedules.plan import key_without_sites, plan_key
 
 ITEMS = all_items([Prompt("a", "an ant"), Prompt("b", "a bee")], [0, 1])
 SETTINGS = {"mode": "fast", "seeds": [0, 1], "prompts": [["a", "an ant"]], "evaluator": {"guidance_scale": 4.5}}
@@ -192,3 +195,30 @@ def test_what_a_killed_search_half_wrote_is_gone_when_it_goes_on(tmp_path):
     left.touch()
     with Store.open(tmp_path):
         assert not left.exists()
+
+
+def test_a_study_of_a_release_whose_keys_named_less_is_read_and_gone_on_with(tmp_path):
+    """Those keys had no sites at their end, and the evaluator's settings no parts."""
+    older, newer = heuristics.every_n(pixart_sites(1), 4, 2), heuristics.none(pixart_sites(1), 4)
+    key = plan_key(older)
+    with Store.open(tmp_path) as store:
+        store.settle(SETTINGS, {"ecad": "0"})
+        store.add_scores(key_without_sites(key), ITEMS[:2], "x", np.array([1.0, 2.0]))
+        store.add_failures(key_without_sites(plan_key(newer)), ITEMS[:1], "x", Failure("no", 1))
+    with Store.open(tmp_path) as store:
+        store.settle({**SETTINGS, "evaluator": {**SETTINGS["evaluator"], "parts": {"vae": "12ab"}}}, {"ecad": "1"})
+        assert store.settings() == SETTINGS
+        store.add_scores(key, ITEMS[2:3], "x", np.array([3.0]))
+        assert np.array_equal(store.scores(key, ITEMS, "x"), [1.0, 2.0, 3.0, np.nan], equal_nan=True)
+        assert store.failures(plan_key(newer), ITEMS[:2], "x") == ["no", None]
+
+
+def test_a_study_of_a_pipeline_with_another_part_is_refused(tmp_path):
+    def settings(vae):
+        return {**SETTINGS, "evaluator": {**SETTINGS["evaluator"], "parts": {"vae": vae}}}
+
+    with Store.open(tmp_path) as store:
+        store.settle(settings("12ab"), {})
+        store.settle(settings("12ab"), {})
+        with pytest.raises(EcadError, match=r"parts.*vae.*12ab.*34cd"):
+            store.settle(settings("34cd"), {})

@@ -1,0 +1,118 @@
+"""Short digests of what results depend on: weights, configurations, files."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+# Keys of a configuration that say where it came from, not what it computes.
+_ORIGIN = {"architectures", "dtype", "name_or_path", "torch_dtype", "transformers_version"}
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@torch.no_grad()
+def weights_fingerprint(*modules: torch.nn.Module, digits: int = 16) -> str:
+    """Hex digits that differ where weights differ, as far as 64 values per tensor tell.
+
+    Args:
+        modules: Models on any device.
+        digits: Length of the result, at most 64.
+    """
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in module.state_dict().items():
+            digest.update(f"{name} {tuple(tensor.shape)} ".encode() + _sample(tensor))
+    return digest.hexdigest()[:digits]
+
+
+@torch.no_grad()
+def part_fingerprint(part: Any) -> str:
+    """Sixteen hex digits that differ where one component of a pipeline computes something else.
+
+    A model is told by its class, configuration and weights, of which every single bit counts; a sampler, tokenizer or
+    image processor by its class and configuration. Values of a configuration that are the class's own defaults do not
+    count, so that a release that adds one changes nothing.
+
+    Args:
+        part: One of `pipe.components`, a list of them, or the pipeline itself, of which only its class and the plain
+            values of its configuration count.
+
+    >>> from diffusers import DDIMScheduler
+    >>> part_fingerprint(DDIMScheduler()) == part_fingerprint(DDIMScheduler(clip_sample=True))
+    True
+    >>> part_fingerprint(DDIMScheduler()) == part_fingerprint(DDIMScheduler(clip_sample=False))
+    False
+    """
+    if isinstance(part, list | tuple):
+        return _digest([part_fingerprint(one) for one in part])
+    facts = [type(part).__name__, _configuration(part)]
+    if not isinstance(part, torch.nn.Module):
+        return _digest(facts)
+    digest = hashlib.sha256(_digest(facts).encode())
+    for name, tensor in part.state_dict().items():
+        if isinstance(tensor, torch.Tensor):  # quantized models keep notes of other kinds among their weights
+            digest.update(f"{name} {tuple(tensor.shape)} {_sum_of_bits(tensor)} ".encode() + _sample(tensor))
+    return digest.hexdigest()[:16]
+
+
+def file_fingerprint(content: bytes) -> str:
+    """Sixteen hex digits of a file's content."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _sample(tensor: torch.Tensor) -> bytes:
+    values = tensor.flatten()[:: max(1, tensor.numel() // 64)].float().cpu().numpy()
+    return bytes(values.tobytes())
+
+
+def _sum_of_bits(tensor: torch.Tensor) -> int | None:
+    """A sum over all bits of a tensor, which one changed value always changes; None for tensors of no plain kind."""
+    try:
+        plain = tensor.detach().contiguous().flatten()
+        return int(plain.view(_INTEGERS[tensor.element_size()]).sum(dtype=torch.int64))
+    except (KeyError, NotImplementedError, RuntimeError, TypeError):
+        return None
+
+
+def _configuration(part: Any) -> Any:
+    """The values of a component's configuration that are not its class's defaults, as JSON values."""
+    if (backend := getattr(part, "backend_tokenizer", None)) is not None:
+        return json.loads(backend.to_str())
+    if callable(vocabulary := getattr(part, "get_vocab", None)):
+        return sorted(vocabulary().items())
+    config: Any = getattr(part, "config", None)
+    if hasattr(config, "to_diff_dict"):
+        return _without_origin(config.to_diff_dict())
+    if isinstance(config, Mapping):
+        components = getattr(part, "components", {})  # of a pipeline, whose parts are told one by one
+        return _non_default(type(part), {key: value for key, value in config.items() if key not in components})
+    if callable(described := getattr(part, "to_dict", None)):
+        return _without_origin(described())
+    return None
+
+
+def _non_default(kind: type, config: Mapping[str, Any]) -> dict[str, Any]:
+    parameters: Iterable[inspect.Parameter] = inspect.signature(kind).parameters.values()
+    defaults = {one.name: _plain(one.default) for one in parameters if one.default is not inspect.Parameter.empty}
+    return {
+        key: value
+        for key, value in _without_origin(config).items()
+        if key not in defaults or _plain(value) != defaults[key]
+    }
+
+
+def _without_origin(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if not str(key).startswith("_") and key not in _ORIGIN}
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
