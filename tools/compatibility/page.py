@@ -1,0 +1,184 @@
+"""Draw the table of `sweep.py` as a page of the documents.
+
+python tools/compatibility/page.py [--results build/compatibility.jsonl] [--output docs/compatibility.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ecad.utils.files import write_atomic
+
+COLUMNS = {
+    "eager": "eager",
+    "second generation": "again",
+    "interrupted": "inter-<br>rupted",
+    "guidance off": "guidance<br>ends",
+    "forecasts": "fore-<br>casts",
+    "offload": "off-<br>load",
+    "layerwise casting": "casting",
+    "torchao": "torchao",
+    "LoRA": "LoRA",
+    "compiled": "com-<br>piled",
+    "context parallel": "context<br>parallel",
+}
+_SIGNS = {"pass": "✓", "wrong": "**✗**", "refused": "R", "not tried": "–"}
+_INTRODUCTION = (
+    "# Compatibility\n\nWhich pipelines of diffusers ran under a cache schedule, and in which ways. A tool builds each "
+    "pipeline class of diffusers' own tests with their tiny random components, replaces what these load from the hub "
+    "by stand-ins, and runs it under random schedules. The output must equal, bit for bit, that of a slow interpreter "
+    "of the schedule that knows nothing of the runtime (`tools/compatibility/interpreter.py`).\n"
+)
+_COMMANDS = """
+    pip install 'ecad[compat]'
+    git clone https://github.com/huggingface/diffusers
+    python tools/compatibility/sweep.py --diffusers diffusers
+    python tools/compatibility/page.py
+
+"""
+_MEANING = {
+    "eager": "three random schedules, one generation each; afterwards the pipeline gives its bare output again, and no "
+    "attribute, override or hook is left",
+    "second generation": "three generations under one enabled cache, the last with another seed",
+    "interrupted": "a generation fails in its first scheduler step, one in its third, one is ended by the pipeline's "
+    "own `_interrupt`; nothing stays in memory, and the next generation is right",
+    "guidance off": "a callback sets the guidance scale to 1 after the second row",
+    "forecasts": "two schedules that forecast, with rows that compute nothing",
+    "offload": "accelerate's model and sequential offloading on the CPU, put on before and after enabling",
+    "layerwise casting": "diffusers' layerwise casting, weights stored as float8_e4m3fn",
+    "torchao": "`Int8WeightOnlyConfig`",
+    "LoRA": "a LoRA by peft in every linear layer of the blocks; then other weights are copied into it between "
+    "generations",
+    "compiled": 'every block compiled by `torch.compile(backend="eager")`, which computes the same bits',
+    "context parallel": "Ulysses, two processes over gloo on the CPU",
+}
+_SIGN_TABLE = """
+| sign | meaning |
+| --- | --- |
+| ✓ | tried; everything held, bit for bit |
+| **✗** | tried; something was wrong |
+| R | ecad refuses it with one line |
+| – | not tried |
+
+A number behind a sign is that of the reason, below the table.
+
+"""
+
+
+def page(entries: Iterable[dict[str, Any]], told: dict[str, str]) -> str:
+    """The document.
+
+    Args:
+        entries: lines of the results, later ones replace earlier ones of the same test and mode.
+        told: versions that they depend on.
+
+    Returns:
+        Markdown.
+    """
+    cells: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
+    unbuilt = {}
+    for entry in entries:
+        if entry["mode"] == "build":
+            unbuilt[entry["file"], entry.get("class", "")] = entry["note"]
+        else:
+            cells[entry["file"], entry["class"], entry["test"]][entry["mode"]] = entry
+    refused = {row: found for row, found in cells.items() if found.get("eager", {}).get("result") == "refused"}
+    tried = {row: found for row, found in cells.items() if row not in refused}
+    reasons: dict[str, int] = {}
+    table = _table(tried, reasons)
+    return (
+        _INTRODUCTION
+        + _COMMANDS
+        + _summary(tried, refused, told)
+        + _legend()
+        + "## Results\n\n"
+        + table
+        + _reasons(reasons)
+        + _refused(refused)
+        + _unbuilt(unbuilt)
+    )
+
+
+def _legend() -> str:
+    rows = [f"| {COLUMNS[mode].replace('<br>', ' ').replace('- ', '')} | {text} |" for mode, text in _MEANING.items()]
+    return "\n".join(["## What each column says", "", "| column | what is done |", "| --- | --- |", *rows, _SIGN_TABLE])
+
+
+def _summary(tried: dict[Any, Any], refused: dict[Any, Any], told: dict[str, str]) -> str:
+    classes = {row[1] for row in tried}
+    lines = [f"{len(classes)} pipeline classes ran ({len(tried)} set-ups); {len({r[1] for r in refused})} are refused."]
+    lines += ["", "| | " + " | ".join(COLUMNS.values()) + " |", "| --- |" + " ---: |" * len(COLUMNS)]
+    for result, sign in _SIGNS.items():
+        counts = Counter(mode for found in tried.values() for mode, cell in found.items() if cell["result"] == result)
+        lines.append(f"| {sign} | " + " | ".join(str(counts[mode]) for mode in COLUMNS) + " |")
+    versions = ", ".join(f"{name} {version}" for name, version in told.items())
+    return "\n".join([*lines, "", f"Versions: {versions}. One CPU thread, four steps.", "", ""])
+
+
+def _table(tried: dict[Any, dict[str, dict[str, Any]]], reasons: dict[str, int]) -> str:
+    lines = ["| pipeline | " + " | ".join(COLUMNS.values()) + " |", "| --- |" + " :---: |" * len(COLUMNS)]
+    family = ""
+    names = Counter(row[1] for row in tried)
+    for row in sorted(tried):
+        file, name, _ = row
+        if file.split("/")[0] != family:
+            family = file.split("/")[0]
+            lines.append(f"| **{family}** |" + " |" * len(COLUMNS))
+        if names[name] > 1:
+            name += f" ({Path(file).stem.removeprefix('test_')})"
+        lines.append(f"| {name} | " + " | ".join(_cell(tried[row].get(mode), reasons) for mode in COLUMNS) + " |")
+    return "\n".join([*lines, "", ""])
+
+
+def _cell(found: dict[str, Any] | None, reasons: dict[str, int]) -> str:
+    if found is None:
+        return ""
+    sign = _SIGNS[found["result"]]
+    if not found["note"]:
+        return sign
+    return f"{sign} {reasons.setdefault(_plain(found['note']), len(reasons) + 1)}"
+
+
+def _plain(note: str) -> str:
+    return note.replace("|", "\\|").replace("<", "\\<").replace("\n", " ")
+
+
+def _reasons(reasons: dict[str, int]) -> str:
+    lines = [f"{number}. {reason}" for reason, number in reasons.items()]
+    return "\n".join(["## Reasons", "", *lines, "", ""])
+
+
+def _refused(refused: dict[Any, dict[str, dict[str, Any]]]) -> str:
+    by_line: dict[str, list[str]] = defaultdict(list)
+    for (_, name, _), found in sorted(refused.items()):
+        line = _plain(found["eager"]["note"].replace(name, "..."))
+        if name not in by_line[line]:
+            by_line[line].append(name)
+    parts = [f"`{line}`\n\n{', '.join(names)}." for line, names in by_line.items()]
+    return "\n\n".join(["## Refused as a whole", *parts, ""]) + "\n" if parts else ""
+
+
+def _unbuilt(unbuilt: dict[tuple[str, str], str]) -> str:
+    if not unbuilt:
+        return ""
+    rows = [f"| {name or file} | {_plain(note)} |" for (file, name), note in sorted(unbuilt.items())]
+    return "\n".join(["## Not built here", "", "| pipeline | why |", "| --- | --- |", *rows, ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("build/compatibility.jsonl"))
+    parser.add_argument("--output", type=Path, default=Path("docs/compatibility.md"))
+    args = parser.parse_args()
+    entries = [json.loads(line) for line in args.results.read_text().splitlines()]
+    told = json.loads(args.results.with_suffix(".versions.json").read_text())
+    write_atomic(args.output, page(entries, told))
+
+
+if __name__ == "__main__":
+    main()

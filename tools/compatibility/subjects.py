@@ -1,0 +1,165 @@
+"""The tiny pipelines of diffusers' own tests, one for each pipeline class, ready to run."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import unittest
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+STEPS = 4
+_FOLDER = "tests/pipelines"
+# What a class is called with beside its test's inputs: smaller pictures, more steps than the test has.
+_CHANGES: dict[str, dict[str, Any]] = {
+    "Kandinsky5I2IPipeline": {"max_sequence_length": 400},
+    "SanaPAGPipeline": {"use_resolution_binning": False},
+    "SanaPipeline": {"use_resolution_binning": False},
+    "SanaSprintImg2ImgPipeline": {"intermediate_timesteps": None, "use_resolution_binning": False},
+    "SanaSprintPipeline": {"intermediate_timesteps": None, "use_resolution_binning": False},
+}
+_LARGEST_AREA = 64 * 64
+
+
+@dataclass
+class Subject:
+    """A pipeline and what its test calls it with.
+
+    Fields:
+        pipe: a diffusers pipeline with random weights.
+        test: the object of the test class that it is from.
+        latents: whether the pipeline returns latents when asked; else it is left to its own output.
+    """
+
+    pipe: Any
+    test: Any
+    latents: bool = True
+
+    def inputs(self, seed: int = 0, **changes: Any) -> dict[str, Any]:
+        """What one call is made with; the same seed gives the same call."""
+        torch.manual_seed(seed)
+        takes = inspect.signature(self.test.get_dummy_inputs).parameters
+        given = self.test.get_dummy_inputs(*(["cpu"] if "device" in takes else []))
+        known = inspect.signature(type(self.pipe).__call__).parameters
+        if "generator" in known:
+            given["generator"] = torch.Generator().manual_seed(seed)
+        if "num_inference_steps" in known:
+            given["num_inference_steps"] = STEPS
+        if "output_type" in known and self.latents:
+            given["output_type"] = "latent"
+        return {**given, **_CHANGES.get(type(self.pipe).__name__, {}), **changes}
+
+    def run(self, seed: int = 0, **changes: Any) -> list[torch.Tensor]:
+        """All tensors that one call returns."""
+        inputs = self.inputs(seed, **changes)
+        with torch.no_grad():
+            return tensors(self.pipe(**inputs))
+
+
+def tensors(value: Any) -> list[torch.Tensor]:
+    """Everything in a pipeline's output that is a tensor, an array or a picture."""
+    if isinstance(value, torch.Tensor):
+        return [value.detach().clone()]
+    if isinstance(value, dict):
+        return tensors(list(value.values()))
+    if isinstance(value, list | tuple):
+        return [tensor for part in value for tensor in tensors(part)]
+    if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+        import numpy as np
+
+        return [torch.from_numpy(np.array(value))]
+    return []
+
+
+def files(checkout: Path) -> list[Path]:
+    """The files of a checkout of diffusers that hold tests of pipelines."""
+    found = sorted((checkout / _FOLDER).glob("*/test_*.py"))
+    return [path for path in found if "get_dummy_components" in path.read_text()]
+
+
+def tests_in(checkout: Path, file: Path) -> Iterator[type]:
+    """The test classes of a file, one for each pipeline class."""
+    if str(checkout) not in sys.path:
+        sys.path.insert(0, str(checkout))
+    name = ".".join(file.relative_to(checkout).with_suffix("").parts)
+    module = importlib.import_module(name)
+    seen = set()
+    for cls in vars(module).values():
+        if not inspect.isclass(cls) or cls.__module__ != name or not hasattr(cls, "get_dummy_components"):
+            continue
+        pipeline_class = getattr(cls, "pipeline_class", None)
+        if inspect.isclass(pipeline_class) and pipeline_class not in seen:
+            seen.add(pipeline_class)
+            yield cls
+
+
+def class_name(test_class: type) -> str:
+    """The pipeline class of diffusers' that a test is about; some tests put their own in front of it."""
+    mro = test_class.pipeline_class.__mro__  # type: ignore[attr-defined]
+    return next((cls.__name__ for cls in mro if cls.__module__.startswith("diffusers.")), mro[0].__name__)
+
+
+def build(test_class: type) -> Subject:
+    """Make a test class's pipeline."""
+    test = test_class("run") if issubclass(test_class, unittest.TestCase) else test_class()
+    getattr(test, "setUp", lambda: None)()
+    torch.manual_seed(0)
+    components = test.get_dummy_components()
+    _keep_pictures_small(test.pipeline_class)
+    pipe = test.pipeline_class(**components)
+    if hasattr(pipe, "resolutions"):
+        pipe.resolutions = [(64, 64)]
+    pipe.set_progress_bar_config(disable=True)
+    for part in pipe.components.values():
+        if isinstance(part, nn.Module):
+            part.eval()
+    return _that_returns_something(Subject(pipe, test))
+
+
+def _that_returns_something(subject: Subject) -> Subject:
+    """With latents, which show every bit, where the pipeline gives them, and weights that all matter."""
+    weights = {name: value.clone() for name, value in _denoiser_weights(subject.pipe)}
+    for name, value in _denoiser_weights(subject.pipe):
+        value.data.copy_(_weights_that_matter(name, value))
+    try:
+        found = subject.run()
+    except Exception:
+        subject.latents = False
+        found = subject.run()
+    if not found:
+        subject.latents = False
+        found = subject.run()
+    if not all(tensor.double().isfinite().all() for tensor in found):
+        for name, value in _denoiser_weights(subject.pipe):
+            value.data.copy_(weights[name])
+    return subject
+
+
+def _denoiser_weights(pipe: Any) -> Iterator[tuple[str, nn.Parameter]]:
+    for part in ("transformer", "transformer_2"):
+        module = getattr(pipe, part, None)
+        if isinstance(module, nn.Module):
+            yield from ((f"{part}.{name}", value) for name, value in module.named_parameters())
+
+
+def _weights_that_matter(name: str, value: torch.Tensor) -> torch.Tensor:
+    """Random weights that keep the size of what passes through them; tests' own are often zero at the end."""
+    generator = torch.Generator().manual_seed(len(name) + value.numel())
+    drawn = torch.randn(value.shape, generator=generator)
+    if value.ndim > 1:
+        return drawn / max(1, value[0].numel()) ** 0.5
+    return 1 + 0.1 * drawn if name.endswith("weight") else 0.2 * drawn
+
+
+def _keep_pictures_small(pipeline_class: type) -> None:
+    """QwenImage's editing enlarges every picture to a million pixels."""
+    module = sys.modules[pipeline_class.__module__]
+    original = getattr(module, "calculate_dimensions", None)
+    if original is not None:
+        module.calculate_dimensions = lambda area, ratio: original(min(area, _LARGEST_AREA), ratio)

@@ -1,0 +1,183 @@
+"""Run every pipeline class of diffusers' own tests under cache schedules, in every mode, and write down what held.
+
+python tools/compatibility/sweep.py --diffusers CHECKOUT [--only TEXT] [--mode eager] [--output FILE]
+
+Each pipeline class is built in a process of its own, each mode runs in a copy of that process and has a time limit.
+Every result is a line of JSON. A run goes on where another was broken off; results of other releases or of another
+state of the code are made anew. `page.py` draws the table. Needs `pip install 'ecad[compat]'`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import diffusers
+import modes
+import standins
+import subjects
+import torch
+import transformers
+from copies import in_copy
+
+import ecad
+
+_PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "torchao")
+_CODE = ("ecad/runtime", "ecad/sites", "ecad/schedules", "tools/compatibility")
+_BUILD_SECONDS = 120
+
+
+def versions(checkout: Path) -> dict[str, str]:
+    """What every result depends on."""
+    git = subprocess.run(["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    found = {"ecad": code_digest(), "diffusers' tests": git.stdout.strip()[:10], "python": sys.version.split()[0]}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "none"
+    return found
+
+
+def code_digest() -> str:
+    """Of ecad's runtime and of this tool."""
+    root = Path(ecad.__file__).parents[1]
+    files = sorted(path for folder in _CODE for path in (root / folder).rglob("*.py") if path.name != "page.py")
+    found = hashlib.sha256()
+    for path in files:
+        found.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()[:12]
+
+
+def judge(case: modes.Case, mode: str) -> dict[str, Any]:
+    """Result and reason of one mode."""
+    try:
+        modes.MODES[mode](case)
+    except modes.Wrong as error:
+        found = {"result": "wrong", "note": str(error)}
+    except modes.NotTried as error:
+        found = {"result": "not tried", "note": str(error)}
+    except ecad.EcadError as error:
+        found = {"result": "refused", "note": modes.one_line(error)}
+    except Exception as error:
+        frame = _last_frame(error)
+        found = {"result": "wrong", "note": f"{modes.one_line(error)} ({frame})"}
+    else:
+        found = {"result": "pass", "note": ""}
+    return {**found, "seen": case.seen}
+
+
+def _last_frame(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "/ecad/" in frame.filename] or frames
+    return f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
+
+
+def sweep_file(
+    checkout: Path, file: Path, wanted: list[str], seconds: float, known: set[tuple[str, str]]
+) -> Iterator[Any]:
+    """Results of all pipeline classes of one file of tests."""
+    name = str(file.relative_to(checkout / "tests" / "pipelines"))
+    try:
+        tests = list(subjects.tests_in(checkout, file))
+    except Exception as error:
+        yield {"file": name, "mode": "build", "result": "not tried", "note": modes.one_line(error)}
+        return
+    for test in tests:
+        about = {"file": name, "test": test.__name__, "class": subjects.class_name(test)}
+        left = [mode for mode in wanted if (f"{name}:{test.__name__}", mode) not in known]
+        if not left:
+            continue
+        try:
+            subject = subjects.build(test)
+            case = modes.Case(subject)
+        except ecad.EcadError as error:
+            yield from ({**about, "mode": mode, "result": "refused", "note": modes.one_line(error)} for mode in left)
+            continue
+        except Exception as error:
+            yield {**about, "mode": "build", "result": "not tried", "note": modes.one_line(error)}
+            continue
+        about["transformer"] = type(next(iter(case.modules.values()))).__name__
+        for mode in left:
+            begun = time.monotonic()
+            found = in_copy(lambda mode=mode, case=case: judge(case, mode), seconds)
+            found = found or {"result": "wrong", "note": f"no result within {seconds:.0f} seconds"}
+            yield {**about, "mode": mode, **found, "seconds": round(time.monotonic() - begun, 1)}
+
+
+def known_results(path: Path, key: str) -> tuple[list[str], set[tuple[str, str]]]:
+    """Lines that still hold, and which (test, mode) they are about."""
+    lines, found = [], set()
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue  # cut off
+        if entry.get("key") == key:
+            lines.append(line)
+            found.add((f"{entry['file']}:{entry.get('test')}", entry["mode"]))
+    return lines, found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--diffusers", type=Path, default=os.environ.get("DIFFUSERS_CHECKOUT"), help="a git checkout")
+    parser.add_argument("--only", action="append", help="part of the path of a file of tests")
+    parser.add_argument("--mode", action="append", choices=modes.MODES)
+    parser.add_argument("--seconds", type=float, default=300, help="limit of a mode of a class")
+    parser.add_argument("--output", type=Path, default=Path("build/compatibility.jsonl"))
+    args = parser.parse_args()
+    if args.diffusers is None or not (args.diffusers / "tests" / "pipelines").is_dir():
+        parser.error("--diffusers must be a git checkout of diffusers, with its folder tests/pipelines")
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    diffusers.utils.logging.set_verbosity_error()
+    transformers.logging.set_verbosity_error()
+    logging.disable(logging.CRITICAL)
+    standins.install()
+    told = versions(args.diffusers)
+    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    lines, known = known_results(args.output, key)
+    args.output.write_text("".join(line + "\n" for line in lines))
+    args.output.with_suffix(".versions.json").write_text(json.dumps(told, indent=1) + "\n")
+    # The breadth first: what says most about most classes.
+    wanted = args.mode or list(modes.MODES)
+    rounds = [[mode] for mode in wanted[:1]] + ([wanted[1:]] if wanted[1:] else [])
+    chosen = [
+        file for file in subjects.files(args.diffusers) if not args.only or any(o in str(file) for o in args.only)
+    ]
+    for names in rounds:
+        for file in chosen:
+            _sweep(args, file, names, known, key)
+
+
+def _sweep(args: argparse.Namespace, file: Path, names: list[str], known: set[tuple[str, str]], key: str) -> None:
+    def work() -> bool:
+        with args.output.open("a") as output:
+            for entry in sweep_file(args.diffusers, file, names, args.seconds, known):
+                output.write(json.dumps({"key": key, **entry}) + "\n")
+                output.flush()
+                print(f"{entry['result']:9} {entry['mode']:17} {entry['file']} {entry['note']}", flush=True)
+        return True
+
+    if not in_copy(work, _BUILD_SECONDS + 5 * args.seconds):
+        print(f"died      {file}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,373 @@
+"""Serve random requests from several threads, and hold every image against one that was made alone.
+
+python tools/robustness/stress.py [--generations 3000] [--threads 4] [--seed 0] [--output build/stress.json]
+
+A request is a prompt, a size, a number of steps, a seed, a schedule or none, and which weights are in the model: full
+ones and a LoRA's are copied into it between generations. Some generations are ended in a random row, by an error or by
+the pipeline's own flag; in some, another pipeline uses the denoiser between two rows. A thread has pipelines of its own
+and shares others, one generation at a time. Each image must be, bit for bit, that of a fresh pipeline: the bare one, or
+what `tools/compatibility/interpreter.py` makes of the schedule. After each round nothing may be kept, and memory must
+be flat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import hashlib
+import json
+import logging
+import os
+import random
+import sys
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+sys.path.append(str(Path(__file__).parents[1] / "compatibility"))
+
+import numpy as np
+import psutil
+import torch
+from interpreter import interpret
+from recording import record
+from served import KINDS, Served
+
+import ecad
+from ecad.sites.discovery import discover
+from ecad.utils.files import write_atomic
+
+# What requests are drawn from.
+STEPS, PROMPTS, SEEDS, SCHEDULES, WEIGHTS = (3, 4, 6), 3, 2, 3, 2
+_MEGABYTE = 1 << 20
+# Allocators keep some of what was freed.
+_MAY_GROW = 48 * _MEGABYTE
+
+
+class _Failure(Exception):
+    """Ends a generation."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one image is made of; equal requests give equal images.
+
+    Fields:
+        kind: of `KINDS`.
+        schedule: the seed of a random one; None for the bare pipeline.
+        forecast: whether the schedule forecasts.
+        ends: None, or "error" or "flag" with the row after which the generation ends.
+        visitor: the row after which somebody else uses the denoiser, or None.
+    """
+
+    kind: str
+    steps: int
+    size: int
+    prompt: int
+    seed: int
+    weights: int
+    lora: int
+    schedule: int | None
+    forecast: bool = False
+    ends: tuple[str, int] | None = None
+    visitor: int | None = None
+
+
+@dataclass
+class Server:
+    """A pipeline that one thread uses at a time, and what is in it."""
+
+    served: Served
+    lock: Any = field(default_factory=threading.Lock)
+    loaded: tuple[int, int] = (0, 0)
+    schedule: tuple[int, int, bool] | None = None
+    run: Any = None
+
+
+@dataclass
+class Tally:
+    """What came out, counted under a lock."""
+
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    lock: Any = field(default_factory=threading.Lock)
+
+    def add(self, request: Request, fault: str | None) -> None:
+        with self.lock:
+            for what in ("generations", *_kinds_of(request), *(["faults"] if fault else [])):
+                self.counts[request.kind, what] += 1
+            if fault:
+                self.faults.append(f"{fault}: {request}")
+
+
+def _kinds_of(request: Request) -> Iterator[str]:
+    yield "bare" if request.schedule is None else "forecast" if request.forecast else "cached"
+    if request.ends:
+        yield f"ended by {request.ends[0]}"
+    if request.visitor is not None:
+        yield "visited"
+
+
+def draw(chance: random.Random) -> Request:
+    """A random request."""
+    steps = chance.choice(STEPS)
+    kind = chance.choice(list(KINDS))
+    request = Request(
+        kind,
+        steps,
+        size=chance.choice(KINDS[kind].sizes),
+        prompt=chance.randrange(PROMPTS),
+        seed=chance.randrange(SEEDS),
+        weights=chance.randrange(WEIGHTS),
+        lora=chance.randrange(WEIGHTS),
+        schedule=chance.choice([None, *range(SCHEDULES)]),
+        forecast=chance.random() < 0.25,
+    )
+    row, fate = chance.randrange(steps - 1), chance.random()
+    if fate < 0.1:
+        return replace(request, ends=("error", row))
+    if fate < 0.2 and KINDS[kind].has_flag:
+        return replace(request, ends=("flag", row))
+    return replace(request, visitor=row) if fate < 0.3 else request
+
+
+def schedule_of(request: Request, model: torch.nn.Module) -> ecad.CacheSchedule:
+    """The schedule that a request names; parallel outputs of a block are computed together where it forecasts."""
+    sites = tuple((site.block, site.component) for site in discover(model))
+    drawn = np.random.default_rng((request.schedule, request.steps))
+    bits = drawn.random((request.steps, len(sites))) < 0.5
+    if request.forecast:
+        bits = np.repeat(bits[:, :1], len(sites), axis=1)
+    return ecad.CacheSchedule(bits, sites, name=f"{request.schedule}", forecast=request.forecast)
+
+
+def references(requests: list[Request]) -> dict[Request, str]:
+    """What the image of each request must be, each made alone on a fresh pipeline."""
+    found: dict[Request, str] = {}
+    for request in requests:
+        alone = replace(request, visitor=None)
+        if alone in found or (alone.ends or ("",))[0] == "error":
+            continue
+        served = KINDS[request.kind].make()
+        served.load(request.weights, request.lora)
+        model = served.pipe.transformer
+
+        def image(served: Served = served, request: Request = alone) -> list[torch.Tensor]:
+            return [_image(served, request)]
+
+        if request.schedule is None:
+            found[alone] = digest(image()[0])
+        else:
+            modules = {"transformer": model}
+            schedules = {"transformer": schedule_of(request, model)}
+            found[alone] = digest(interpret(image, modules, schedules, record(image, modules)).output[0])
+    return found
+
+
+def digest(image: torch.Tensor) -> str:
+    """Equal for equal images."""
+    return hashlib.sha256(image.numpy().tobytes() + repr(image.shape).encode()).hexdigest()
+
+
+def _image(served: Served, request: Request, visit: Any = None) -> torch.Tensor:
+    def after_row(pipe: Any, row: int) -> None:
+        if request.ends == ("error", row):
+            raise _Failure
+        if request.ends == ("flag", row):
+            pipe._interrupt = True
+        if request.visitor == row and visit is not None:
+            visit()
+
+    return served.image(request.prompt, request.size, request.steps, request.seed, after_row)
+
+
+def serve(server: Server, request: Request, expected: dict[Request, str]) -> str | None:
+    """Make one image; returns what is wrong with it, or None."""
+    with server.lock:
+        _prepare(server, request)
+        ended = False
+        visits: list[str] = []
+        try:
+            image = _image(server.served, request, lambda: visits.extend(_visit(server, request, expected)))
+        except _Failure:
+            ended = True
+        fault = None
+        if (request.ends or ("",))[0] == "error":
+            fault = None if ended else "the error was swallowed"
+        elif digest(image) != expected[replace(request, visitor=None)]:
+            fault = "another image"
+        if visits:
+            fault = visits[0]
+        kept = server.run.stats.cached_bytes if server.run else 0
+        return fault or (f"{kept} bytes kept" if kept else None)
+
+
+def _prepare(server: Server, request: Request) -> None:
+    """Weights and schedule, as a server would change them: what is there already stays."""
+    if server.loaded != (request.weights, request.lora):
+        server.served.load(request.weights, request.lora)
+        server.loaded = request.weights, request.lora
+    wanted = None if request.schedule is None else (request.schedule, request.steps, request.forecast)
+    if wanted == server.schedule:
+        return
+    pipe = server.served.pipe
+    if wanted is None:
+        ecad.disable_cache(pipe)
+        server.run = None
+    else:
+        server.run = ecad.enable_cache(pipe, schedule_of(request, pipe.transformer))
+    server.schedule = wanted
+
+
+def _visit(server: Server, request: Request, expected: dict[Request, str]) -> Iterator[str]:
+    """Another pipeline over the same denoiser makes a whole image of its own, bare or under the schedule."""
+    other = server.served.sibling()
+    theirs = replace(request, seed=(request.seed + 1) % SEEDS, ends=None, visitor=None)
+    image = digest(_image(other, theirs))
+    if image not in (expected.get(theirs), expected.get(replace(theirs, schedule=None, forecast=False))):
+        yield "the visitor's image is neither the bare nor the cached one"
+
+
+def with_visitors(requests: list[Request]) -> list[Request]:
+    """The requests, and those that their visitors make."""
+    found = []
+    for request in requests:
+        found.append(request)
+        if request.visitor is not None:
+            theirs = replace(request, seed=(request.seed + 1) % SEEDS, visitor=None)
+            found += [theirs, replace(theirs, schedule=None, forecast=False)]
+    return found
+
+
+def run_round(
+    pool: ThreadPoolExecutor,
+    servers: list[list[Server]],
+    requests: list[Request],
+    tally: Tally,
+    expected: dict[Request, str],
+    chance: random.Random,
+) -> None:
+    """Serve requests from all threads: each by the thread's own pipeline or by the one that all share."""
+    own, shared = servers[:-1], servers[-1]
+    kinds = list(KINDS)
+
+    def work(number: int, batch: list[tuple[Request, bool]]) -> None:
+        for request, alone in batch:
+            place = kinds.index(request.kind)
+            server = own[number][place] if alone else shared[place]
+            try:
+                fault = serve(server, request, expected)
+            except Exception as error:
+                fault = f"{type(error).__name__}: {error}"
+            tally.add(request, fault)
+
+    batches: list[list[tuple[Request, bool]]] = [[] for _ in own]
+    for number, request in enumerate(requests):
+        batches[number % len(own)].append((request, chance.random() < 0.5))
+    list(pool.map(work, range(len(own)), batches))
+
+
+def live_bytes() -> int:
+    """Bytes of all tensors that somebody can reach."""
+    gc.collect()
+    storages = {}
+    for thing in gc.get_objects():
+        try:
+            if issubclass(type(thing), torch.Tensor) and thing.device.type != "meta":
+                storage = thing.untyped_storage()
+                storages[storage.data_ptr()] = storage.nbytes()
+        except (ReferenceError, RuntimeError):
+            continue
+    return sum(storages.values())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings and no messages of libraries."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def stress(generations: int, threads: int, seed: int, rounds: int = 8) -> dict[str, Any]:
+    """Counts, faults and memory of a whole run."""
+    chance = random.Random(seed)
+    requests = [draw(chance) for _ in range(generations)]
+    expected = references(with_visitors(requests))
+    servers = [[Server(kind.make()) for kind in KINDS.values()] for _ in range(threads + 1)]
+    tally, memory = Tally(), []
+    begun = time.monotonic()
+    with ThreadPoolExecutor(threads) as pool:
+        for number in range(rounds):
+            part = requests[number * generations // rounds : (number + 1) * generations // rounds]
+            run_round(pool, servers, part, tally, expected, chance)
+            for server in [server for group in servers for server in group]:
+                ecad.disable_cache(server.served.pipe)
+                server.schedule = server.run = None
+            memory.append({"tensors": live_bytes(), "process": psutil.Process().memory_info().rss})
+    if memory[-1]["tensors"] > memory[0]["tensors"]:
+        tally.faults.append(f"tensors grew from {memory[0]['tensors']} to {memory[-1]['tensors']} bytes")
+    if memory[-1]["process"] > memory[rounds // 4]["process"] + _MAY_GROW:
+        tally.faults.append(f"the process grew from {memory[rounds // 4]['process']} to {memory[-1]['process']} bytes")
+    counts: dict[str, dict[str, int]] = {kind: {} for kind in KINDS}
+    for (kind, what), count in sorted(tally.counts.items()):
+        counts[kind][what] = count
+    return {
+        "generations": generations,
+        "threads": threads,
+        "seed": seed,
+        "references": len(expected),
+        "seconds": time.monotonic() - begun,
+        "counts": counts,
+        "memory": memory,
+        "faults": tally.faults,
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the table."""
+    columns = ["generations", "bare", "cached", "forecast", "ended by error", "ended by flag", "visited", "faults"]
+    print(f"{'':22}" + "".join(f"{name:>15}" for name in columns))
+    for kind, counts in found["counts"].items():
+        print(f"{kind:22}" + "".join(f"{counts.get(name, 0):15}" for name in columns))
+    first, last = found["memory"][0], found["memory"][-1]
+    for name in ("tensors", "process"):
+        print(
+            f"{name}: {first[name] / _MEGABYTE:.2f} MB after the first round, {last[name] / _MEGABYTE:.2f} at the end"
+        )
+    print(f"{found['references']} images made alone, {found['seconds']:.0f} seconds for the served ones")
+    for fault in found["faults"][:20]:
+        print(f"    {fault}")
+    print(f"{len(found['faults'])} faults")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--generations", type=int, default=3000)
+    parser.add_argument("--threads", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=Path("build/stress.json"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with quiet(), torch.no_grad():
+        found = stress(args.generations, args.threads, args.seed)
+    show(found)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(args.output, json.dumps(found, indent=1) + "\n")
+    sys.exit(bool(found["faults"]))
+
+
+if __name__ == "__main__":
+    main()
