@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -170,6 +171,24 @@ def show(
         console.print()
         width = min(shutil.get_terminal_size((80, 24)).columns, 120)
         console.print(heat_map(schedule, width=width, by_component=by_component), soft_wrap=True)
+
+
+@app.command("sglang")
+def sglang(
+    schedule: Annotated[Path, typer.Argument(help="Schedule file or front.")],
+    output: Output,
+    speedup: Annotated[float, typer.Option(help="Pick from a front: how many times cheaper, at least.")] = 2.0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps of the requests.")] = None,
+) -> None:
+    """Write a --cache-dit-config file for SGLang diffusion; print the variables for its own backend."""
+    from ecad.integrations import sglang as host
+    from ecad.integrations.chosen import chosen_schedule
+    from ecad.utils.files import write_atomic
+
+    chosen = chosen_schedule(schedule, speedup=speedup).resample(steps)
+    write_atomic(output, json.dumps(host.config_file(chosen), indent=1) + "\n")
+    for name, value in host.environment(chosen).items():
+        print(f"export {name}={value}")
 
 
 def _sites(image_generator: str) -> Sites:
