@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ecad.commands.main import finish, main
-from ecad.commands.matching import Each, FileModeOption, NamingModeOption, matched_items
+from ecad.commands.matching import Each, FileModeOption, NamingModeOption, images_of, matched_items
 from ecad.prompts import PromptFile
 from ecad.utils.console import bar
 
@@ -41,7 +41,8 @@ def clip(
     from ecad.quality import get_scorer
 
     mode = image_naming_mode or ("mjhq" if mjhq else "image_reward")
-    folders = by_schedule(image_dir, each)
+    pictures = images_of(image_dir)
+    folders = by_schedule(pictures, each)
     items = {folder: matched_items(folder, files, prompts, mode) for folder, files in folders.items()}
     name, weights = ("judge", None) if clip_model == "judge" else ("clip", clip_model)
     scorer = replace(get_scorer(name, weights, device), name="clip")
@@ -70,7 +71,8 @@ def clip(
         f"{row['num_unmatched']} not"
         for row in rows
     ]
-    finish({"clip_model": clip_model, "folders": rows}, "\n".join(lines), as_json)
+    result = {"clip_model": clip_model, "folders": rows, "passed_over": dict(pictures.passed_over)}
+    finish(result, "\n".join(lines), as_json)
 
 
 if __name__ == "__main__":

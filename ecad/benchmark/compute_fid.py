@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ecad.commands.main import finish, main
-from ecad.commands.matching import Each
+from ecad.commands.matching import Each, images_of
 from ecad.errors import EcadError
 from ecad.utils.console import bar, say
 from ecad.utils.files import write_atomic
@@ -45,12 +45,14 @@ def fid(
     """Distance of generated images to reference images; the lower, the more alike the two sets."""
     if (ref_dir is None) == (ref_stats is None):
         raise EcadError("give either --ref-dir or --ref-stats")
-    from ecad.images.files import by_schedule, image_files
+    from ecad.images.files import by_schedule
     from ecad.quality import fid as distances
     from ecad.quality.features import default_cache, get_feature_extractor
 
-    folders = by_schedule(gen_dir, each)
-    ref_files = [] if ref_dir is None else image_files(ref_dir)
+    generated = images_of(gen_dir)
+    folders = by_schedule(generated, each)
+    references = None if ref_dir is None else images_of(ref_dir)
+    ref_files = [] if references is None else references.files
     for folder, files in [*folders.items(), *([(ref_dir, ref_files)] if ref_dir else [])]:
         if len(files) < distances.FEW_IMAGES:
             say(f"{folder}: {len(files)} images; below {distances.FEW_IMAGES} an FID is biased: compare like with like")
@@ -62,21 +64,22 @@ def fid(
         reference = _statistics(ref_files, extractor, cache, "reference", as_json)
     rows: list[dict[str, Any]] = []
     for folder, files in folders.items():
-        generated = _statistics(files, extractor, cache, folder.name, as_json)
+        statistics = _statistics(files, extractor, cache, folder.name, as_json)
         row = {
             "gen_dir": str(folder),
             "ref_dir": None if ref_dir is None else str(ref_dir),
             "ref_stats": ref_stats,
             "model_name": model_name,
             "model": extractor.name,
-            "fid_score": distances.fid(generated, reference),
-            "kid_score": distances.kid(generated, reference),
+            "fid_score": distances.fid(statistics, reference),
+            "kid_score": distances.kid(statistics, reference),
             "num_generated": len(files),
             "num_reference": reference.count,
         }
         write_atomic(folder / output_subpath, json.dumps(row, indent=1) + "\n")
         rows.append(row)
-    finish({"folders": rows}, "\n".join(map(_line, rows)), as_json)
+    passed_over = {str(one.root): dict(one.passed_over) for one in (generated, references) if one is not None}
+    finish({"folders": rows, "passed_over": passed_over}, "\n".join(map(_line, rows)), as_json)
 
 
 def _statistics(

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ecad.commands.main import finish, main
-from ecad.commands.matching import FileModeOption, NamingModeOption, matched_items
+from ecad.commands.matching import FileModeOption, NamingModeOption, images_of, matched_items
 from ecad.commands.options import AddressOption, ExecutorOption, GpusOption, TimeoutOption, WorkersOption
 from ecad.errors import EcadError
 from ecad.execution.pool import Spread, everywhere
@@ -49,14 +49,12 @@ def score(
 ) -> None:
     """Score images for their prompts; writes `total_score`, the mean over prompts of the mean over their images."""
     prompts = PromptFile(benchmark_prompts, file_mode)  # type: ignore[arg-type]
-    from ecad.images.files import image_files
     from ecad.jobs.score import is_foreign, score_folder
     from ecad.jobs.score_on_workers import score_folders_on
     from ecad.quality import get_scorer
 
-    folders = {
-        place: list(files) for place, files in groupby(sorted(image_files(image_dir)), key=lambda file: file.parent)
-    }
+    pictures = images_of(image_dir)
+    folders = {place: list(files) for place, files in groupby(sorted(pictures.files), key=lambda file: file.parent)}
     left_out: dict[Path, str] = {}
     for folder, files in folders.items():
         if exactly_n_images is not None and len(files) != exactly_n_images:
@@ -115,7 +113,12 @@ def score(
         for row in rows
     ]
     finish(
-        {"scorer": scorer, "folders": rows, "left_out": {str(k): v for k, v in left_out.items()}},
+        {
+            "scorer": scorer,
+            "folders": rows,
+            "left_out": {str(k): v for k, v in left_out.items()},
+            "passed_over": dict(pictures.passed_over),
+        },
         "\n".join(lines),
         as_json,
     )

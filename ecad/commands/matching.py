@@ -13,17 +13,38 @@ from ecad.prompts import PromptFile, match_images
 from ecad.utils.console import say
 
 if TYPE_CHECKING:
+    from ecad.images.files import Found
     from ecad.jobs.score import Item
 
 NamingModeOption = Annotated[
     str | None, typer.Option(help="How the images are named: image_reward (the default), parti, toca, mjhq, coco.")
 ]
 FileModeOption = Annotated[
-    str | None, typer.Option("--file-mode", "-m", help="json, text, txt, tsv or mjhq; by default the suffix tells.")
+    str | None,
+    typer.Option(
+        "--file-mode",
+        "--format",
+        "-m",
+        help="Format of the prompt file: text, json, jsonl, csv, tsv, parquet or mjhq. By default its suffix says it.",
+    ),
 ]
 Each = Annotated[bool, typer.Option("--each", help="Take each schedule's folder in it for itself.")]
 
 _SHOWN = 5
+
+
+def images_of(folder: Path) -> Found:
+    """The pictures of a folder; says on stderr of which kinds they are and what was passed over.
+
+    Raises:
+        EcadError: There is no picture.
+    """
+    from ecad.images.files import find_images
+
+    found = find_images(folder)
+    if told := found.told():
+        say(told)
+    return found
 
 
 def matched_items(

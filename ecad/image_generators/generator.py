@@ -21,6 +21,7 @@ from ecad.runtime.calibration import recorded_products
 from ecad.schedules import CacheSchedule
 from ecad.utils.batching import Halving
 from ecad.utils.fingerprints import part_fingerprint, weights_fingerprint
+from ecad.utils.seeds import check_seeds
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class ImageGenerator:
             uint8 (images, height, width, 3).
 
         Raises:
-            EcadError: as many embeddings as seeds were expected.
+            EcadError: as many embeddings as seeds were expected, or a seed is none that PyTorch takes.
             ScheduleError: the schedule does not fit the model or the number of steps.
             NotFiniteError: the model gives NaN or infinity.
         """
@@ -145,6 +146,7 @@ class ImageGenerator:
             "height": self.architecture.height if height is None else height,
             "width": self.architecture.width if width is None else width,
         }
+        check_seeds(seeds)
         check_size(self.architecture, **sizes)
         if self.architecture.measured is None:  # else `call` has what the pipeline is to be told, and that size is it
             settings |= sizes

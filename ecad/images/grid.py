@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ecad.images.files import read_picture
+from ecad.images.files import read_image
 
 Picture = np.ndarray | str | os.PathLike[str] | None
 
@@ -102,7 +102,7 @@ def _fitted(picture: Picture, cell: int, resample: Literal["lanczos", "nearest"]
     square = Image.new("RGB", (cell, cell), _EMPTY)
     if picture is None:
         return square
-    image = Image.fromarray(picture if isinstance(picture, np.ndarray) else read_picture(picture)).convert("RGB")
+    image = Image.fromarray(picture if isinstance(picture, np.ndarray) else read_image(picture)).convert("RGB")
     scale = cell / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     method = Image.Resampling.NEAREST if resample == "nearest" else Image.Resampling.LANCZOS

@@ -32,6 +32,7 @@ from ecad.schedules.plan import executed, is_uncached, plan_key
 from ecad.sites.readers import readers
 from ecad.utils.device import device_kind
 from ecad.utils.lazy import Lazy
+from ecad.utils.seeds import check_seeds
 from ecad.utils.versions import PARTS, versions, without_parts
 
 
@@ -163,7 +164,7 @@ def cut_batches(
         seed_in_name: file names say the image's seed.
 
     Raises:
-        EcadError: two images would have one name.
+        EcadError: two images would have one name, or a seed is none that PyTorch takes.
     """
     shown = seeds if seed_in_name else [None] * len(seeds)
     folders = list(found.items())
@@ -182,6 +183,7 @@ def cut_batches(
         return Item(stored, seeds[i], file if folder == "." else f"{folder}/{file}")
 
     batches = Lazy(cut, range(ends[-1]))
+    check_seeds(item.noise_seed for batch in batches for item in batch)
     if twice := _twice(batches):
         raise EcadError(f"{twice}: expected a name of its own for each image; let names say the seed, one image a seed")
     return batches
@@ -335,7 +337,7 @@ def conditions_of(generator: ImageGenerator, batches: Sequence[Batch]) -> Condit
 def _numbers(config: Mapping[str, Any]) -> Mapping[str, Any]:
     for name, kinds in (("guidance_scale", (int, float)), ("height", (int,)), ("width", (int,))):
         value = config.get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, kinds) or value < 0:
+        if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value < float("inf"):
             raise ScheduleError(f"config: not a {name}", expected="a number, 0 or more", found=repr(value))
     return config
 

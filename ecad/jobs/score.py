@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from ecad.errors import EcadError
-from ecad.images.files import read_image, read_images
+from ecad.images.files import content_digest, read_image, read_images
 from ecad.prompts import Prompt
 from ecad.quality.scorers import Scorer
 from ecad.utils.files import parse_json, write_atomic
@@ -175,10 +175,7 @@ def _digest(item: Item) -> str:
     digest = hashlib.sha256(json.dumps([item.prompt.id, item.prompt.text]).encode())
     for file in (item.file, item.reference):
         if file is not None:
-            try:
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
-            except OSError as error:
-                raise EcadError(f"{file}: cannot read this image: {error.strerror}") from error
+            digest.update(content_digest(file))
     return digest.hexdigest()[:32]
 
 

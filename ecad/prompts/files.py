@@ -1,27 +1,33 @@
-"""Prompt files: text with one prompt a line, JSON, Parti's table, COCO's captions, MJHQ's metadata."""
+"""Prompt files: text with one prompt per line, JSON, JSON lines, tables, MJHQ's metadata."""
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from ecad.errors import EcadError
+from ecad.utils.published import how_to_fetch
 
-FileMode = Literal["text", "txt", "json", "tsv", "mjhq"]
+FileMode = Literal["text", "txt", "json", "jsonl", "ndjson", "csv", "tsv", "parquet", "mjhq"]
 
 # The shortest caption that COCO's annotators were allowed to write has eight words.
 _SHORTEST_CAPTION = 4
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Names of the column or field that holds a prompt, and of those that hold its id and category, in any case of letters.
+_PROMPT = ("prompt", "prompts", "caption", "captions", "text")
+_ID = ("id", "prompt_id")
+_CATEGORY = ("category",)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt, the name it goes by in file names and scores, and the category it is in, if any."""
+    """A prompt, its id in file names and scores, and its category, if any."""
 
     id: str
     text: str
@@ -32,34 +38,38 @@ def read_prompts(path: str | os.PathLike[str], mode: FileMode | None = None) -> 
     """Read a prompt file.
 
     Args:
-        path: the file.
-        mode: `text` or `txt`, one prompt a line; `json`, a list of texts or of `{"id": ..., "prompt": ...}`, or
-            `{id: {"category": ..., "prompt": ...}}`, which is `mjhq`, too; `tsv`, a table with a column `Prompt` where
-            quotes are text. By default the suffix tells; what has none of these is text.
+        path: The file.
+        mode: How to read it: `text` or `txt`, one prompt per line; `json`, a list of texts or of objects, or MJHQ's
+            `{id: {"category": ..., "prompt": ...}}` (`mjhq`); `jsonl` or `ndjson`, a text or an object per line; `csv`
+            and `parquet`, tables; `tsv`, a table in which quotes are text. Objects and tables name the prompt `prompt`,
+            `prompts`, `caption`, `captions` or `text`, and may name an `id` and a `category`. By default the suffix
+            says how; a file without a suffix is text.
 
     Returns:
-        the prompts in the file's order; one without an id goes by its place, `0000` onwards.
+        The prompts in the order of the file. One without an id gets its place as its id, `0000` onwards.
 
     Raises:
-        EcadError: the file is missing, malformed, holds no prompt, an empty one, or one id twice.
+        EcadError: The file is missing, of an unknown suffix, malformed, holds no prompt, an empty one, an id that is
+            neither text nor a whole number, or one id twice.
     """
     return list(_prompts(Path(path), mode))
 
 
 class PromptFile:
-    """A prompt file that is read anew whenever it is gone through: one prompt a line costs no memory, however many.
+    """A prompt file that is read again at every iteration, so that its length costs no memory where it is read by line.
 
     Args:
-        path, mode: as for `read_prompts`.
+        path: The file.
+        mode: How to read it, as for `read_prompts`.
 
     Raises:
-        EcadError: as `read_prompts`, before anything is done with it.
+        EcadError: As `read_prompts`, when the file is opened.
     """
 
     def __init__(self, path: str | os.PathLike[str], mode: FileMode | None = None) -> None:
         self._file, self._mode = Path(path), mode
         # JSON is read as a whole anyway, and a pipe only once.
-        again = self._file.is_file() and _format(self._file, mode) not in ("json", "mjhq")
+        again = self._file.is_file() and _format(self._file, mode) not in ("json", "mjhq", "parquet")
         self._kept = None if again else read_prompts(path, mode)
         self._count = sum(1 for _ in self)
 
@@ -71,10 +81,13 @@ class PromptFile:
 
 
 def broken_captions(path: str | os.PathLike[str]) -> list[int]:
-    """Lines of a caption file, from 1, that seem to end inside a caption: with a space, or after a word or two.
+    """Find lines of a caption file that seem to end inside a caption: with a space, or after a word or two.
+
+    Returns:
+        Their numbers, from 1.
 
     Raises:
-        EcadError: the file cannot be read.
+        EcadError: The file cannot be read.
     """
     broken: list[int] = []
     for number, line in enumerate(map(_without_end, _lines(Path(path))), 1):
@@ -85,18 +98,47 @@ def broken_captions(path: str | os.PathLike[str]) -> list[int]:
 
 
 def _prompts(file: Path, mode: FileMode | None) -> Iterator[Prompt]:
-    if mode is not None and mode not in _READERS:
-        raise EcadError(f"file mode {mode!r} is unknown: expected one of {', '.join(get_args(FileMode))}")
-    prompts = _READERS.get(_format(file, mode), _from_lines)(file, _lines(file))
+    prompts = _numbered(file, _READERS[_format(file, mode)](file))
     first = next(prompts, None)
     if first is None:
-        raise EcadError(f"{file}: expected at least one prompt, found none; write one prompt a line")
+        raise EcadError(f"{file}: holds no prompt; write one prompt per line")
     yield first
     yield from prompts
 
 
-def _format(file: Path, mode: FileMode | None) -> str:
-    return mode or file.suffix.lower().removeprefix(".")
+def _format(file: Path, mode: FileMode | None) -> FileMode:
+    known = get_args(FileMode)
+    if mode is not None and mode not in known:
+        raise EcadError(f"prompt file format {mode!r} is unknown: expected one of {', '.join(known)}")
+    found: Any = mode or file.suffix.lower().removeprefix(".") or "text"
+    if found not in known:
+        raise EcadError(
+            f"{file}: the suffix {file.suffix!r} does not say how to read these prompts; rename the file, or give its "
+            f"format: {', '.join(known)}"
+        )
+    return cast(FileMode, found)
+
+
+def _numbered(file: Path, prompts: Iterator[Prompt]) -> Iterator[Prompt]:
+    """Give each prompt without an id its place as its id, and refuse ids and texts that can name no image."""
+    seen: set[str] = set()
+    without_id = 0  # prompts before the first id: a file that has none costs no memory
+    for place, prompt in enumerate(prompts):
+        # JSON can escape what no file and no tokenizer can hold.
+        if any(_SURROGATE.search(part) for part in (prompt.id, prompt.text, prompt.category or "")):
+            raise EcadError(f"{file}: prompt {prompt.id!r}: expected text, found half of a surrogate pair")
+        name = prompt.id or _place_id(place)
+        if not seen and not prompt.id:
+            without_id += 1
+        elif name in seen or (name.isdecimal() and int(name) < without_id and name == _place_id(int(name))):
+            raise EcadError(f"{file}: prompt id {name!r} is there twice; give each prompt an id of its own")
+        else:
+            seen.add(name)
+        yield prompt if prompt.id else replace(prompt, id=name)
+
+
+def _place_id(place: int) -> str:
+    return f"{place:04d}"
 
 
 def _lines(file: Path) -> Iterator[str]:
@@ -109,55 +151,102 @@ def _lines(file: Path) -> Iterator[str]:
                 encoding = "utf-8"
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise EcadError(f"{file}: cannot read these prompts: {reason}") from error
+        missing = how_to_fetch(file) if isinstance(error, FileNotFoundError) else ""
+        raise EcadError(f"{file}: cannot read these prompts: {reason}{missing}") from error
 
 
 def _without_end(line: str) -> str:
     return line.removesuffix("\n").rstrip("\r")
 
 
-def _from_lines(_: Path, lines: Iterator[str]) -> Iterator[Prompt]:
-    texts = (text for line in lines if (text := line.strip()))
-    return (Prompt(f"{place:04d}", text) for place, text in enumerate(texts))
+def _from_text(file: Path) -> Iterator[Prompt]:
+    return (Prompt("", text) for line in _lines(file) if (text := line.strip()))
 
 
-def _from_table(file: Path, lines: Iterator[str]) -> Iterator[Prompt]:
-    head = _without_end(next(lines, ""))
-    columns = {name.strip(): i for i, name in enumerate(head.split("\t"))}
-    if "Prompt" not in columns:
-        raise EcadError(f"{file}: line 1: expected a column 'Prompt', with tabs between columns, found {head[:60]!r}")
-    place = 0
-    for number, line in enumerate(lines, 2):
-        if line.strip():
-            cells = dict(zip(columns, line.split("\t"), strict=False))
-            if not (text := cells.get("Prompt", "").strip()):
-                raise EcadError(f"{file}: line {number}: expected a prompt in column 'Prompt', found none")
-            yield Prompt(f"{place:04d}", text, cells.get("Category", "").strip() or None)
-            place += 1
+def _from_tsv(file: Path) -> Iterator[Prompt]:
+    """A table with tabs between columns, in which a quote is text, as PartiPrompts have it."""
+    lines = _lines(file)
+    head = [name.strip() for name in _without_end(next(lines, "")).split("\t")]
+    rows = ((number, _without_end(line).split("\t")) for number, line in enumerate(lines, 2) if line.strip())
+    return _from_rows(file, head, rows)
 
 
-def _from_json(file: Path, lines: Iterator[str]) -> Iterator[Prompt]:
+def _from_csv(file: Path) -> Iterator[Prompt]:
+    reader = csv.reader(_lines(file), strict=True)
     try:
-        entries = json.loads("".join(lines), object_pairs_hook=_unique)
+        head = [name.strip() for name in next(reader, [])]
+        yield from _from_rows(file, head, ((reader.line_num, cells) for cells in reader if any(cells)))
+    except csv.Error as error:
+        raise EcadError(f"{file}: line {reader.line_num}: not CSV: {error}") from error
+
+
+def _from_rows(file: Path, head: Sequence[str], rows: Iterable[tuple[int, Sequence[str]]]) -> Iterator[Prompt]:
+    """The prompts of a table: the names of its columns, and the number and cells of each row."""
+    text, name, category = (_named(f"{file}: line 1", head, names) for names in (_PROMPT, _ID, _CATEGORY))
+    if text is None:
+        raise EcadError(f"{file}: line 1: {_no_column(head)}")
+    for number, cells in rows:
+        # Tables by hand leave out empty cells at the end; more cells than columns are a table that was read wrongly.
+        if len(cells) > len(head) or head.index(text) >= len(cells):
+            raise EcadError(f"{file}: line {number}: expected {len(head)} columns, found {len(cells)}")
+        row = dict(zip(head, cells, strict=False))
+        if not row[text].strip():
+            raise EcadError(f"{file}: line {number}: the prompt in column {text!r} is empty")
+        own = row.get(name, "").strip() if name else None
+        if own == "":
+            raise EcadError(f"{file}: line {number}: the id in column {name!r} is empty; fill it or drop the column")
+        yield Prompt(own or "", row[text].strip(), (row.get(category, "").strip() or None) if category else None)
+
+
+def _from_parquet(file: Path) -> Iterator[Prompt]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise EcadError(f"{file}: a Parquet file needs pyarrow: pip install 'ecad[parquet]'") from error
+    try:
+        content = parquet.ParquetFile(file)
+        head = content.schema_arrow.names
+        names = [_named(f"{file}", head, names) for names in (_PROMPT, _ID, _CATEGORY)]
+        if names[0] is None:
+            raise EcadError(
+                f"{file}: no column holds prompts: expected one of {', '.join(_PROMPT)}, found {_shown(head)}"
+            )
+        columns = [name for name in names if name is not None]
+        rows = (row for batch in content.iter_batches(columns=columns) for row in batch.to_pylist())
+        for place, row in enumerate(rows):
+            yield _from_object(f"{file}: row {place}", row)
+    except EcadError:
+        raise
+    except (ArrowException, OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        missing = how_to_fetch(file) if isinstance(error, FileNotFoundError) else ""
+        raise EcadError(f"{file}: cannot read this Parquet file: {reason}{missing}") from error
+
+
+def _from_json_lines(file: Path) -> Iterator[Prompt]:
+    for number, line in enumerate(_lines(file), 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line, object_pairs_hook=_unique)
+        except (RecursionError, ValueError) as error:
+            raise EcadError(f"{file}: line {number}: not JSON: {error}") from error
+        yield _from_object(f"{file}: line {number}", entry)
+
+
+def _from_json(file: Path) -> Iterator[Prompt]:
+    try:
+        entries = json.loads("".join(_lines(file)), object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
-        raise EcadError(f"{file}: not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from error
+        lines = "; read it as jsonl if each line is a prompt" if error.msg == "Extra data" else ""
+        raise EcadError(f"{file}: not JSON: line {error.lineno}, column {error.colno}: {error.msg}{lines}") from error
     except (RecursionError, ValueError) as error:
         raise EcadError(f"{file}: cannot read this JSON: {error}") from error
     if isinstance(entries, dict):
-        prompts = (_categorised(file, name, entry) for name, entry in entries.items())
-    elif isinstance(entries, list):
-        prompts = (_listed(file, place, entry) for place, entry in enumerate(entries))
-    else:
-        raise EcadError(f"{file}: expected a list of prompts, found {type(entries).__name__}")
-    seen: set[str] = set()
-    for prompt in prompts:
-        # JSON can escape what no file and no tokenizer can hold.
-        if any(_SURROGATE.search(part) for part in (prompt.id, prompt.text, prompt.category or "")):
-            raise EcadError(f"{file}: prompt {prompt.id!r}: expected text, found half of a surrogate pair")
-        if prompt.id in seen:
-            raise EcadError(f"{file}: prompt id {prompt.id!r} is there twice; give each prompt an id of its own")
-        seen.add(prompt.id)
-        yield prompt
+        return (_categorised(file, name, entry) for name, entry in entries.items())
+    if isinstance(entries, list):
+        return (_from_object(f"{file}: entry {place}", entry) for place, entry in enumerate(entries))
+    raise EcadError(f"{file}: expected a list of prompts, found {type(entries).__name__}")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -168,14 +257,20 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _listed(file: Path, index: int, entry: Any) -> Prompt:
-    text = entry.get("prompt") if isinstance(entry, dict) else entry
-    if not isinstance(text, str) or not text.strip():
-        raise EcadError(f'{file}: entry {index}: expected a text or {{"id": ..., "prompt": ...}}, found {entry!r}')
-    name = str(entry.get("id", f"{index:04d}")) if isinstance(entry, dict) else f"{index:04d}"
-    if not name:
-        raise EcadError(f"{file}: entry {index}: expected an id, found an empty one")
-    return Prompt(name, text.strip())
+def _from_object(where: str, entry: Any) -> Prompt:
+    """The prompt of one JSON value or row: a text, or fields by their names."""
+    fields = entry if isinstance(entry, dict) else {"prompt": entry}
+    text, name, category = (_named(where, list(fields), names) for names in (_PROMPT, _ID, _CATEGORY))
+    found = None if text is None else fields[text]
+    if not isinstance(found, str) or not found.strip():
+        raise EcadError(f'{where}: expected a text or {{"id": ..., "prompt": ...}}, found {str(entry)[:60]!r}')
+    own = None if name is None else fields[name]
+    if name is not None and (isinstance(own, bool) or not isinstance(own, str | int) or not str(own)):
+        raise EcadError(f"{where}: the id is {own!r}: expected a text or a whole number; leave it out to use its place")
+    kind = None if category is None else fields[category]
+    return Prompt(
+        "" if own is None else str(own), found.strip(), (kind.strip() or None) if isinstance(kind, str) else None
+    )
 
 
 def _categorised(file: Path, name: str, entry: Any) -> Prompt:
@@ -189,10 +284,30 @@ def _categorised(file: Path, name: str, entry: Any) -> Prompt:
     return Prompt(name, text.strip(), category.strip())
 
 
-_READERS: dict[str, Callable[[Path, Iterator[str]], Iterator[Prompt]]] = {
-    "text": _from_lines,
-    "txt": _from_lines,
+def _named(where: str, head: Sequence[str], names: Sequence[str]) -> str | None:
+    """The column or field that goes by one of some names; raises EcadError if several do."""
+    found = [name for name in head if isinstance(name, str) and name.strip().lower() in names]
+    if len(found) > 1:
+        raise EcadError(f"{where}: which of {_shown(found)} counts? Rename or drop all but one")
+    return found[0] if found else None
+
+
+def _no_column(head: Sequence[str]) -> str:
+    return f"no column holds prompts: expected one of {', '.join(_PROMPT)}, found {_shown(head)}"
+
+
+def _shown(names: Sequence[str]) -> str:
+    return repr(", ".join(map(str, names))[:60])
+
+
+_READERS: dict[FileMode, Callable[[Path], Iterator[Prompt]]] = {
+    "text": _from_text,
+    "txt": _from_text,
     "json": _from_json,
     "mjhq": _from_json,
-    "tsv": _from_table,
+    "jsonl": _from_json_lines,
+    "ndjson": _from_json_lines,
+    "csv": _from_csv,
+    "tsv": _from_tsv,
+    "parquet": _from_parquet,
 }

@@ -16,7 +16,7 @@ import torch
 
 from ecad.builtin import JUDGE_FOLDER
 from ecad.errors import EcadError
-from ecad.images.files import Images, read_images
+from ecad.images.files import Images, content_digest, read_images
 from ecad.utils.batching import Halving
 from ecad.utils.extras import benchmark_extra
 from ecad.utils.files import write_atomic
@@ -99,10 +99,7 @@ def default_cache() -> Path:
 def _chunk(files: Sequence[Path], extractor: FeatureExtractor, cache: Path) -> np.ndarray:
     digest = hashlib.sha256(extractor.name.encode())
     for file in files:
-        try:
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
-        except OSError as error:
-            raise EcadError(f"{file}: cannot read this image: {error.strerror}") from error
+        digest.update(content_digest(file))
     kept = cache / f"{digest.hexdigest()}.npy"
     try:
         features = np.load(kept, allow_pickle=False)

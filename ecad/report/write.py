@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ecad.errors import EcadError
-from ecad.images.files import read_picture
+from ecad.images.files import read_image
 from ecad.images.grid import picture_grid
 from ecad.report.results import Results
 from ecad.report.summary import macs_text
@@ -70,6 +70,6 @@ def _save_grid(results: Results, home: Path, path: Path) -> None:
 def _picture(path: Path) -> np.ndarray | None:
     """A report shows what there is: a lost picture leaves an empty cell."""
     try:
-        return read_picture(path)
+        return read_image(path)
     except EcadError:
         return None

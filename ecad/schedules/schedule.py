@@ -19,6 +19,7 @@ from ecad.schedules import json_values as plain
 from ecad.schedules.output_products import Products, checked_products, same_products
 from ecad.sites.names import CUSTOM_PREFIX, Sites, check_sites
 from ecad.utils.files import write_atomic
+from ecad.utils.published import how_to_fetch
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -109,7 +110,8 @@ class CacheSchedule:
             raise ScheduleError("not text", file=path, expected="JSON in UTF-8", found=found) from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise ScheduleError("cannot be read", file=path, expected="a schedule file", found=reason) from None
+            missing = how_to_fetch(path) if isinstance(error, FileNotFoundError) else ""
+            raise ScheduleError(f"cannot be read: {reason}{missing}", file=path) from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the schedule file, whole or not at all; raises EcadError if it cannot be written."""

@@ -64,7 +64,7 @@ def test_a_file_that_is_no_picture_is_named(tmp_path: Path, content: bytes | Non
     file = tmp_path / "lost.png"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(EcadError, match=r"lost\.png: expected a picture"):
+    with pytest.raises(EcadError, match=r"lost\.png: cannot read this image"):
         picture_grid([[file]], ["p"], ["x"])
 
 
@@ -72,7 +72,7 @@ def test_a_picture_cut_short_is_refused(tmp_path: Path) -> None:
     (path,) = save_images(tmp_path, "x", np.zeros((1, 64, 64, 3), np.uint8))
     content = (tmp_path / path).read_bytes()
     (tmp_path / path).write_bytes(content[: len(content) // 2])
-    with pytest.raises(EcadError, match="expected a picture"):
+    with pytest.raises(EcadError, match="cannot read this image"):
         picture_grid([[tmp_path / path]], ["p"], ["x"])
 
 

@@ -205,7 +205,7 @@ _KILLED = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from test_folder_scores import Brightness, Item, PROMPTS, run
+from test_score import Brightness, Item, PROMPTS, run
 class Killed(Brightness):
     def __call__(self, *arguments):
         if self.given >= 2:

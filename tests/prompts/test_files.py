@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecad.errors import EcadError
-from ecad.prompts import Prompt, broken_captions, read_prompts
+from ecad.prompts import Prompt, PromptFile, broken_captions, read_prompts
 
 
 def written(folder: Path, name: str, content: str | bytes) -> Path:
@@ -44,7 +44,7 @@ def test_mjhq_has_categories(tmp_path: Path) -> None:
 def test_the_mode_goes_before_the_suffix(tmp_path: Path) -> None:
     path = written(tmp_path, "p.json", "a crab")
     assert read_prompts(path, "txt") == [Prompt("0000", "a crab")]
-    with pytest.raises(EcadError, match="file mode 'xml' is unknown: expected one of text"):
+    with pytest.raises(EcadError, match="prompt file format 'xml' is unknown: expected one of text"):
         read_prompts(path, "xml")  # type: ignore[arg-type]
 
 
@@ -58,9 +58,9 @@ def test_lines_that_end_inside_a_caption_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("p.tsv", "Text\tCategory\nx\ty", "line 1: expected a column 'Prompt'"),
-        ("p.tsv", "Prompt\tCategory\nx\ty\n\ty", "line 3: expected a prompt"),
-        ("p.tsv", "Prompt\tCategory\n", "expected at least one prompt, found none"),
+        ("p.tsv", "Words\tCategory\nx\ty", "line 1: no column holds prompts"),
+        ("p.tsv", "Prompt\tCategory\nx\ty\n\ty", "line 3: the prompt in column 'Prompt' is empty"),
+        ("p.tsv", "Prompt\tCategory\n", "holds no prompt"),
         ("p.json", '{"b7": {"prompt": "a pie"}}', "entry 'b7'"),
         ("p.json", '{"": {"category": "food", "prompt": "a pie"}}', "entry ''"),
         (
@@ -68,16 +68,41 @@ def test_lines_that_end_inside_a_caption_are_found(tmp_path: Path) -> None:
             '{"b7": {"category": "a", "prompt": "a"}, "b7": {"category": "a", "prompt": "a"}}',
             "'b7' is there t",
         ),
-        ("p.json", '[{"id": "", "prompt": "a pie"}]', "entry 0: expected an id"),
+        ("p.json", '[{"id": "", "prompt": "a pie"}]', "entry 0: the id is ''"),
         ("p.json", "[" * 100_000, "cannot read this JSON"),
-        ("p.txt", "", "expected at least one prompt, found none"),
-        ("p.txt", " \n\n", "expected at least one prompt, found none"),
+        ("p.txt", "", "holds no prompt"),
+        ("p.txt", " \n\n", "holds no prompt"),
         ("p.txt", b"\xff\xfe\x00", "not UTF-8"),
-        ("p.json", "[]", "expected at least one prompt, found none"),
+        ("p.json", "[]", "holds no prompt"),
         ("p.json", "[1", "not JSON: line 1"),
         ("p.json", '{"prompt": "x"}', "expected a list"),
         ("p.json", '["x", ""]', "entry 1"),
         ("p.json", '[{"id": 1}]', "entry 0"),
+        *(
+            ("p.json", f'[{{"id": {odd}, "prompt": "a"}}]', "entry 0: the id is ")
+            for odd in ("null", "true", "1.5", "[1]", "{}")
+        ),
+        ("p.json", '[{"prompt": "a"}, {"id": "0000", "prompt": "b"}]', "'0000' is there twice"),
+        ("p.json", '[{"id": "0001", "prompt": "a"}, "b"]', "'0001' is there twice"),
+        ("p.json", '[{"prompt": "a", "text": "b"}]', "which of 'prompt, text' counts"),
+        ("p.json", '{"prompt": "a"}\n{"prompt": "b"}', "read it as jsonl if each line is a prompt"),
+        ("p.jsonl", '{"prompt": "a"}\n{"prompt": 1}\n', "line 2: expected a text"),
+        ("p.jsonl", '{"prompt": "a"}\n\n{"prompt": "b"\n', "line 3: not JSON"),
+        ("p.jsonl", '{"prompt": "a", "id": null}\n', "line 1: the id is None"),
+        ("p.jsonl", '{"prompt": "a", "id": 1}\n{"prompt": "a", "id": "1"}\n', "'1' is there twice"),
+        ("p.ndjson", '{"tag": "a"}\n', "line 1: expected a text"),
+        ("p.csv", "a red fox\na blue car\n", "line 1: no column holds prompts: expected one of prompt, prompts"),
+        ("p.csv", "prompt,Caption\na,b\n", "line 1: which of 'prompt, Caption' counts"),
+        ("p.csv", "prompt\na red fox, sitting\n", "line 2: expected 1 columns, found 2"),
+        ("p.csv", "id,prompt\n7\n", "line 2: expected 2 columns, found 1"),
+        ("p.csv", "id,prompt\n,a fox\n", "line 2: the id in column 'id' is empty"),
+        ("p.csv", "prompt,x\n ,b\n", "line 2: the prompt in column 'prompt' is empty"),
+        ("p.csv", 'prompt\n"a fox', "not CSV"),
+        ("p.csv", "", "no column holds prompts"),
+        ("p.csv", "prompt\n", "holds no prompt"),
+        ("p.parquet", "prompt\na fox\n", "cannot read this Parquet file"),
+        ("p.yaml", "- a fox\n", "the suffix '.yaml' does not say how to read these prompts"),
+        ("p.txt.gz", b"\x1f\x8b", "the suffix '.gz' does not say"),
         ("p.json", '[{"id": 1, "prompt": "a"}, {"id": "1", "prompt": "b"}]', "'1' is there twice"),
     ],
 )
@@ -95,7 +120,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
             read_prompts(path)
 
 
-@given(st.binary(max_size=80), st.sampled_from(["txt", "json", "tsv"]))
+@given(st.binary(max_size=80), st.sampled_from(["txt", "json", "tsv", "jsonl", "csv", "parquet"]))
 def test_any_bytes_are_prompts_or_an_error_of_ours(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, kind: str
 ) -> None:
@@ -119,3 +144,52 @@ def test_published_prompt_files(shared_data: Path) -> None:
     coco = shared_data / "prompts" / "COCO_caption_prompts_30k.txt"
     assert len(read_prompts(coco)) == 30_003
     assert broken_captions(coco) == [19563, 23857, 26272]
+
+
+TABLES = {
+    "p.jsonl": '{"prompt": "a red fox, sitting", "id": 7, "category": "a"}\n\n{"id": "x", "prompt": " a car "}\n',
+    "p.ndjson": '{"text": "a red fox, sitting", "prompt_id": 7, "category": "a"}\n{"prompt_id": "x", "text": "a car"}',
+    "p.json": '[{"caption": "a red fox, sitting", "id": 7, "category": "a"}, {"id": "x", "caption": "a car"}]',
+    "p.csv": 'ID,Prompts,Category,seed\n7,"a red fox, sitting",a,5\nx,a car\n',
+    "p.tsv": "id\tCaption\tcategory\n7\ta red fox, sitting\ta\nx\ta car\n",
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_format_gives_the_same_prompts(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path, name, TABLES[name])
+    expected = [Prompt("7", "a red fox, sitting", "a"), Prompt("x", "a car")]
+    assert read_prompts(path) == list(PromptFile(path)) == expected
+    elsewhere = written(tmp_path, "p.list", TABLES[name])
+    assert read_prompts(elsewhere, name.removeprefix("p.")) == expected  # type: ignore[arg-type]
+
+
+def test_a_parquet_file_gives_the_same_prompts(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {"prompt": ["a red fox", "a car"], "id": [7, 8], "width": [1, 2]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "p.parquet")
+    found = PromptFile(tmp_path / "p.parquet")
+    assert list(found) == list(found) == [Prompt("7", "a red fox"), Prompt("8", "a car")]
+    parquet.write_table(pyarrow.table({"image": ["x"]}), tmp_path / "q.parquet")
+    with pytest.raises(EcadError, match=r"no column holds prompts.*found 'image'"):
+        read_prompts(tmp_path / "q.parquet")
+
+
+def test_prompts_of_tables_without_ids_go_by_their_place(tmp_path: Path) -> None:
+    for name, text in (("p.csv", "prompt\na\n\nb\n"), ("p.jsonl", '"a"\n\n{"prompt": "b"}\n'), ("prompts", "a\nb")):
+        assert read_prompts(written(tmp_path, name, text)) == [Prompt("0000", "a"), Prompt("0001", "b")]
+
+
+def test_a_published_file_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
+    from ecad.jobs.fetch import SOURCES
+    from ecad.schedules import CacheSchedule
+
+    for name, sources in SOURCES.items():
+        for source in sources:
+            read = CacheSchedule.load if name == "published-schedules" else read_prompts
+            with pytest.raises(EcadError, match=f"`ecad fetch {name}` downloads it"):
+                read(tmp_path / source.target)
+    with pytest.raises(EcadError, match="`ecad fetch mjhq` downloads it"):
+        read_prompts("prompts/MJHQ-30K-prompts.json")

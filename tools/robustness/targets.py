@@ -15,9 +15,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import torch
 import typer
 from PIL import Image
+from pyarrow import parquet
 
 from ecad.commands.optimize import optimize
 from ecad.commands.resume import recall, remember
@@ -26,7 +28,7 @@ from ecad.errors import EcadError
 from ecad.genetic.study.layout import DATABASE, FLAGS, MEASURED, PICTURES
 from ecad.genetic.study.results import read_measured, read_pictures
 from ecad.genetic.study.store import Store
-from ecad.images.files import read_image
+from ecad.images.files import content_digest, read_image
 from ecad.images.folder import MANIFEST, begin_folder, read_manifest
 from ecad.jobs.encode import by_category, numbered
 from ecad.jobs.score import FolderScores, Item, score_folder
@@ -95,6 +97,11 @@ def read_prompt_file(name: str) -> Callable[[Path], None]:
     return read
 
 
+def make_parquet(folder: Path) -> None:
+    columns = {"prompt": ["a red fox", "a car"], "id": ["7", "x"], "category": ["a", None]}
+    parquet.write_table(pyarrow.table(columns), folder / "p.parquet")
+
+
 def import_smoothcache(folder: Path) -> None:
     importers.from_text("smoothcache", (folder / "a.json").read_text(errors="replace"), pixart_sites(2), None)
 
@@ -113,12 +120,17 @@ def read_store(folder: Path) -> None:
 
 
 def make_manifest(folder: Path) -> None:
-    begin_folder(folder, {"a": 1}, [("0000.png", {"prompt": "a fox"}), ("sub/1.png", {"prompt": "b"})], folder)
+    rows = [("0000.png", {"prompt": "a fox"}), ("sub/1.png", {"prompt": "b"})]
+    begin_folder(folder, {"a": 1, "parts": {"vae": "12ab"}}, rows, folder, made_with={"torch": "2.9"})
 
 
 def read_manifest_file(folder: Path) -> None:
     for name in read_manifest(folder)[1]:
         inside(folder, name)
+    # Going on with a folder rewrites its manifest, which then must read the same.
+    before = read_manifest(folder)
+    begin_folder(folder, before[0], [], folder, made_with={"torch": "2.9"})
+    assert read_manifest(folder) == before
 
 
 def inside(folder: Path, name: str) -> None:
@@ -127,6 +139,18 @@ def inside(folder: Path, name: str) -> None:
 
 def make_picture(folder: Path) -> None:
     Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(folder / "a.png")
+
+
+def picture(name: str, image: Image.Image) -> Target:
+    """A picture of one kind, which goes on being one of 8 bits, whatever becomes of its bytes."""
+
+    def read(folder: Path) -> None:
+        content_digest(folder / name)
+        found = read_image(folder / name)
+        assert found.dtype == np.uint8
+        assert found.shape[2:] == (3,)
+
+    return Target(name, lambda folder: image.save(folder / name), read)
 
 
 def make_results(folder: Path) -> None:
@@ -226,11 +250,23 @@ TARGETS = {
         "p.json", text("p.json", '{"a": {"category": "art", "prompt": "b"}}'), read_prompt_file("p.json")
     ),
     "prompts.tsv": Target("p.tsv", text("p.tsv", "Prompt\tCategory\na\tb\nc\td\n"), read_prompt_file("p.tsv")),
+    "prompts.jsonl": Target(
+        "p.jsonl", text("p.jsonl", '{"id": "a", "prompt": "b"}\n"c"\n{"text": "d"}\n'), read_prompt_file("p.jsonl")
+    ),
+    "prompts.csv": Target(
+        "p.csv", text("p.csv", 'id,Prompt,Category\n7,"a fox, red",b\nx,a "car,\n'), read_prompt_file("p.csv")
+    ),
+    "prompts.parquet": Target("p.parquet", make_parquet, read_prompt_file("p.parquet")),
     "prompts.txt": Target("p.txt", text("p.txt", "a fox\n\nan owl\n"), read_prompt_file("p.txt")),
     "embeddings' index": Target(INDEX, make_store, read_store),
     "embeddings": Target("00000.safetensors", make_store, read_store),
     "manifest": Target(MANIFEST, make_manifest, read_manifest_file),
     "picture": Target("a.png", make_picture, lambda folder: read_image(folder / "a.png") is None),
+    "picture, 16 bits": picture("a.png", Image.fromarray(np.arange(16, dtype=np.uint16).reshape(4, 4) * 4000)),
+    "picture, tiff": picture("a.tif", Image.fromarray(np.arange(16, dtype=np.uint16).reshape(4, 4) * 4000)),
+    "picture, palette": picture("a.gif", Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4)).convert("P")),
+    "picture, alpha": picture("a.png", Image.fromarray(np.arange(64, dtype=np.uint8).reshape(4, 4, 4))),
+    "picture, jpeg": picture("a.jpg", Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))),
     "results": Target("results.json", make_results, lambda folder: Results.load(folder) is None),
     "study": Target(DATABASE, make_study, read_study),
     "flags": Target(FLAGS, make_flags, read_flags),
