@@ -19,7 +19,7 @@ from ecad.runtime.replay.forward import Replay
 from ecad.runtime.tgate import average, gates_of, one_half_from
 from ecad.schedules import CacheSchedule
 from ecad.schedules.forecast import Ahead, forecasts
-from ecad.schedules.plan import Action, Plan, make_plan
+from ecad.schedules.plan import Action, Plan, executed, make_plan
 from ecad.sites.discovery import Site, named_sites
 from ecad.sites.readers import readers, running_order
 
@@ -27,22 +27,21 @@ _ACTIONS = tuple(Action)
 
 
 class _Rows:
-    """A plan from some step on, in the form in which it is replayed; `products` as for `forecasts`, from there."""
+    """A plan from some step on, in the form in which it is replayed; `ahead` has what `forecasts` gives, from there."""
 
-    def __init__(self, plan: Plan, products: np.ndarray | None) -> None:
+    def __init__(self, plan: Plan, ahead: list[Ahead]) -> None:
         self.plan = plan
         actions = [[_ACTIONS[action] for action in row] for row in plan.actions.tolist()]
         self.actions = [row[: plan.num_sites] for row in actions]
         self.counts = plan.counts().tolist()
-        # Of the denoiser by step, and by step and site with the denoiser last; empty unless the schedule forecasts.
-        self.of_denoiser: list[Action] = []
+        # By step and site, and of the denoiser's output by step; empty unless the schedule forecasts.
         self.lines: list[list[Line]] = []
-        self.ahead: list[Ahead] = []
+        self.outputs: list[tuple[bool, Ahead, int]] = []
         if plan.forecasts:
-            self.of_denoiser = [row[-1] for row in actions]
-            self.ahead = forecasts([action in (Action.COMPUTE, Action.KEEP) for action in self.of_denoiser], products)
             tables = plan.gaps.tolist(), plan.remembered.tolist(), plan.reused.tolist()
-            self.lines = [list(map(Line, *rows)) for rows in zip(*tables, strict=True)]
+            self.lines = [list(map(Line, *rows))[: plan.num_sites] for rows in zip(*tables, strict=True)]
+            runs = [row[-1] in (Action.COMPUTE, Action.KEEP) for row in actions]
+            self.outputs = list(zip(runs, ahead, plan.held[:, -1].tolist(), strict=True))
 
 
 class _Pass:
@@ -179,12 +178,10 @@ class CachedDenoiser:
         for hook, action, kept in zip(self._hooks, actions, state.kept, strict=True):
             hook.act(action, kept)
         if state.rows.lines:
-            *lines, of_output = state.rows.lines[step - state.first]
-            for kept, line in zip(state.kept, lines, strict=True):
+            for kept, line in zip(state.kept, state.rows.lines[step - state.first], strict=True):
                 kept.line = line
             self._output = output = state.output
-            output.action, output.line = state.rows.of_denoiser[step - state.first], of_output
-            output.ahead = state.rows.ahead[step - state.first]
+            output.runs, output.ahead, output.held = state.rows.outputs[step - state.first]
         if self._forward is not None:
             self._forward.actions, self._forward.one_half = actions, one_half
         state.next = step + 1
@@ -223,10 +220,18 @@ class CachedDenoiser:
 
     def _rows(self, first: int) -> _Rows:
         if first not in self._rows_from:
-            schedule, products = self.schedule, self.schedule.output_products
-            plan = make_plan(schedule.recompute[first:, self._order], self._readers, schedule.forecast)
-            self._rows_from[first] = _Rows(plan, None if products is None else products[first:, first:])
+            recompute, ahead = self.schedule.recompute[first:, self._order], self._ahead(first)
+            depth = np.array([one.depth for one in ahead])
+            self._rows_from[first] = _Rows(make_plan(recompute, self._readers, self.schedule.forecast, depth), ahead)
         return self._rows_from[first]
+
+    def _ahead(self, first: int) -> list[Ahead]:
+        """`forecasts` of a generation that begins at a row."""
+        schedule, products = self.schedule, self.schedule.output_products
+        runs = np.asarray(executed(schedule.recompute[first:, self._order], self._readers).any(axis=1))
+        # Weights are right for what ran before, products for any beginning.
+        weights = None if first else schedule.output_weights
+        return forecasts(runs.tolist(), None if products is None else products[first:, first:], weights)
 
 
 def _describe(inputs: Iterable[Any]) -> tuple[object, ...]:

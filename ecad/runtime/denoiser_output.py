@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
-from ecad.runtime.kept_outputs import CacheStats, Kept, Line, Storage
+from ecad.runtime.kept_outputs import CacheStats, Kept, Storage
 from ecad.schedules.forecast import Ahead
-from ecad.schedules.plan import Action
 
 
 class Output:
@@ -20,58 +19,55 @@ class Output:
         stats, storage: of its kept tensors.
 
     Attributes:
-        action, line, ahead: what to do in the row that is running, what with an output that it computes, and what
-            stands for one that it does not.
+        runs, ahead, held: whether the denoiser runs in the row that is running, what stands for its output there, and
+            how many outputs, the newest ones, are kept for later rows.
     """
 
     def __init__(self, stats: CacheStats, storage: Storage | None) -> None:
-        self.action, self.line, self.ahead = Action.COMPUTE, Line(), Ahead()
-        self._last, self._before = Kept(stats, storage), Kept(stats, storage)
-        self._is_remembered = False
+        self.runs, self.ahead, self.held = True, Ahead(), 0
+        self._stats, self._storage = stats, storage
+        # The newest first.
+        self._kept: list[Kept] = []
         self._structure: Any = None
 
     def of(self, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """What this row's forward returns; it runs unless the plan says otherwise."""
-        if self.action in (Action.REUSE, Action.FREE):
-            given = self._forecast()
-            if self.action is Action.FREE:
-                self._before.release()
-                if not self._is_remembered:
-                    self._last.release()
+        """What this row's forward returns; it runs if the plan says so."""
+        if not self.runs:
+            given = self._made_of([kept.get() for kept in self._kept[: self.ahead.depth]])
+            self._keep_newest(self.held)
             return given
         result = forward(*args, **kwargs)
-        if self.action is Action.KEEP:
-            if self.line.gap:
-                self._last, self._before = self._before, self._last
-            self._is_remembered = self.line.remembered
-            leaves, self._structure = pytree.tree_flatten(result)
+        leaves, self._structure = pytree.tree_flatten(result)
+        if self.ahead != Ahead():
+            result = self._made_of([leaves, *(kept.get() for kept in self._kept[: self.ahead.depth - 1])])
+        self._keep_newest(max(self.held - 1, 0))
+        if self.held:
             # Pipelines may change in place what a denoiser gave them.
-            self._last.keep(tuple(leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves))
+            kept = Kept(self._stats, self._storage)
+            kept.keep(tuple(leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves))
+            self._kept.insert(0, kept)
         return result
 
     def free(self) -> None:
         """Forget everything."""
-        self._last.free()
-        self._before.free()
+        self._keep_newest(0)
 
-    def _forecast(self) -> Any:
-        last = self._last.get()
-        if self.ahead.slope is None:
-            leaves = [_scaled(leaf, self.ahead.scale) for leaf in last]
-        else:
-            leaves = [_ahead(*pair, self.ahead) for pair in zip(last, self._before.get(), strict=True)]
+    def _keep_newest(self, count: int) -> None:
+        for kept in self._kept[count:]:
+            kept.free()
+        del self._kept[count:]
+
+    def _made_of(self, outputs: Sequence[Sequence[Any]]) -> Any:
+        leaves = [_ahead(self.ahead, *parts) for parts in zip(*outputs, strict=True)]
         return pytree.tree_unflatten(leaves, self._structure)
 
 
-def _scaled(last: Any, scale: float) -> Any:
-    return last * scale if _is_number(last) else last
-
-
-def _ahead(last: Any, before: Any, ahead: Ahead) -> Any:
-    if not _is_number(last):
-        return last
-    return torch.add(last * ahead.scale, last - before, alpha=ahead.slope)
-
-
-def _is_number(leaf: Any) -> bool:
-    return isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+def _ahead(ahead: Ahead, newest: Any, before: Any = None, first: Any = None) -> Any:
+    if not (isinstance(newest, torch.Tensor) and newest.is_floating_point()):
+        return newest
+    given = newest * ahead.scale
+    if ahead.slope is not None:
+        given = torch.add(given, newest - before, alpha=ahead.slope)
+    if ahead.bend is not None:
+        given = torch.add(given, before - first, alpha=ahead.bend)
+    return given

@@ -41,6 +41,7 @@ class _CacheSchedule(_Strict):
     name: str
     forecast: bool = False
     output_products: list[list[float]] | None = None
+    output_weights: list[list[float]] | None = None
     attributes: Object
     schedule: dict[str, dict[str, Block]]
 
@@ -99,6 +100,7 @@ def read(document: object) -> dict[str, Any]:
         "name": table.name,
         "forecast": table.forecast,
         "output_products": read_products(table.output_products, table.num_inference_steps),
+        "output_weights": table.output_weights,
         "config": model.config,
         "metrics": model.metrics,
         "attributes": table.attributes,
@@ -134,6 +136,7 @@ def write(schedule: CacheSchedule) -> dict[str, Any]:
         "name": schedule.name,
         "forecast": schedule.forecast,
         "output_products": None if products is None else written_products(products),
+        "output_weights": plain.thaw(schedule.output_weights),
         "attributes": plain.thaw(schedule.attributes),
         "schedule": _steps(schedule),
     }

@@ -95,13 +95,20 @@ def forecast_matters(runs: np.ndarray, readers: np.ndarray | None = None) -> np.
     return np.asarray(lines | ~runs.any(axis=-1).all(axis=-1))
 
 
-def make_plan(recompute: np.ndarray, readers: np.ndarray | None = None, forecast: bool = False) -> Plan:
+def make_plan(
+    recompute: np.ndarray,
+    readers: np.ndarray | None = None,
+    forecast: bool = False,
+    depth: np.ndarray | None = None,
+) -> Plan:
     """Compile one schedule.
 
     Arguments:
         recompute: bool (steps, sites), at least one step.
         readers: as for `executed`.
         forecast: whether the schedule forecasts.
+        depth: int (steps,), of how many computed outputs what stands for the denoiser's is made in each step
+            (`Ahead.depth`); by default itself where it runs, else the last two.
 
     Raises ValueError as `executed` does.
 
@@ -112,7 +119,7 @@ def make_plan(recompute: np.ndarray, readers: np.ndarray | None = None, forecast
     >>> [Action(action).name for action in denoiser], [Action(action).name for action in ff]
     (['KEEP', 'REUSE', 'FREE', 'KEEP', 'FREE'], ['COMPUTE', 'SKIP', 'SKIP', 'COMPUTE', 'SKIP'])
     """
-    return _compile(recompute, readers, forecast)
+    return _compile(recompute, readers, forecast, depth)
 
 
 def peaks(
@@ -152,7 +159,7 @@ class Plan:
         remembered: bool, where an output is remembered as it came, for the next line.
         reused: bool, where an output is wanted later, in whatever form.
         held: uint8, of each site's outputs after its call: none, one, or the line's point and what came; of the
-            denoiser's what came and what came before.
+            denoiser's those that a later step's is made of.
     """
 
     num_sites: int
@@ -203,7 +210,9 @@ class Plan:
         return np.asarray(moments.max(axis=-1, initial=0))
 
 
-def _compile(recompute: np.ndarray, readers: np.ndarray | None, forecast: bool) -> Plan:
+def _compile(
+    recompute: np.ndarray, readers: np.ndarray | None, forecast: bool, depth: np.ndarray | None = None
+) -> Plan:
     """`make_plan` of one schedule, or of many (..., steps, sites) in one."""
     fresh = _with_first_visit(recompute)
     runs = executed(fresh, readers)
@@ -211,7 +220,7 @@ def _compile(recompute: np.ndarray, readers: np.ndarray | None, forecast: bool) 
     read = np.ones_like(fresh)
     read[..., producers] = runs[..., their_readers]
     if forecast:
-        denoiser_runs = runs.any(axis=-1, keepdims=True)
+        denoiser_runs = np.asarray(runs.any(axis=-1, keepdims=True))
         read &= denoiser_runs
         fresh, runs = (np.concatenate([table, denoiser_runs], axis=-1) for table in (fresh, runs))
         read = np.concatenate([read, np.ones_like(denoiser_runs)], axis=-1)
@@ -228,9 +237,19 @@ def _compile(recompute: np.ndarray, readers: np.ndarray | None, forecast: bool) 
     if forecast:  # where no line was drawn yet, what is shown is what came
         is_drawn = _latest(gaps > 0, runs)
         held = held + (_latest(remembered, runs) & (is_drawn | ~shown))
-        # The denoiser's forecasts differ from step to step: both outputs that they come from stay.
-        held[..., -1] = (shown | _latest(remembered, runs))[..., -1] + (shown & is_drawn)[..., -1].view(np.uint8)
+        held[..., -1] = _held_outputs(denoiser_runs[..., 0], depth)
     return Plan(recompute.shape[-1], actions, gaps, remembered, wanted_later, held)
+
+
+def _held_outputs(runs: np.ndarray, depth: np.ndarray | None) -> np.ndarray:
+    """How many outputs of the denoiser, the newest ones, are kept after each step: uint8 (..., steps)."""
+    depths: np.ndarray = np.where(runs, 1, np.minimum(runs.cumsum(axis=-1), 2)) if depth is None else depth
+    held = np.zeros(runs.shape, dtype=np.uint8)
+    needed = np.zeros(runs.shape[:-1], dtype=np.int64)
+    for step in range(runs.shape[-1] - 1, -1, -1):
+        held[..., step] = needed
+        needed = np.maximum(needed, depths[..., step]) - runs[..., step]
+    return held
 
 
 def _no_lines(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -300,8 +319,10 @@ def plan_key(schedule: CacheSchedule) -> bytes:
     """
     plan = executed(schedule.recompute, readers(schedule.sites))
     forecast = b""
-    if schedule.forecast and not plan.all():
-        products = schedule.output_products
+    products, weights = schedule.output_products, schedule.output_weights
+    if weights is not None:
+        forecast = hashlib.sha256(repr(weights).encode()).digest()
+    elif schedule.forecast and not plan.all():
         forecast = b"\x01" if products is None else hashlib.sha256(products.tobytes()).digest()
     custom = sorted((key, plain.thaw(entry)) for key, entry in _custom(schedule).items())
     rest = hashlib.sha256(json.dumps([schedule.sites, custom], sort_keys=True).encode()).digest()[:_REST]
@@ -317,7 +338,9 @@ def is_uncached(schedule: CacheSchedule | None) -> bool:
     """Tell whether a schedule makes the images that its pipeline makes without one."""
     if schedule is None:
         return True
-    return not _custom(schedule) and bool(executed(schedule.recompute, readers(schedule.sites)).all())
+    if schedule.output_weights is not None or _custom(schedule):
+        return False
+    return bool(executed(schedule.recompute, readers(schedule.sites)).all())
 
 
 def _custom(schedule: CacheSchedule) -> dict[tuple[int, str, str], Mapping[str, Any]]:

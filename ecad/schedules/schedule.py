@@ -17,6 +17,7 @@ from ecad.errors import ScheduleError
 from ecad.schedules import format as file_format
 from ecad.schedules import json_values as plain
 from ecad.schedules.output_products import Products, checked_products, same_products
+from ecad.schedules.output_weights import OutputWeights, checked_weights
 from ecad.sites.names import CUSTOM_PREFIX, Sites, check_sites
 from ecad.utils.files import write_atomic
 from ecad.utils.published import how_to_fetch
@@ -44,6 +45,9 @@ class CacheSchedule:
         output_products: float (steps, steps), mean inner products of the denoiser's outputs, after guidance, at any two
             steps of uncached images, in any unit. Where they are known, the denoiser's output is forecast not by the
             line but by what fits these best: so much of the last output and so much of its last change.
+        output_weights: one row of 1 to 3 numbers a step, fitted to this very schedule: what stands for the denoiser's
+            output, also where it is computed, is so much of the newest computed output, so much of its change since the
+            one before, and so much of the change before that. They go before what `output_products` say.
         config: how images are made with it: height and width in pixels, guidance_scale, weights. JSON values.
         metrics: what was measured of it: total_macs, latency in ms an image. JSON values.
         attributes: how it was made. JSON values.
@@ -67,6 +71,7 @@ class CacheSchedule:
     name: str = "unnamed"
     forecast: bool = field(default=False, kw_only=True)
     output_products: Products | None = field(default=None, kw_only=True)
+    output_weights: OutputWeights | None = field(default=None, kw_only=True)
     config: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
@@ -89,6 +94,7 @@ class CacheSchedule:
         values |= {"recompute": recompute, "sites": sites, "spare": spare}
         values["custom_compute"] = plain.freeze(self.custom_compute)
         values["output_products"] = checked_products(self.output_products, len(recompute))
+        values["output_weights"] = checked_weights(self.output_weights, recompute, self.forecast)
         for key, value in values.items():
             object.__setattr__(self, key, value)
 
@@ -216,22 +222,26 @@ class CacheSchedule:
     def replace(self, **changes: Any) -> CacheSchedule:
         """A copy with other fields.
 
-        Other bits, sites, forecasts or custom computation drop the metrics and attributes, which described the old
-        ones, and another config (image size, weights) drops the metrics, which were measured with the old one, unless
-        those are given too. So this is
-        how a schedule is taken to another variant of its model: 256 to 1024 pixels, PixArt-alpha to Sigma.
+        Other bits, sites, forecasts or custom computation drop the output weights, which were fitted to the old ones.
+        They, or other output weights or products, drop the metrics and attributes, which described the old ones, and
+        another config (image size, weights) drops the metrics, which were measured with the old one, unless those are
+        given too. So this is how a schedule is taken to another variant of its model: 256 to 1024 pixels, PixArt-alpha
+        to Sigma.
 
         >>> from ecad.schedules import heuristics, pixart_sites
         >>> small = heuristics.every_n(pixart_sites(28), 20, 3).replace(config={"height": 256}, metrics={"macs": 1})
         >>> dict(small.replace(config={"height": 1024}).metrics)
         {}
         """
-        same_bits = np.array_equal(changes.get("recompute", self.recompute), self.recompute)
-        same_bits &= changes.get("forecast", self.forecast) == self.forecast
-        same_bits &= same_products(changes.get("output_products", self.output_products), self.output_products)
-        same_bits &= plain.freeze(changes.get("custom_compute", self.custom_compute)) == self.custom_compute
-        same_sites = check_sites(changes.get("sites", self.sites)) == self.sites
-        if not (same_bits and same_sites):
+        same_plan = np.array_equal(changes.get("recompute", self.recompute), self.recompute)
+        same_plan &= changes.get("forecast", self.forecast) == self.forecast
+        same_plan &= plain.freeze(changes.get("custom_compute", self.custom_compute)) == self.custom_compute
+        same_plan &= check_sites(changes.get("sites", self.sites)) == self.sites
+        if not same_plan:
+            changes = {"output_weights": None} | changes
+        same_outputs = same_products(changes.get("output_products", self.output_products), self.output_products)
+        same_outputs &= changes.get("output_weights", self.output_weights) == self.output_weights
+        if not (same_plan and same_outputs):
             changes = {"metrics": {}, "attributes": {}} | changes
         elif "config" in changes and plain.freeze(changes["config"]) != self.config:
             changes = {"metrics": {}} | changes
@@ -321,7 +331,7 @@ class CacheSchedule:
         document = self.to_json()
         for part in (document, document["cache_schedule"]):
             # Left out and empty say the same.
-            for key in ("config", "metrics", "attributes", "num_single_blocks", "forecast", "output_products"):
+            for key in ("config", "metrics", "attributes", "num_single_blocks", "forecast", *_OUTPUTS):
                 if not part.get(key, True):
                     del part[key]
         return self.sites, json.dumps(document, sort_keys=True)
@@ -342,6 +352,7 @@ class CacheSchedule:
         return CacheSchedule.from_json, (self.to_json(),)
 
 
+_OUTPUTS = ("output_products", "output_weights")
 _OBJECTS = ("config", "metrics", "attributes", "skeleton")
 
 

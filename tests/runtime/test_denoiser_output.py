@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import ecad
+from ecad.runtime.denoiser import CachedDenoiser
+from ecad.runtime.kept_outputs import CacheStats
 from ecad.schedules.forecast import forecasts
 
 ROWS = [0, 2, 3]
@@ -20,9 +22,9 @@ def whole_steps(tiny) -> ecad.CacheSchedule:
     return tiny.schedule(bits).replace(forecast=True)
 
 
-def slowly(tiny, products=None) -> torch.Tensor:
+def slowly(tiny, products=None, weights=None) -> torch.Tensor:
     """The latents of a generation whose denoiser is asked at `ROWS` only, and forecast from there."""
-    ahead = forecasts([step in ROWS for step in range(STEPS)], products)
+    ahead = forecasts([step in ROWS for step in range(STEPS)], products, weights)
     transformer, forward, outputs, calls = tiny.pipe.transformer, tiny.pipe.transformer.forward, {}, []
 
     def drawn(*args, **kwargs):
@@ -30,13 +32,14 @@ def slowly(tiny, products=None) -> torch.Tensor:
         calls.append(None)
         if step in ROWS:
             outputs[step, which] = forward(*args, **kwargs)[0]
-            return (outputs[step, which],)
-        *_, last = rows = [row for row in ROWS if row <= step]
-        scale, slope = ahead[step]
-        if len(rows) == 1:
-            return (outputs[last, which] * scale,)
-        rise = outputs[last, which] - outputs[rows[-2], which]
-        return (torch.add(outputs[last, which] * scale, rise, alpha=slope),)
+        known = [outputs[row, which] for row in ROWS if row <= step][::-1]
+        scale, slope, bend = ahead[step]
+        made = known[0] * scale
+        if slope is not None:
+            made = torch.add(made, known[0] - known[1], alpha=slope)
+        if bend is not None:
+            made = torch.add(made, known[1] - known[2], alpha=bend)
+        return (made,)
 
     transformer.forward = drawn
     try:
@@ -54,6 +57,31 @@ def test_where_its_products_are_known_it_is_what_fits_them(tiny):
     with ecad.cached(tiny.pipe, schedule):
         assert torch.equal(tiny.run(STEPS), expected)
         assert torch.equal(tiny.run(STEPS), expected)
+
+
+def rows_of_weights(rng):
+    """Of every depth that `ROWS` allows, and of computed steps, too."""
+    depths = [1, 1, 2, 3, 3, 2]
+    return tuple(tuple(rng.uniform(0.2, 0.8, depth).tolist()) for depth in depths)
+
+
+def test_where_weights_are_fitted_every_output_is_made_of_the_newest_ones(tiny):
+    weights = rows_of_weights(np.random.default_rng(0))
+    schedule, expected = whole_steps(tiny).replace(output_weights=weights), slowly(tiny, weights=weights)
+    assert not torch.equal(expected, slowly(tiny))
+    with ecad.cached(tiny.pipe, schedule) as run:
+        assert torch.equal(tiny.run(STEPS), expected)
+        assert torch.equal(tiny.run(STEPS), expected)
+        assert run.stats.peak_cached_bytes == run.memory()
+
+
+def test_a_generation_that_begins_later_has_no_use_for_weights_of_what_did_not_run(tiny):
+    products = np.eye(STEPS) + 1
+    schedule = whole_steps(tiny).replace(output_products=products)
+    begun = schedule.replace(output_weights=rows_of_weights(np.random.default_rng(0)))
+    denoisers = [CachedDenoiser("t", tiny.pipe.transformer, one, CacheStats()) for one in (schedule, begun)]
+    assert denoisers[0]._ahead(2) == denoisers[1]._ahead(2)
+    assert denoisers[0]._ahead(0) != denoisers[1]._ahead(0)
 
 
 def watch_runs(tiny) -> list[None]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from ecad.errors import ScheduleError
 from ecad.schedules.forecast import Ahead, forecasts
 
 
@@ -68,7 +70,18 @@ def test_of_one_step_alone_the_output_is_repeated():
     assert forecasts([True, False, False], outputs @ outputs.T) == [Ahead()] * 3
 
 
+def test_weights_that_are_known_are_what_it_is():
+    weights = ((1.0,), (0.9, 0.1), (1.1, 0.5, -0.2))
+    assert forecasts([True, True, True], np.eye(3), weights) == [Ahead(1.0), Ahead(0.9, 0.1), Ahead(1.1, 0.5, -0.2)]
+    assert [one.depth for one in forecasts([True, True, True], None, weights)] == [1, 2, 3]
+
+
+def test_weights_of_outputs_that_do_not_run_are_refused():
+    with pytest.raises(ScheduleError, match="step 001: output_weights: expected weights of at most 1 outputs"):
+        forecasts([True, False], None, ((1.0,), (1.0, 0.5)))
+
+
 def test_outputs_that_do_not_change_are_repeated():
-    scale, slope = forecasts([True, True, False], np.ones((3, 3)))[2]
+    scale, slope, _ = forecasts([True, True, False], np.ones((3, 3)))[2]
     assert abs(scale - 1) < 1e-12
     assert slope == 0

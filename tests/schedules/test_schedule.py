@@ -11,6 +11,7 @@ import pytest
 
 from ecad import CacheSchedule, EcadError, ScheduleError
 from ecad.schedules import heuristics, pixart_sites
+from ecad.schedules.plan import plan_key
 
 SITES = pixart_sites(2)
 
@@ -181,3 +182,60 @@ def test_saving_over_a_file_is_all_or_nothing(tmp_path: Path, monkeypatch: pytes
         heuristics.every_n(SITES, 2, 2).save(file)
     assert CacheSchedule.load(file) == first
     assert [path.name for path in file.parent.iterdir()] == ["s.json"]
+
+
+def weighted() -> CacheSchedule:
+    bits = [[True, True], [False, False], [True, False], [False, False]]
+    rows = [[1.0], [0.9], [1.0, 0.25], [1.1, -0.5]]
+    return CacheSchedule(bits, (("0", "attn1"), ("0", "ff")), forecast=True, output_weights=rows)
+
+
+def test_output_weights_are_in_its_file() -> None:
+    schedule = weighted()
+    again = CacheSchedule.from_json(schedule.to_json())
+    assert again == schedule
+    assert again.output_weights == ((1.0,), (0.9,), (1.0, 0.25), (1.1, -0.5))
+    assert again != schedule.replace(output_weights=None)
+    assert "output_weights" not in schedule.replace(output_weights=None).to_json()["cache_schedule"]
+
+
+def test_output_weights_go_with_the_bits_that_they_were_fitted_to() -> None:
+    schedule = weighted().replace(attributes={"a": 1}, metrics={"b": 2})
+    assert schedule.replace(recompute=np.ones((4, 2), dtype=bool)).output_weights is None
+    assert schedule.replace(forecast=False).output_weights is None
+    assert schedule.resample(6).output_weights is None
+    renamed = schedule.replace(name="other")
+    assert renamed.output_weights == schedule.output_weights
+    assert renamed.attributes == {"a": 1}
+    other = schedule.replace(output_weights=[[1.0]] * 4)
+    assert (dict(other.attributes), dict(other.metrics)) == ({}, {})
+
+
+def test_images_depend_on_output_weights() -> None:
+    schedule = weighted()
+    all_computed = schedule.replace(recompute=np.ones((4, 2), dtype=bool))
+    weights = [[1.0], [1.0], [1.0], [1.0, 0.5]]
+    keys = [plan_key(one) for one in (schedule, schedule.replace(output_weights=[[1.0]] * 4), all_computed)]
+    keys += [plan_key(all_computed.replace(output_weights=weights)), plan_key(schedule.replace(output_weights=None))]
+    assert len(set(keys)) == len(keys)
+    assert plan_key(schedule.replace(name="other")) == keys[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[1.0]], "output_weights: not a table of output weights: expected 4 rows, one a step, found 1"),
+        ([[1.0], [], [1.0], [1.0]], "output_weights.1: .* expected 1 to 1 weights: 1 outputs are computed by then"),
+        ([[1.0], [1.0, 0.5], [1.0], [1.0]], "output_weights.1: .* expected 1 to 1 weights.* found 2"),
+        ([[1.0], [1.0], [1.0, 1, 1], [1.0]], "output_weights.2: .* expected 1 to 2 weights"),
+        ([[1.0], [1.0], [1.0], [float("nan")]], "output_weights.3: .* expected finite numbers"),
+    ],
+)
+def test_output_weights_that_do_not_fit_are_refused(rows: list[list[float]], message: str) -> None:
+    with pytest.raises(ScheduleError, match=message):
+        weighted().replace(output_weights=rows)
+
+
+def test_output_weights_of_a_schedule_that_repeats_are_refused() -> None:
+    with pytest.raises(ScheduleError, match="expected forecast true beside them"):
+        weighted().replace(forecast=False, output_weights=[[1.0]] * 4)

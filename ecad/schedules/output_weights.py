@@ -1,0 +1,54 @@
+"""What the sampler is given for a denoiser's output: one linear combination a step of the last computed outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ecad.errors import ScheduleError
+from ecad.schedules import json_values as plain
+
+# One row a step: weights of the newest computed output, of its change since the one before, and of the change before.
+OutputWeights = tuple[tuple[float, ...], ...]
+
+# A fit by more outputs gains nothing (docs/search.md), and each is kept in memory.
+MOST = 3
+
+
+def checked_weights(
+    rows: Sequence[Sequence[float]] | None, recompute: np.ndarray, forecast: bool
+) -> OutputWeights | None:
+    """A copy of a table of weights that nobody can change.
+
+    Args:
+        rows: 1 to `MOST` weights a step; or None.
+        recompute: bool (steps, sites), of the schedule.
+        forecast: whether the schedule forecasts.
+
+    Raises:
+        ScheduleError: another shape, numbers that are not finite, weights of more outputs than are computed by then, or
+            a schedule that does not forecast.
+    """
+    if rows is None:
+        return None
+    if not forecast:
+        raise _fault((), "forecast true beside them", "a schedule that does not forecast")
+    if len(rows) != len(recompute):
+        raise _fault((), f"{len(recompute)} rows, one a step", f"{len(rows)}")
+    # The first step computes whatever its bits say.
+    computes = np.asarray(recompute.any(axis=1))
+    counts = 1 + np.cumsum(computes) - int(computes[0])
+    for step, (row, known) in enumerate(zip(rows, counts.tolist(), strict=True)):
+        most = min(known, MOST)
+        if not 1 <= len(row) <= most:
+            expected = f"1 to {most} weights: {known} outputs are computed by then"
+            raise _fault((step,), expected, f"{len(row)}")
+        if not np.isfinite(row).all():
+            raise _fault((step,), "finite numbers", plain.show(list(row)))
+    return tuple(tuple(float(weight) for weight in row) for row in rows)
+
+
+def _fault(place: tuple[int, ...], expected: str, found: str) -> ScheduleError:
+    path: tuple[str | int, ...] = ("cache_schedule", "output_weights", *place)
+    return plain.fault("not a table of output weights", path, expected=expected, found=found)
