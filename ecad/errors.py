@@ -1,14 +1,14 @@
-"""A user's mistakes: each is an `EcadError` whose message fits one line and says how to mend it."""
+"""Errors that a user can mend: each is an `EcadError` with a one-line message that names the cause and the remedy."""
 
 from __future__ import annotations
 
 import os
 
-_LONGEST = 100
+_MAX_LENGTH = 100
 
 
-class EcadError(Exception):
-    r"""Something the user asked for cannot be done; commands print it on one line and exit with code 2.
+class EcadError(ValueError):
+    r"""The user asked for something that cannot be done. Commands print the message on one line and exit with code 2.
 
     >>> print(EcadError("a\x1b[2J\nb"))
     a\x1b[2J b
@@ -19,29 +19,31 @@ class EcadError(Exception):
 
 
 class EcadWarning(EcadError, UserWarning):
-    """A schedule runs under other conditions than it was made for. `warnings.simplefilter("error", EcadWarning)` makes
-    it an error like any other.
+    """A schedule runs under conditions that it was not made for.
+
+    `warnings.simplefilter("error", EcadWarning)` turns these warnings into errors.
     """
 
 
 class NotFiniteError(EcadError):
-    """Images that are no numbers (NaN or infinite) came out of a model."""
+    """A model generated images with NaN or infinite values."""
 
 
 class ScheduleError(EcadError):
-    """A cache schedule is malformed or does not fit; says where, what was expected and what was found.
+    """A cache schedule is malformed or does not fit the model.
 
     Args:
-        problem: one clause that names the mistake.
-        file: the file it was read from.
+        problem: what is wrong, in one clause.
+        file: the file that holds the schedule.
         step: the step's key, as written in the file.
         block: the block's key.
         component: the component's key.
-        expected: what should stand there.
-        found: what stands there.
+        expected: the value that would be valid.
+        found: the value that was found.
+        remedy: what the user can do, in one clause.
 
     >>> print(ScheduleError("not a bit", step="003", block="5", component="ff", expected="true or false", found="1"))
-    step 003, block 5, component ff: not a bit: expected true or false, found 1
+    not a bit (step 003, block 5, component ff): expected true or false, found 1
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class ScheduleError(EcadError):
         component: str | None = None,
         expected: str | None = None,
         found: str | None = None,
+        remedy: str | None = None,
     ) -> None:
         super().__init__(problem)
         self.problem = problem
@@ -63,22 +66,33 @@ class ScheduleError(EcadError):
         self.component = component
         self.expected = expected
         self.found = found
+        self.remedy = remedy
 
     def __str__(self) -> str:
-        place = _pairs(step=self.step, block=self.block, component=self.component)
-        values = _pairs(expected=self.expected, found=self.found)
-        file = None if self.file is None else printable(self.file)
-        return ": ".join(part for part in (file, place, printable(self.problem), values) if part)
-
-
-def _pairs(**fields: str | None) -> str:
-    return ", ".join(f"{name} {_clipped(printable(text))}" for name, text in fields.items() if text is not None)
+        place = _name_values(step=self.step, block=self.block, component=self.component)
+        values = _name_values(expected=self.expected, found=self.found)
+        text = printable(self.problem) + (f" ({place})" if place else "") + (f": {values}" if values else "")
+        text = text if self.file is None else f"{printable(self.file)}: {text}"
+        return text if self.remedy is None else f"{text}; {printable(self.remedy)}"
 
 
 def printable(text: str) -> str:
-    """Keep a hostile key or file name from breaking the line or the terminal."""
+    """Escape control characters, so that text from a file can neither break the line nor control the terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
-def _clipped(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+def first_line(error: BaseException) -> str:
+    r"""The first line of an error's message, or the name of its class if there is no message.
+
+    >>> first_line(OSError("no such file\nor folder")), first_line(KeyError())
+    ('no such file', 'KeyError')
+    """
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _name_values(**fields: str | None) -> str:
+    return ", ".join(f"{name} {_truncated(printable(text))}" for name, text in fields.items() if text is not None)
+
+
+def _truncated(text: str) -> str:
+    return text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH - 3]}..."

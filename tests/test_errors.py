@@ -1,19 +1,38 @@
 from __future__ import annotations
 
-from ecad import EcadError, ScheduleError
+import warnings
+
+import pytest
+
+from ecad import EcadError, EcadWarning, ScheduleError
+from ecad.errors import NotFiniteError
 
 
-def test_a_schedule_error_is_a_users_mistake() -> None:
-    assert issubclass(ScheduleError, EcadError)
+@pytest.mark.parametrize("error", [EcadError, EcadWarning, NotFiniteError, ScheduleError])
+def test_every_error_is_an_ecad_error_and_a_value_error(error: type[Exception]) -> None:
+    assert issubclass(error, EcadError)
+    with pytest.raises(ValueError, match="odd"):
+        raise error("odd")
 
 
-def test_says_place_problem_expected_and_found_in_this_order() -> None:
-    error = ScheduleError("odd", file="a.json", step="003", block="5", component="ff", expected="x", found="y")
-    assert str(error) == "a.json: step 003, block 5, component ff: odd: expected x, found y"
-    assert str(ScheduleError("odd", block="5", found="y")) == "block 5: odd: found y"
+def test_an_ecad_warning_can_be_warned_of_and_made_an_error() -> None:
+    with pytest.warns(UserWarning, match="odd"):
+        warnings.warn(EcadWarning("odd"), stacklevel=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EcadWarning)
+        with pytest.raises(EcadError, match="odd"):
+            warnings.warn(EcadWarning("odd"), stacklevel=1)
+
+
+def test_names_file_problem_place_values_and_remedy_in_this_order() -> None:
+    place = {"file": "a.json", "step": "003", "block": "5", "component": "ff"}
+    error = ScheduleError("odd", **place, expected="x", found="y", remedy="remove it")
+    assert str(error) == "a.json: odd (step 003, block 5, component ff): expected x, found y; remove it"
+    assert str(ScheduleError("odd", block="5", found="y")) == "odd (block 5): found y"
+    assert str(ScheduleError("odd", remedy="remove it")) == "odd; remove it"
     assert str(ScheduleError("odd")) == "odd"
 
 
 def test_stays_on_one_short_line_whatever_it_quotes() -> None:
-    text = str(ScheduleError("odd\n", file="a\nb", block="\x1b[31m\ud800", found="z" * 500))
-    assert text == r"a\nb: block \x1b[31m\ud800: odd\n: found " + "z" * 97 + "..."
+    text = str(ScheduleError("odd\n", file="a\nb", block="\x1b[31m\ud800", found="z" * 500, remedy="do\nit"))
+    assert text == r"a\nb: odd\n (block \x1b[31m\ud800): found " + "z" * 97 + r"...; do\nit"

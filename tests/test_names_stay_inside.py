@@ -24,7 +24,7 @@ from ecad.prompts.embeds import PromptEmbeds
 from ecad.prompts.store import find_stored, write_store
 from ecad.report import save_images
 from ecad.schedules import CacheSchedule
-from ecad.utils.files import as_file_name, is_device, stays_inside
+from ecad.utils.files import as_file_name, is_reserved, stays_inside
 
 TRICKS = (
     "..", "../..", "../../victim", "ROOT/victim", "\\victim", "C:\\victim", "C:victim", "a/../../victim", "./a", "a/",
@@ -46,7 +46,7 @@ def test_a_name_is_one_part_of_a_path_on_any_system_and_tells_texts_apart() -> N
         assert stays_inside(f"{found}.png")
         assert "/" not in found
         assert not found.endswith((".", " "))
-        assert not is_device(found)
+        assert not is_reserved(found)
         assert (found == another) == (one == other)
 
     check()

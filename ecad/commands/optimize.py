@@ -27,7 +27,7 @@ from ecad.errors import EcadError
 from ecad.execution.pool import Spread
 from ecad.prompts import Prompt, read_prompts
 from ecad.utils.console import bar, console, say
-from ecad.utils.files import made_folder
+from ecad.utils.files import output_folder
 
 if TYPE_CHECKING:
     from ecad.genetic.genes import Forecast
@@ -126,7 +126,7 @@ def optimize(
     images = [Images(prompts, range(num_images_per_prompt), quality)]
     images += [Images(held_out, [HELD_OUT_SEED], scorer) for scorer in scorers]
     with (
-        made_folder(output_dir),
+        output_folder(output_dir),
         _live(output_dir, live),
         evaluators(
             spread,

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ecad.utils.console import errors
+from ecad.utils.console import stderr
 
 
 @contextmanager
@@ -18,7 +18,7 @@ def search_progress(hidden: bool = False, status: Callable[[], str] | None = Non
     `status` says what else to show: how many workers, for instance.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
-    with Progress(*columns, console=errors, disable=hidden) as progress:
+    with Progress(*columns, console=stderr, disable=hidden) as progress:
         task = progress.add_task("loading", total=None, left="")
 
         def show(now: Any) -> None:

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from ecad.utils.device import finish_device_work
+from ecad.utils.device import synchronize
 
 
 def measure_interleaved(
@@ -29,10 +29,10 @@ def measure_interleaved(
     times: dict[str, list[float]] = {name: [] for name in runs}
     for sample in progress(range(-warmup, samples)):
         for name, run in runs.items():
-            finish_device_work()
+            synchronize()
             begun = time.perf_counter()
             run()
-            finish_device_work()
+            synchronize()
             if sample >= 0:
                 times[name].append(time.perf_counter() - begun)
     return times

@@ -158,11 +158,12 @@ def _columns(schedule: CacheSchedule, sites: Sites, name: str) -> list[int]:
     theirs = set(sites)
     if odd := [site for site in sites if site not in column] or [site for site in column if site not in theirs]:
         raise ScheduleError(
-            f"schedule {schedule.name!r} does not fit {name}; name the image generator that it was made for",
+            f"schedule {schedule.name!r} does not fit {name}",
             block=odd[0][0],
             component=odd[0][1],
             expected=_summary(sites),
             found=_summary(schedule.sites),
+            remedy="name the image generator that the schedule was made for",
         )
     return [column[site] for site in sites]
 

@@ -19,7 +19,7 @@ from ecad.prompts.embeds import PromptEmbeds
 from ecad.runtime.cache import cached
 from ecad.runtime.calibration import recorded_products
 from ecad.schedules import CacheSchedule
-from ecad.utils.batching import Halving
+from ecad.utils.batching import AdaptiveBatches
 from ecad.utils.fingerprints import part_fingerprint, weights_fingerprint
 from ecad.utils.seeds import check_seeds
 
@@ -54,15 +54,15 @@ class ImageGenerator:
     max_tokens: int | None
     text_width: int
     text_parts: tuple[str, ...] = ()
-    making: Halving = field(default_factory=lambda: Halving("images"), repr=False, compare=False)
-    encoding: Halving = field(default_factory=lambda: Halving("prompts"), repr=False, compare=False)
+    making: AdaptiveBatches = field(default_factory=lambda: AdaptiveBatches("images"), repr=False, compare=False)
+    encoding: AdaptiveBatches = field(default_factory=lambda: AdaptiveBatches("prompts"), repr=False, compare=False)
 
     def fingerprint(self) -> str:
-        """Sixteen hex digits that differ where the denoiser's weights differ, as far as 64 values a tensor tell."""
+        """The fingerprint of the denoiser's weights: 16 hexadecimal digits."""
         return weights_fingerprint(self.pipe.transformer)
 
     def text_fingerprint(self) -> str:
-        """`fingerprint` of the text encoders."""
+        """The fingerprint of the text encoders' weights: 16 hexadecimal digits."""
         encoders = [part for name, part in self.pipe.components.items() if name.startswith("text_encoder")]
         return weights_fingerprint(*encoders)
 

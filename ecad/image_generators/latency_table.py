@@ -19,7 +19,7 @@ from ecad.prompts.embeds import PromptEmbeds
 from ecad.schedules import CacheSchedule, heuristics
 from ecad.sites.discovery import discover
 from ecad.sites.readers import readers
-from ecad.utils.device import finish_device_work
+from ecad.utils.device import synchronize
 
 
 def time_table(generator: ImageGenerator, embeds: PromptEmbeds, rounds: int = 3) -> CostTable:
@@ -48,7 +48,7 @@ def time_table(generator: ImageGenerator, embeds: PromptEmbeds, rounds: int = 3)
             begun = mark()
             generator.generate(embeds, range(len(embeds)), schedule)
             ended = mark()
-        finish_device_work()
+        synchronize()
         return _between(begun, ended), [[_between(*pair) for pair in pairs] for pairs in calls]
 
     for number in range(-1, rounds):
@@ -85,7 +85,7 @@ def _timed(
 
     def mark() -> Any:
         if device.type != "cuda":
-            finish_device_work()
+            synchronize()
             return perf_counter_ns()
         event = torch.cuda.Event(enable_timing=True)
         event.record()

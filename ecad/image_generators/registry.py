@@ -208,6 +208,8 @@ def _load(name: str, row: _Row, weights: str | None, dtype: torch.dtype, left_ou
             parts["transformer"] = transformer_class.from_pretrained(source, subfolder="transformer", dtype=dtype)
             source = row.weights
         return pipeline_class.from_pretrained(source, dtype=dtype, **parts)
+    except EcadError:
+        raise
     except (OSError, ValueError) as error:
         where = "that folder" if Path(source).exists() else "the Hugging Face hub and its local cache"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(" (")[0]

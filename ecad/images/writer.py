@@ -14,7 +14,7 @@ from types import TracebackType
 import numpy as np
 from PIL import Image
 
-from ecad.utils.files import held, make_folder, write_atomic
+from ecad.utils.files import locked, make_folder, write_atomic
 
 # Batches of images that may wait for the disk before the denoiser does.
 _WAITING = 2
@@ -46,7 +46,7 @@ def scratch_folder(parent: Path, shard: tuple[int, int]) -> Iterator[Path]:
 
 def _held(scratch: Path) -> AbstractContextManager[None]:
     busy = f"{scratch.parent}: another process makes these images: expected to be the only one"
-    return held(scratch / "lock", f"{busy}; wait until it ends, stop it, or use another folder")
+    return locked(scratch / "lock", f"{busy}; wait until it ends, stop it, or use another folder")
 
 
 class ImageWriter:

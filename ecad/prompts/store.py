@@ -23,7 +23,7 @@ from ecad.errors import EcadError
 from ecad.prompts import released_embeds as foreign
 from ecad.prompts.embeds import PromptEmbeds
 from ecad.prompts.index import INDEX, Entry, Index, index_text
-from ecad.utils.files import held, make_folder, write_atomic
+from ecad.utils.files import locked, make_folder, write_atomic
 from ecad.utils.lazy import Lazy
 
 NEGATIVE = "negative.safetensors"
@@ -98,7 +98,7 @@ def stores_to_write(
     """
     make_folder(output_dir)
     busy = f"{output_dir}: another process writes these embeddings: expected to be the only one"
-    with held(output_dir / _LOCK, f"{busy}; wait until it ends, stop it, or use another folder"):
+    with locked(output_dir / _LOCK, f"{busy}; wait until it ends, stop it, or use another folder"):
         try:
             yield {
                 name: _begin(output_dir / name, index_text(entries, settings, batch_size), replace)

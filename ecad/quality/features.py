@@ -17,7 +17,7 @@ import torch
 from ecad.builtin import JUDGE_FOLDER
 from ecad.errors import EcadError
 from ecad.images.files import Images, content_digest, read_images
-from ecad.utils.batching import Halving
+from ecad.utils.batching import AdaptiveBatches
 from ecad.utils.extras import benchmark_extra
 from ecad.utils.files import write_atomic
 from ecad.utils.fingerprints import weights_fingerprint
@@ -108,7 +108,7 @@ def _chunk(files: Sequence[Path], extractor: FeatureExtractor, cache: Path) -> n
     except Exception:  # as many kinds as numpy's parsers have
         pass  # not made yet, or spoilt: both are mended by making it
     images = read_images(files)
-    extract = Halving("images to extract features from", most=_BATCH).run
+    extract = AdaptiveBatches("images to extract features from", limit=_BATCH).run
     parts = extract(lambda places: extractor.extract([images[i] for i in places]), len(images))
     features = np.concatenate(parts).astype(np.float32)
     content = io.BytesIO()

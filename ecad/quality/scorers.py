@@ -13,7 +13,7 @@ from ecad.builtin import JUDGE_FOLDER
 from ecad.errors import EcadError
 from ecad.images.files import Images
 from ecad.quality.fidelity import load_lpips, psnr, ssim
-from ecad.utils.batching import Halving
+from ecad.utils.batching import AdaptiveBatches
 from ecad.utils.fingerprints import weights_fingerprint
 
 
@@ -77,7 +77,7 @@ def quality_names() -> list[str]:
 
 def _halving(score: Callable[[Images, Sequence[str]], np.ndarray]) -> Callable[..., np.ndarray]:
     """Score in smaller batches where memory runs out."""
-    scoring = Halving("images to score")
+    scoring = AdaptiveBatches("images to score")
 
     def halving(images: Images, prompts: Sequence[str], _: Images | None) -> np.ndarray:
         return np.concatenate(

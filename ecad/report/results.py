@@ -224,9 +224,8 @@ class Results:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"]))
-            raise EcadError(" ".join(f"{file}: {place}: {first['msg']}".split()).replace(": :", ":")) from error
-        except EcadError as error:
-            raise EcadError(f"{file}: {error}") from error
+            problem = first["msg"].removeprefix("Value error, ")
+            raise EcadError(" ".join(f"{file}: {place}: {problem}".split()).replace(": :", ":")) from error
 
 
 _ADAPTER = TypeAdapter(Results)

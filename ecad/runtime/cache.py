@@ -282,10 +282,11 @@ class CacheRun:
             self._clock.stop()
             name = next(iter(self.schedules.values())).name
             raise ScheduleError(
-                f"schedule {name!r} does not fit this run; call the pipeline with that many steps (a scheduler of "
-                f"second order runs 2n-1) or with schedule.resample(steps={rows})",
+                f"schedule {name!r} does not fit this run",
                 expected=f"{self._num_steps()} steps, the schedule's rows",
                 found=f"{rows}",
+                remedy=f"call the pipeline with {self._num_steps()} steps (a scheduler of second order runs 2n-1), or "
+                f"use schedule.resample(steps={rows})",
             )
 
     def _refuse_unequal_schedules(self) -> None:

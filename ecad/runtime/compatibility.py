@@ -52,10 +52,10 @@ def check_denoiser(schedule: CacheSchedule, denoiser: nn.Module, sites: Sequence
     found = layout_of(denoiser, sites)
     if found != provenance.layout:
         raise ScheduleError(
-            f"schedule {name!r} was made for a denoiser of another layout; search one for this denoiser, or start with "
-            "CacheSchedule.for_model",
+            f"schedule {name!r} was made for a denoiser of another layout",
             expected=f"{provenance.denoiser} {provenance.layout}",
             found=f"{type(denoiser).__name__} {found}",
+            remedy="search a schedule for this denoiser, or start one with CacheSchedule.for_model",
         )
     _tell(name, "variant of the model", provenance.configuration, configuration_of(denoiser))
     _tell(name, "number of steps", steps, schedule.num_steps)

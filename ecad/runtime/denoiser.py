@@ -247,12 +247,12 @@ def _match(schedule: CacheSchedule, sites: list[Site], model: str) -> np.ndarray
     if odd:
         block, component = odd[0]
         raise ScheduleError(
-            f"schedule {schedule.name!r} does not fit {model}; take one that was made for it, or start one with "
-            "CacheSchedule.for_model",
+            f"schedule {schedule.name!r} does not fit {model}",
             block=block,
             component=component,
             expected=_block(block, expected),
             found=_block(block, index),
+            remedy="use one that was made for this model, or start one with CacheSchedule.for_model",
         )
     return np.array([index[site] for site in expected], dtype=np.intp)
 

@@ -1,4 +1,4 @@
-"""The published JSON format of a cache schedule, read strictly and written back as it was read.
+"""The published JSON format of a cache schedule: read strictly, and written back as it was read.
 
 The format is that of "Evolutionary Caching to Accelerate Your Off-the-Shelf Diffusion Model" (arXiv 2506.15682).
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -22,15 +22,20 @@ from ecad.sites.names import CUSTOM_PREFIX, by_block, in_gene_order, is_numbered
 if TYPE_CHECKING:
     from ecad.schedules.schedule import CacheSchedule
 
+T = TypeVar("T", bound=Hashable)
+
 Block = dict[str, JsonValue]
 Step = dict[str, Block]
 Object = Annotated[dict[str, JsonValue], Field(default_factory=dict)]
-# Far above any model, and low enough that a nonsense number is refused before anything is built from it.
+# Far above any model, and low enough to refuse a nonsense number before anything is built from it.
 Count = Annotated[int, Field(ge=0, le=99_999)]
+
+_EMPTY_TABLE = dict.fromkeys(("num_blocks", "num_inference_steps", "name", "attributes", "schedule"))
+_EMPTY_DOCUMENT = dict.fromkeys(("cache_schedule", "config", "metrics"))
 
 
 class _Strict(BaseModel):
-    # Keys that nobody knows yet are kept: a newer or foreign tool wrote them for a reason.
+    # Unknown keys are kept: a newer version or another tool wrote them for a reason.
     model_config = ConfigDict(strict=True, extra="allow")
 
 
@@ -58,7 +63,11 @@ class _CustomCompute(_Strict):
 
 
 def parse(text: str) -> Any:
-    """JSON text as Python values; raises ScheduleError if it is not JSON. Faults of content are left to `read`."""
+    """Parse the text of a schedule file. Its content is checked by `read`.
+
+    Raises:
+        ScheduleError: the text is not JSON.
+    """
     if not text.strip():
         raise ScheduleError("the file is empty", expected="a cache schedule as JSON")
     try:
@@ -71,13 +80,16 @@ def parse(text: str) -> Any:
 
 
 def read(document: object) -> dict[str, Any]:
-    """The fields of a CacheSchedule from a parsed schedule file.
+    """Read the fields of a CacheSchedule from a parsed schedule file.
 
     Args:
         document: the file's JSON value.
 
+    Returns:
+        field -> value.
+
     Raises:
-        ScheduleError: anything is missing, superfluous or of the wrong kind.
+        ScheduleError: a part is missing, unexpected or of the wrong type.
     """
     plain.check(document)
     if isinstance(document, dict):
@@ -116,7 +128,15 @@ def read(document: object) -> dict[str, Any]:
 
 
 def check_custom_compute(value: object, step: str, block: str, key: str) -> None:
-    """Raise ScheduleError unless a custom_compute_* entry is what the format says: {name, kwargs}."""
+    """Check that a custom_compute_* entry has the form {name, kwargs}.
+
+    Args:
+        value: the entry.
+        step, block, key: its location.
+
+    Raises:
+        ScheduleError: the entry has another form.
+    """
     path = ("cache_schedule", "schedule", step, block, key)
     try:
         _CustomCompute.model_validate(value)
@@ -125,7 +145,10 @@ def check_custom_compute(value: object, step: str, block: str, key: str) -> None
 
 
 def write(schedule: CacheSchedule) -> dict[str, Any]:
-    """The JSON value of a schedule's file: known keys where the file it came from had them, unknown ones kept."""
+    """The JSON value of a schedule's file.
+
+    Known keys stand where the file that the schedule was read from had them. Unknown keys are kept.
+    """
     blocks = [block for block, _ in by_block(schedule.sites)]
     num_single = sum(map(is_single, blocks))
     products = schedule.output_products
@@ -148,18 +171,14 @@ def write(schedule: CacheSchedule) -> dict[str, Any]:
     return _fill(schedule.skeleton or _EMPTY_DOCUMENT, values)
 
 
-_EMPTY_TABLE = dict.fromkeys(("num_blocks", "num_inference_steps", "name", "attributes", "schedule"))
-_EMPTY_DOCUMENT = dict.fromkeys(("cache_schedule", "config", "metrics"))
-
-
 def _fill(skeleton: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Put the values in the skeleton's places; those it has no place for follow, unless they say nothing."""
+    """Put the values in the skeleton's places; values without a place follow, unless they are empty."""
     placed = {key: values[key] if key in values else plain.thaw(other) for key, other in skeleton.items()}
     return placed | {key: value for key, value in values.items() if key not in placed and value}
 
 
 def _skeleton(document: Any, model: _Document) -> dict[str, Any]:
-    """The document without what the other fields hold: its key order and its unknown keys."""
+    """The document without the known values: its key order and its unknown keys."""
     table = document["cache_schedule"]
     skeleton = {key: None if key in type(model).model_fields else value for key, value in document.items()}
     known = type(model.cache_schedule).model_fields
@@ -186,7 +205,7 @@ def _refuse_dit_schedule(document: Mapping[str, Any]) -> None:
     inner = document.get("cache_schedule")
     if "dit_schedule" in document or (isinstance(inner, dict) and "dit_schedule" in inner):
         raise ScheduleError(
-            "the file holds a dit_schedule (a graph of blocks), which ecad does not run",
+            "the file holds a dit_schedule (a graph of blocks), which ecad cannot run",
             expected="a cache_schedule",
             found="a dit_schedule",
         )
@@ -199,16 +218,16 @@ def _fault(error: ValidationError, path: tuple[str | int, ...]) -> ScheduleError
         return plain.fault("missing", place, expected="a value", found="nothing")
     is_object = first["type"] in ("dict_type", "model_type")
     expected = "an object" if is_object else first["msg"].removeprefix("Input should be ")
-    return plain.fault("wrong kind of value", place, expected=expected, found=plain.show(first["input"]))
+    return plain.fault("wrong type of value", place, expected=expected, found=plain.show(first["input"]))
 
 
 def _ordered_steps(table: _CacheSchedule) -> dict[str, Step]:
-    """The steps in order, whatever the file's; rows past num_inference_steps are legal (published files have some)."""
-    found = f"{len(table.schedule)} steps"
+    """Sort the steps. Rows beyond num_inference_steps are legal: published files have some."""
+    found = _number(len(table.schedule), "step")
     keys = [f"{i:03d}" for i in range(max(table.num_inference_steps, len(table.schedule)))]
     for key in keys[: table.num_inference_steps]:
         if key not in table.schedule:
-            expected = f"{table.num_inference_steps} steps (num_inference_steps), {keys[0]} and on"
+            expected = f"{_number(table.num_inference_steps, 'step')} (num_inference_steps) from {keys[0]}"
             raise ScheduleError("the step is missing", step=key, expected=expected, found=found)
     for key in table.schedule:
         if key not in keys:
@@ -217,18 +236,18 @@ def _ordered_steps(table: _CacheSchedule) -> dict[str, Step]:
 
 
 def _expected_blocks(table: _CacheSchedule, steps: Mapping[str, Step]) -> dict[str, list[str]]:
-    """Each block's components, in gene order: what most steps have, so that the odd one out is the one blamed."""
+    """Each block's components in gene order, as most steps have them, so that errors name the step that differs."""
     shapes = [{block: _bits(cells) for block, cells in step.items()} for step in steps.values()]
-    usual = dict(_commonest(tuple(shape.items()) for shape in shapes))
+    usual = dict(_most_common(tuple(shape.items()) for shape in shapes))
     if not any(map(is_numbered, usual)):
         if len(usual) != table.num_blocks + table.num_single_blocks:
-            expected = f"{table.num_blocks + table.num_single_blocks} blocks (num_blocks)"
-            raise ScheduleError("wrong number of blocks", expected=expected, found=f"{len(usual)} blocks")
+            expected = f"{_number(table.num_blocks + table.num_single_blocks, 'block')} (num_blocks)"
+            raise ScheduleError("wrong number of blocks", expected=expected, found=_number(len(usual), "block"))
         return {block: list(components) for block, components in usual.items()}
     expected_blocks = {}
     for single, count in ((False, table.num_blocks), (True, table.num_single_blocks)):
         cells = [components for shape in shapes for block, components in shape.items() if is_single(block) is single]
-        components = in_gene_order(_commonest(cells)) if cells else []
+        components = in_gene_order(_most_common(cells)) if cells else []
         keys = numbered_blocks(0, count) if single else numbered_blocks(count)
         expected_blocks.update(dict.fromkeys(keys, components))
     return expected_blocks
@@ -238,8 +257,8 @@ def _bits(cells: Block) -> tuple[str, ...]:
     return tuple(key for key in cells if not key.startswith(CUSTOM_PREFIX))
 
 
-def _commonest(shapes: Iterable[Any]) -> Any:
-    """The most frequent shape; of several, the first."""
+def _most_common(shapes: Iterable[T]) -> T:
+    """The most frequent shape; the first of several."""
     return Counter(shapes).most_common(1)[0][0]
 
 
@@ -248,28 +267,35 @@ def _check_step(step: str, blocks: Step, expected: Mapping[str, list[str]]) -> N
         if block not in blocks or block not in expected:
             problem = "the block is missing" if block in expected else "not a block of this schedule"
             names = list(expected)
-            wanted = f"{len(names)} blocks ({names[0]} to {names[-1]})" if names else "no blocks"
-            raise ScheduleError(problem, step=step, block=block, expected=wanted, found=f"{len(blocks)} blocks")
+            wanted = f"{_number(len(names), 'block')} ({names[0]} to {names[-1]})" if names else "no blocks"
+            raise ScheduleError(problem, step=step, block=block, expected=wanted, found=_number(len(blocks), "block"))
     for block, components in expected.items():
-        cells = blocks[block]
-        for component in chain(components, _bits(cells)):
-            if component not in cells or component not in components:
-                problem = "the component is missing" if component in components else "not a component of this block"
-                raise ScheduleError(
-                    problem,
-                    step=step,
-                    block=block,
-                    component=component,
-                    expected=", ".join(components) or "no components",
-                    found=", ".join(_bits(cells)) or "none",
-                )
-        for component in components:
-            if not isinstance(cells[component], bool):
-                raise ScheduleError(
-                    "not a bit",
-                    step=step,
-                    block=block,
-                    component=component,
-                    expected="true (recompute) or false (reuse)",
-                    found=plain.show(cells[component]),
-                )
+        _check_block(step, block, blocks[block], components)
+
+
+def _check_block(step: str, block: str, cells: Block, expected: list[str]) -> None:
+    for component in chain(expected, _bits(cells)):
+        if component not in cells or component not in expected:
+            problem = "the component is missing" if component in expected else "not a component of this block"
+            raise ScheduleError(
+                problem,
+                step=step,
+                block=block,
+                component=component,
+                expected=", ".join(expected) or "no components",
+                found=", ".join(_bits(cells)) or "none",
+            )
+    for component in expected:
+        if not isinstance(cells[component], bool):
+            raise ScheduleError(
+                "not a bit",
+                step=step,
+                block=block,
+                component=component,
+                expected="true (recompute) or false (reuse)",
+                found=plain.show(cells[component]),
+            )
+
+
+def _number(count: int, unit: str) -> str:
+    return f"{count} {unit}" if count == 1 else f"{count} {unit}s"

@@ -1,4 +1,4 @@
-"""Plain JSON values: checked, with the place of a fault; frozen, so that no schedule changes; thawed, to be written."""
+"""Plain JSON values: checks that name the location of a fault, and read-only copies."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 
 from ecad.errors import ScheduleError
 
-_DEEPEST = 64
+_MAX_DEPTH = 64
 
 
 class RepeatedKey(dict[str, Any]):
-    """A JSON object in which one key stood twice; kept as such only until its place is known."""
+    """A JSON object in which a key occurs twice. It lasts only until `check` reports its location."""
 
     key: str
 
 
 def unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The `object_pairs_hook` for `json.loads` that notices what a dict would swallow."""
+    """An `object_pairs_hook` for `json.loads` that notices repeated keys, which a dict would swallow."""
     plain = dict(pairs)
     if len(plain) == len(pairs):
         return plain
@@ -31,14 +31,17 @@ def unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check(value: object, path: tuple[str | int, ...] = ()) -> None:
-    """Raise ScheduleError, with its place, for anything that strict JSON cannot say.
+    """Check that strict JSON can represent a value.
 
     Args:
         value: a parsed JSON value, or one made in Python.
         path: the keys that lead to it.
+
+    Raises:
+        ScheduleError: it cannot; the message names the location.
     """
-    if len(path) > _DEEPEST:
-        raise fault("nested too deeply", path, expected=f"at most {_DEEPEST} levels")
+    if len(path) > _MAX_DEPTH:
+        raise fault("nested too deeply", path, expected=f"at most {_MAX_DEPTH} levels")
     if isinstance(value, RepeatedKey):
         raise fault("the key appears twice", (*path, value.key), expected="one value")
     if isinstance(value, Mapping):
@@ -57,17 +60,17 @@ def check(value: object, path: tuple[str | int, ...] = ()) -> None:
 
 
 def _is_text(value: object) -> bool:
-    """Lone surrogates, which JSON can escape but UTF-8 cannot write, are not text."""
+    """Whether a value is a string that UTF-8 can encode. JSON can escape lone surrogates, but UTF-8 cannot."""
     return isinstance(value, str) and (value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value))
 
 
 def fault(
     problem: str, path: tuple[str | int, ...], expected: str | None = None, found: str | None = None
 ) -> ScheduleError:
-    """A ScheduleError for the place that a path of keys leads to.
+    """Make a ScheduleError for the location that a path of keys leads to.
 
     >>> print(fault("missing", ("cache_schedule", "schedule", "003", "5"), expected="attn1, attn2, ff"))
-    step 003, block 5: missing: expected attn1, attn2, ff
+    missing (step 003, block 5): expected attn1, attn2, ff
     >>> print(fault("missing", ("config", "height")))
     config.height: missing
     """
@@ -80,20 +83,29 @@ def fault(
 
 
 def show(value: object) -> str:
-    """A found value as it would stand in the file."""
+    """A value as it would stand in the file, for messages."""
     return json.dumps(value, default=repr)
 
 
-def frozen(value: Any, path: tuple[str, ...]) -> Any:
-    """A read-only copy of a JSON object; raises ScheduleError, with its place, if it is none."""
+def frozen(value: object, path: tuple[str, ...]) -> Mapping[str, Any]:
+    """Make a read-only copy of a JSON object.
+
+    Args:
+        value: a mapping of JSON values.
+        path: the keys that lead to it, for messages.
+
+    Raises:
+        ScheduleError: the value is not a JSON object.
+    """
     if not isinstance(value, Mapping):
         raise fault("not an object", path, expected="a JSON object", found=show(value))
     check(value, path)
-    return freeze(value)
+    read_only: Mapping[str, Any] = freeze(value)
+    return read_only
 
 
 def freeze(value: Any) -> Any:
-    """A read-only copy of a JSON value."""
+    """Make a read-only copy of a JSON value."""
     if isinstance(value, Mapping):
         return MappingProxyType({key: freeze(item) for key, item in value.items()})
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Finds the sites of a transformer: the submodules whose outputs a schedule may reuse."""
+"""Finds the denoisers of a pipeline, and the sites of a denoiser: the submodules whose outputs may be reused."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ecad.sites.families import COMPONENT_NAMES, FAMILIES, Family
 if TYPE_CHECKING:
     from torch import nn
 
-# What pipelines call their denoisers. Wan 2.2 has both: the second takes over at low noise.
+# The attributes of pipelines that hold denoisers. Wan 2.2 has both: the second takes over at low noise.
 _DENOISERS = ("transformer", "transformer_2")
 
 
 class Site(NamedTuple):
-    """One (block, component) of a denoiser, as a schedule names it, and the submodule behind it."""
+    """One (block, component) of a denoiser, as a schedule names it, and the submodule that it stands for."""
 
     block: str
     component: str
@@ -25,12 +25,13 @@ class Site(NamedTuple):
 
 
 def denoisers(pipe: Any) -> dict[str, nn.Module]:
-    """The denoisers of a pipeline by the names it gives them; a bare denoiser is "transformer".
+    """The denoisers of a pipeline, by attribute name.
 
-    Arguments:
-        pipe: a diffusers pipeline, or a denoiser; compiled or not.
+    Args:
+        pipe: a diffusers pipeline, or a denoiser, which is then called "transformer"; compiled or not.
 
-    Raises EcadError if there is none.
+    Raises:
+        EcadError: there is no denoiser.
     """
     if _is_a(pipe, "Module"):
         return {"transformer": unwrapped(pipe)}
@@ -38,19 +39,26 @@ def denoisers(pipe: Any) -> dict[str, nn.Module]:
     modules = {name: module for name, module in found.items() if _is_a(module, "Module")}
     if not modules:
         raise EcadError(
-            f"{type(pipe).__name__} cannot be cached: expected a diffusers pipeline with a transformer, or the "
-            "transformer itself, found none"
+            f"{type(pipe).__name__} has no transformer and cannot be cached; pass a diffusers pipeline with a "
+            "transformer, or the transformer itself"
         )
     return modules
 
 
 def one_denoiser(pipe: Any) -> nn.Module:
-    """The only denoiser of a pipeline, or the denoiser itself; raises EcadError if there are none or several."""
+    """The only denoiser of a pipeline.
+
+    Args:
+        pipe: as for `denoisers`.
+
+    Raises:
+        EcadError: there is no denoiser, or more than one.
+    """
     modules = denoisers(pipe)
     if len(modules) > 1:
         raise EcadError(
-            f"{type(pipe).__name__} has several denoisers: expected one of them, such as pipe.{next(iter(modules))}, "
-            f"found {', '.join(modules)}"
+            f"{type(pipe).__name__} has {len(modules)} denoisers ({', '.join(modules)}); only one can be used "
+            f"here: pass one of them, such as pipe.{next(iter(modules))}"
         )
     return next(iter(modules.values()))
 
@@ -63,10 +71,11 @@ def unwrapped(module: Any) -> Any:
 def discover(transformer: nn.Module) -> list[Site]:
     """List a transformer's sites in gene order, by the table of families or by diffusers' usual submodule names.
 
-    Arguments:
+    Args:
         transformer: a denoiser, compiled or not, on any device.
 
-    Raises EcadError if it has no block with a known component.
+    Raises:
+        EcadError: no block has a component with a known name.
 
     >>> from diffusers import PixArtTransformer2DModel
     >>> model = PixArtTransformer2DModel(2, 4, num_layers=1, cross_attention_dim=8, norm_num_groups=1)
@@ -81,24 +90,25 @@ def discover(transformer: nn.Module) -> list[Site]:
     sites = _by_usual_names(transformer) if family is None else _by_table(transformer, family)
     if not sites:
         raise EcadError(
-            f"{type(transformer).__name__} cannot be cached: expected a list of blocks with components such as attn1 "
-            "and ff, found none; name its sites in the schedule by module path, such as ('layers.0', 'mixer')"
+            f"{type(transformer).__name__} has no list of blocks with components such as attn1 and ff; name the sites "
+            "in the schedule by module path, such as ('layers.0', 'mixer')"
         )
     return sites
 
 
 def named_sites(transformer: nn.Module, names: Iterable[tuple[str, str]]) -> list[Site]:
-    """List the sites that a schedule is about: those `discover` finds, or others that it names by hand.
+    """List the sites that a schedule refers to: those that `discover` finds, or others that it names explicitly.
 
-    A site named by hand is a submodule: the module path of a block, and a path from there. As soon as one such site is
-    not among those that `discover` finds, the schedule's sites are all there are.
+    A schedule may name any submodule as a site: the module path of a block, and a path from there. If one such site is
+    not among those that `discover` finds, the schedule's own sites replace all of them.
 
-    Arguments:
+    Args:
         transformer: as for `discover`.
         names: (block, component) of each of the schedule's sites, in gene order.
 
-    Raises ScheduleError if sites named by hand lie within each other, or leave out blocks of the same list; EcadError
-    if the names are no submodules either and `discover` finds nothing.
+    Raises:
+        ScheduleError: explicitly named sites contain each other, or leave out blocks of the same list.
+        EcadError: the names are not submodules and `discover` finds nothing.
 
     >>> from torch import nn
     >>> model = nn.Sequential(nn.ModuleDict({"mixer": nn.Linear(2, 2)}), nn.ModuleDict({"mixer": nn.Linear(2, 2)}))
@@ -107,12 +117,12 @@ def named_sites(transformer: nn.Module, names: Iterable[tuple[str, str]]) -> lis
     """
     names, transformer = list(names), unwrapped(transformer)
     modules = dict(transformer.named_modules())
-    by_hand = [
+    explicit = [
         Site(block, component, path, modules[path])
         for block, component in names
         if (path := f"{block}.{component}") in modules
     ]
-    all_resolve = len(by_hand) == len(names)
+    all_resolve = len(explicit) == len(names)
     try:
         found = discover(transformer)
     except EcadError:
@@ -121,17 +131,17 @@ def named_sites(transformer: nn.Module, names: Iterable[tuple[str, str]]) -> lis
         found = []
     if not all_resolve or {(site.block, site.component) for site in found}.issuperset(names):
         return found
-    _check_by_hand(transformer, by_hand, modules)
-    return by_hand
+    _check_explicit(transformer, explicit, modules)
+    return explicit
 
 
 def family_of(transformer: nn.Module) -> Family | None:
-    """The row of the table that a transformer's class, or a class that it derives from, stands in."""
+    """The table entry for a transformer's class or one of its base classes; None if there is none."""
     return next((family for family in FAMILIES if _is_a(transformer, *family.transformers)), None)
 
 
 def _is_a(value: object, *classes: str) -> bool:
-    """Whether a value's class, or one that it derives from, has one of these names; needs no torch."""
+    """Whether a value's class or one of its base classes has one of these names. Needs no import of torch."""
     return not {cls.__name__ for cls in type(value).__mro__}.isdisjoint(classes)
 
 
@@ -166,7 +176,7 @@ def _by_usual_names(transformer: nn.Module) -> list[Site]:
 
 
 def _within(module: nn.Module, path: str) -> Iterator[Site]:
-    """A block's own sites, then those of blocks inside it (HiDream wraps each of its blocks in another)."""
+    """A block's own sites, then those of the blocks inside it (HiDream wraps each of its blocks in another)."""
     children = dict(module.named_children())
     for name in COMPONENT_NAMES:
         if name in children:
@@ -177,24 +187,23 @@ def _within(module: nn.Module, path: str) -> Iterator[Site]:
 
 
 def _is_gated(block: nn.Module) -> bool:
-    """Whether `proj_mlp` gives more than `proj_out` takes: the block splits it, so that it cannot be left empty."""
-    given = getattr(getattr(block, "proj_mlp", None), "out_features", 0)
-    taken = getattr(getattr(block, "proj_out", None), "in_features", given)
-    return bool(given > taken)
+    """Whether the output of `proj_mlp` is wider than the input of `proj_out`: the block splits it for the gate."""
+    out_features = getattr(getattr(block, "proj_mlp", None), "out_features", 0)
+    in_features = getattr(getattr(block, "proj_out", None), "in_features", out_features)
+    return bool(out_features > in_features)
 
 
-def _check_by_hand(transformer: nn.Module, sites: list[Site], modules: dict[str, nn.Module]) -> None:
+def _check_explicit(transformer: nn.Module, sites: list[Site], modules: dict[str, nn.Module]) -> None:
     paths = {site.path for site in sites}
     for site in sites:
         parts = site.path.split(".")
         outer = next((path for i in range(1, len(parts)) if (path := ".".join(parts[:i])) in paths), None)
         if outer is not None:
             raise ScheduleError(
-                "a site within a site does not run when the outer one is reused; name one of the two",
+                f"this site is inside the site {outer} and would not run when that one is reused",
                 block=site.block,
                 component=site.component,
-                expected="submodules apart from each other",
-                found=f"one inside {outer}",
+                remedy="name one of the two",
             )
         above = site.block.rpartition(".")[0]
         siblings = _in_list(above, modules[above])
@@ -202,16 +211,16 @@ def _check_by_hand(transformer: nn.Module, sites: list[Site], modules: dict[str,
         left_out = [block for path, block in unnamed.items() if path in modules and path not in paths]
         if left_out:
             raise ScheduleError(
-                f"the schedule does not fit {type(transformer).__name__}; name this component in every block of its "
-                "list, to be recomputed at every step where it should not be cached",
+                f"the schedule does not fit {type(transformer).__name__}",
                 block=left_out[0],
                 component=site.component,
-                expected=f"{len(siblings)} blocks",
+                expected=f"this component in {len(siblings)} blocks",
                 found=f"{len(siblings) - len(left_out)}",
+                remedy="name it in every block of the list, recomputed at every step where it should not be cached",
             )
 
 
 def _in_list(path: str, module: nn.Module) -> list[str]:
-    """Paths of the blocks of a list; none if the module is no list."""
+    """The paths of a list's blocks; empty if the module is not a list."""
     is_list = _is_a(module, "ModuleList", "ModuleDict", "Sequential")
     return [f"{path}.{name}".removeprefix(".") for name, _ in module.named_children()] if is_list else []

@@ -1,6 +1,6 @@
-"""What is known of diffusers' transformers: where their blocks are and what the components in them are called.
+"""A table of diffusers' transformers: where their blocks are and what their components are called.
 
-A transformer that is not in the table is discovered by the submodule names that diffusers uses everywhere.
+A transformer that is not in the table is searched for the submodule names that diffusers commonly uses.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ COMPONENT_NAMES = (
 
 @dataclass(frozen=True)
 class BlockList:
-    """A list of like blocks inside a transformer.
+    """A list of equal blocks inside a transformer.
 
-    Fields:
-        path: the list's attribute.
-        components: submodules of a block, in gene order; one that a block does not have is passed over.
-        block_key: a block's name in a schedule, made of `path` and `index`.
-        prefix: what a schedule writes before the submodule's name.
+    Args:
+        path: the attribute of the transformer that holds the list.
+        components: submodules of a block, in gene order; those that a block does not have are skipped.
+        block_key: the format of a block's name in a schedule, from `path` and `index`.
+        prefix: what a schedule puts before the submodule's name.
     """
 
     path: str
@@ -57,14 +57,14 @@ class BlockList:
 
 @dataclass(frozen=True)
 class Family:
-    """Transformer classes of one build.
+    """Transformer classes with the same structure.
 
-    Fields:
-        name: what people call the models.
-        transformers: names of diffusers' classes; subclasses belong too.
-        block_lists: in the order in which they run.
-        interleaved: block 0 of every list runs before block 1 of any.
-        tested: diffusers' pipelines with which the runtime is tested on tiny weights.
+    Args:
+        name: what the models are called.
+        transformers: class names in diffusers; subclasses are included.
+        block_lists: the lists of blocks, in the order in which they run.
+        interleaved: whether block 0 of every list runs before block 1 of any list.
+        tested: pipelines in diffusers with which the runtime is tested, with tiny weights.
     """
 
     name: str
@@ -80,7 +80,7 @@ _LUMINA = ("attn", "feed_forward")
 _WAN = ("attn1", "attn2", "ffn")
 _Z_IMAGE = ("attention", "feed_forward")
 
-# Block and component names are the paper's for PixArt and FLUX.1, module paths for all others.
+# Block and component names are those of the paper for PixArt and FLUX.1, and module paths for all others.
 FAMILIES = (
     Family(
         "PixArt",

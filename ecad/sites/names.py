@@ -1,7 +1,7 @@
 """Sites, the (block, component) pairs of one denoiser, in gene order: the order of a schedule's columns.
 
-Blocks named by number are the published format's: "0", "1", ... and, after all of those, "single_0", "single_1", ...
-Every other model names its blocks by module path and its sites stand in the order in which they are given.
+Numbered blocks belong to the published format: "0", "1", ... and, after all of these, "single_0", "single_1", ...
+All other models name their blocks by module path. Their sites stand in the order in which they are given.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ PIXART_COMPONENTS = ("attn1", "attn2", "ff")
 FLUX_COMPONENTS = ("full_attn", "full_ff", "full_ff_context")
 FLUX_SINGLE_COMPONENTS = ("single_attn", "single_proj_mlp", "single_proj_out")
 
-# A denoiser as a whole, for schedules of whole steps that run on any.
+# A denoiser as a whole, for schedules of whole steps, which run on any denoiser.
 DENOISER_SITES: Sites = (("denoiser", "output"),)
 
-# Keys with this prefix stand beside a block's components in the published format and are no components.
+# In the published format, keys with this prefix stand beside a block's components without being components.
 CUSTOM_PREFIX = "custom_compute_"
 
 _NUMBERED = re.compile(r"(single_)?[0-9]+")
@@ -56,22 +56,22 @@ def numbered_blocks(num_blocks: int, num_single_blocks: int = 0) -> list[str]:
 
 
 def is_numbered(block: str) -> bool:
-    """Whether a block key is one of the published format's, not a module path."""
+    """Whether a block key is one of the published format, and not a module path."""
     return _NUMBERED.fullmatch(block) is not None
 
 
 def is_single(block: str) -> bool:
-    """Whether a block key belongs to FLUX's second list of blocks."""
+    """Whether a block key belongs to the single blocks of FLUX."""
     return is_numbered(block) and block.startswith("single_")
 
 
 def in_gene_order(components: Iterable[str]) -> list[str]:
-    """One block's components in the published order; unknown ones last, as given."""
+    """Sort the components of one block in the published order; unknown ones come last, in their given order."""
     return sorted(components, key=lambda component: _RANK.get(component, len(_RANK)))
 
 
 def by_block(sites: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
-    """Each block with its components.
+    """Group sites by block.
 
     >>> by_block(pixart_sites(2))
     [('0', ['attn1', 'attn2', 'ff']), ('1', ['attn1', 'attn2', 'ff'])]
@@ -80,7 +80,15 @@ def by_block(sites: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
 
 
 def check_sites(sites: Iterable[Sequence[str]]) -> Sites:
-    """Return the sites as a tuple of pairs, or raise ScheduleError if no schedule file could hold them."""
+    """Check that a schedule file can hold the sites.
+
+    Returns:
+        the sites as a tuple of pairs.
+
+    Raises:
+        ScheduleError: there are no sites, an entry is not a pair of names, a site occurs twice, a block's sites are not
+            together, or numbered blocks are out of order or differ in their components.
+    """
     pairs = [tuple(site) for site in sites]
     if not pairs:
         raise ScheduleError("no sites", expected="at least one (block, component) pair", found="none")
@@ -88,20 +96,27 @@ def check_sites(sites: Iterable[Sequence[str]]) -> Sites:
         if len(pair) != 2 or not all(isinstance(name, str) and name and name.isprintable() for name in pair):
             raise ScheduleError("not a site", expected="a pair of printable names (block, component)", found=repr(pair))
         if pair[1].startswith(CUSTOM_PREFIX):
-            raise ScheduleError(f"{CUSTOM_PREFIX}* is no component", block=pair[0], component=pair[1])
+            raise ScheduleError(f"{CUSTOM_PREFIX}* is not a component", block=pair[0], component=pair[1])
     checked: Sites = tuple((block, component) for block, component in pairs)
-    blocks = [block for block, _ in by_block(checked)]
-    if len(set(checked)) < len(checked) or len(set(blocks)) < len(blocks):
-        block, component = next(site for i, site in enumerate(checked) if _returns(checked, i))
-        raise ScheduleError("sites are not grouped by block, each once", block=block, component=component)
-    if any(map(is_numbered, blocks)):
+    _check_grouping(checked)
+    if any(is_numbered(block) for block, _ in checked):
         _check_numbered(checked)
     return checked
 
 
-def _returns(sites: Sites, i: int) -> bool:
-    """Whether site i was seen before, or its block was left before."""
-    return sites[i] in sites[:i] or (sites[i - 1][0] != sites[i][0] and any(s[0] == sites[i][0] for s in sites[:i]))
+def _check_grouping(sites: Sites) -> None:
+    seen: set[tuple[str, str]] = set()
+    finished: set[str] = set()
+    current = None
+    for block, component in sites:
+        if (block, component) in seen:
+            raise ScheduleError("this site occurs twice", block=block, component=component)
+        if block != current:
+            if block in finished:
+                raise ScheduleError("a block's sites are not together", block=block, component=component)
+            finished.add(current or "")
+            current = block
+        seen.add((block, component))
 
 
 def _check_numbered(sites: Sites) -> None:
@@ -112,11 +127,12 @@ def _check_numbered(sites: Sites) -> None:
             raise ScheduleError(
                 "numbered blocks are out of order", expected=f"block {expected}", found=f"block {found}"
             )
-        alike = in_gene_order(components["single_0" if is_single(expected) else "0"])
-        if components[found] != alike:
+        first = in_gene_order(components["single_0" if is_single(expected) else "0"])
+        if components[found] != first:
             raise ScheduleError(
-                "components differ from block to block or are out of order; name such blocks by module path",
+                "components differ from block to block or are out of order",
                 block=found,
-                expected=", ".join(alike),
+                expected=", ".join(first),
                 found=", ".join(components[found]),
+                remedy="name such blocks by module path",
             )

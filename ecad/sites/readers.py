@@ -1,4 +1,4 @@
-"""Which site alone reads another's output, and the order in which sites run."""
+"""Which sites are read by one other site only, and the order in which sites run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import numpy as np
 
 
 def readers(sites: Sequence[tuple[str, str]]) -> np.ndarray:
-    """Find each site's reader: the one site that looks at its output, where that is so.
+    """Find each site's reader: the other site that alone reads its output.
 
-    In a block whose attention and MLP run side by side, `proj_out` alone reads `attn` and `proj_mlp`; a gated
-    `proj_mlp` is read by its gate.
+    In a block whose attention and MLP run in parallel, only `proj_out` reads `attn` and `proj_mlp`. The output of a
+    gated `proj_mlp` passes through its gate first.
 
-    Arguments:
+    Args:
         sites: (block, component) of each site.
 
-    Returns int (sites,): the reader's index, or -1 where the model itself reads the output.
+    Returns:
+        int (sites,): the index of the reader, or -1 if the model itself reads the output.
 
     >>> readers([("0", "full_attn"), ("single_0", "single_attn"), ("single_0", "single_proj_mlp"),
     ...          ("single_0", "single_proj_out")]).tolist()
@@ -33,12 +34,13 @@ def readers(sites: Sequence[tuple[str, str]]) -> np.ndarray:
 
 
 def running_order(sites: Sequence[tuple[str, str]]) -> np.ndarray:
-    """Sort sites as a forward runs them: as they stand, but for `proj_mlp`, which runs before `attn`.
+    """Sort sites in the order in which a forward runs them: as given, except that `proj_mlp` runs before `attn`.
 
-    Arguments:
+    Args:
         sites: (block, component) of each site, blocks in the order in which they run.
 
-    Returns int (sites,), a permutation.
+    Returns:
+        int (sites,), a permutation.
 
     >>> running_order([("single_0", "single_attn"), ("single_0", "single_proj_mlp"), ("single_0", "single_proj_out")])
     array([1, 0, 2])

@@ -1,0 +1,1 @@
+"""Helpers without domain knowledge: files, console, devices, batching, versions, Pareto fronts."""

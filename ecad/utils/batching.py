@@ -1,4 +1,4 @@
-"""Batches that the memory has no room for: halved until they fit."""
+"""Batches that shrink when memory runs out."""
 
 from __future__ import annotations
 
@@ -11,63 +11,71 @@ from ecad.errors import EcadError
 
 T = TypeVar("T")
 
+# PyTorch has an exception class for this on CUDA only; on other devices the message tells.
+_OUT_OF_MEMORY_MESSAGES = ("out of memory", "DefaultCPUAllocator", "not enough memory")
+
 
 @dataclass
-class Halving:
-    """Does work in batches, and in smaller ones from the first time on that memory runs out.
+class AdaptiveBatches:
+    """Runs work in batches and halves the batch size each time memory runs out. The size found is kept for later runs.
 
     Args:
-        what: is in a batch, for messages.
-        most: so many at once, as far as is known; None for any number.
+        items: what a batch consists of, for messages.
+        limit: largest batch size; None for no limit.
 
-    >>> halving = Halving("numbers", most=2)
-    >>> halving.run(lambda places: [place * place for place in places], 5)
+    >>> batches = AdaptiveBatches("numbers", limit=2)
+    >>> batches.run(lambda indices: [i * i for i in indices], 5)
     [[0, 1], [4, 9], [16]]
     """
 
-    what: str
-    most: int | None = None
+    items: str
+    limit: int | None = None
 
     def run(self, work: Callable[[range], T], count: int) -> list[T]:
-        """Do the work of `count` places: in one batch, or in as many as it takes.
+        """Process `count` items, in one batch if memory allows.
+
+        Args:
+            work: processes the items at the given indices.
+            count: number of items.
+
+        Returns:
+            the result of each batch, in order.
 
         Raises:
-            EcadError: there is no room for a single one.
+            EcadError: memory does not suffice for a single item.
         """
-        done: list[T] = []
+        results: list[T] = []
         start = 0
         while start < count:
-            places = range(start, min(start + (self.most or count), count))
+            batch = range(start, min(start + (self.limit or count), count))
             try:
-                done.append(work(places))
+                results.append(work(batch))
             except (RuntimeError, MemoryError) as error:
                 if not _ran_out_of_memory(error):
                     raise
                 reason = " ".join(str(error).split())[:100]
             else:
-                start = places.stop
+                start = batch.stop
                 continue
-            # Out of the except clause: its traceback would keep all that the attempt has allocated.
-            if len(places) == 1:
+            # Outside the except clause: its traceback would keep everything alive that the attempt allocated.
+            if len(batch) == 1:
                 raise EcadError(
-                    f"{self.what}: not enough memory for one at a time ({reason}); stop other programs, or use another "
-                    "device or a smaller model"
+                    f"{self.items}: not enough memory for a batch size of 1 ({reason}); close other programs, or use "
+                    "another device or a smaller model"
                 )
-            self.most = len(places) // 2
+            self.limit = len(batch) // 2
             warnings.warn(
-                f"{self.what}: not enough memory for {len(places)} at once: going on with {self.most}; a smaller batch "
-                "size spares the attempt",
+                f"{self.items}: not enough memory for a batch size of {len(batch)}: continuing with {self.limit}; set "
+                "a smaller batch size to avoid the failed attempt",
                 RuntimeWarning,
                 stacklevel=2,
             )
-        return done
+        return results
 
 
 def _ran_out_of_memory(error: BaseException) -> bool:
-    """PyTorch has a class for this on CUDA only; elsewhere it says so in words."""
-    words = ("out of memory", "DefaultCPUAllocator", "not enough memory")
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or any(word in str(error) for word in words)
+        or any(message in str(error) for message in _OUT_OF_MEMORY_MESSAGES)
     )

@@ -1,4 +1,4 @@
-"""Lines and progress bars on the terminal."""
+"""Terminal output: results on stdout, messages and progress bars on stderr."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-
-def say(line: str) -> None:
-    """One line to the user that is not the result."""
-    errors.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
 T = TypeVar("T")
 
-
 console = Console()
+stderr = Console(stderr=True)
 
 
-errors = Console(stderr=True)
+def say(line: str) -> None:
+    """Print a message for the user that is not part of the result."""
+    stderr.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def bar(items: Iterable[T], label: str, hidden: bool = False, total: int | None = None) -> Iterable[T]:
-    """Iterate with a progress bar that shows a rate and an estimate; `total` where the items do not know it."""
+    """Iterate with a progress bar that shows the elapsed and the estimated remaining time.
+
+    Args:
+        items: what to iterate over.
+        label: text before the bar.
+        hidden: show no bar.
+        total: number of items, if `items` has no length.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -33,5 +36,5 @@ def bar(items: Iterable[T], label: str, hidden: bool = False, total: int | None 
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=errors, disable=hidden) as progress:
+    with Progress(*columns, console=stderr, disable=hidden) as progress:
         yield from progress.track(items, description=label, total=total)

@@ -10,23 +10,26 @@ from ecad.errors import EcadError
 
 
 def choose_device(device: str) -> str:
-    """The device that `auto` stands for here: CUDA, then MPS, then the CPU.
+    """Resolve `auto` to CUDA, MPS or the CPU, the first that is available.
+
+    Args:
+        device: `auto`, or a device that PyTorch knows.
 
     Raises:
-        EcadError: a device that is not there.
+        EcadError: the device is not available.
     """
     if device != "auto":
         try:
             torch.empty(0, device=device)
         except (AssertionError, RuntimeError, NotImplementedError) as error:
             reason = str(error).splitlines()[0]
-            raise EcadError(f"device {device!r} cannot be used here: {reason}; give auto, cpu, cuda or mps") from error
+            raise EcadError(f"device {device!r} is not available: {reason}; use auto, cpu, cuda or mps") from error
         return device
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def device_name(device: torch.device) -> str:
-    """What the images are made on: the name of the GPU, or of the processor and how many of its threads are used.
+    """The name of the GPU, or of the processor and its number of threads.
 
     >>> device_name(torch.device("cpu")).endswith(f"{torch.get_num_threads()} threads")
     True
@@ -41,8 +44,8 @@ def device_kind(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def finish_device_work() -> None:
-    """Wait until the GPU has done what it was given."""
+def synchronize() -> None:
+    """Wait until the GPU has finished all work that was queued."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     elif torch.backends.mps.is_available():

@@ -8,26 +8,33 @@ from importlib.util import find_spec
 
 from ecad.errors import EcadError
 
+REPORT_PACKAGES = ("jinja2", "matplotlib", "plotext", "plotly")
+
 
 @contextmanager
-def benchmark_extra(what: str) -> Iterator[None]:
-    """Turn a package that is not installed into the line that says how to install it."""
+def benchmark_extra(feature: str) -> Iterator[None]:
+    """Turn an ImportError into an EcadError that says how to install the extra `benchmark`.
+
+    Args:
+        feature: what needs the package, for the message.
+    """
     try:
         yield
     except ImportError as error:
-        raise EcadError(f"{what} needs {error.name}: run pip install 'ecad[benchmark]'") from error
-
-
-NEEDED = ("jinja2", "matplotlib", "plotext", "plotly")
+        raise EcadError(f"{feature} needs {error.name}: run pip install 'ecad[benchmark]'") from error
 
 
 def check_installed() -> None:
-    """Raise EcadError, before any work, unless the packages that a report needs are there."""
+    """Check, before any work is done, that the packages of the extra `report` are installed.
+
+    Raises:
+        EcadError: a package is missing.
+    """
     if missing := missing_packages():
         raise EcadError(missing)
 
 
 def missing_packages() -> str | None:
-    """What a report needs and is not installed, and how to mend it; None if all is there."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    return f"a report needs {', '.join(missing)}: pip install 'ecad[report]'" if missing else None
+    """Which packages of the extra `report` are missing and how to install them, in one line; None if none is."""
+    missing = [name for name in REPORT_PACKAGES if find_spec(name) is None]
+    return f"a report needs {', '.join(missing)}: run pip install 'ecad[report]'" if missing else None

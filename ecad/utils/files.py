@@ -1,4 +1,4 @@
-"""Writing files so that no reader ever sees half of one, and no two writers write at once."""
+"""Files: atomic writes, output folders, locks, safe file names, and JSON."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from typing import Any
 
 from ecad.errors import EcadError
 
+# File systems allow 255 bytes. The rest is left for seeds and suffixes.
+_MAX_NAME_BYTES = 180
+
 
 def write_atomic(path: str | os.PathLike[str], data: bytes | str | Iterable[str], scratch: Path | None = None) -> None:
-    """Write a whole file or leave what was there untouched.
+    """Write a whole file, or leave the old one untouched.
 
     Args:
-        path: the file; its missing parent folders are made. A symbolic link is followed.
-        data: the content, whole or piece by piece; text is written as UTF-8, line ends as they are.
-        scratch: a folder of the same file system, where a killed process may leave its temporary file; by default the
-            file's own folder.
+        path: the file; missing parent folders are created. A symbolic link is followed.
+        data: the content, whole or in pieces. Text is written as UTF-8 with its line ends unchanged.
+        scratch: a folder on the same file system for the temporary file, which stays there if the process is killed.
+            By default the file's own folder.
 
     Raises:
         EcadError: the file cannot be written.
@@ -48,41 +51,11 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str | Iterable[str]
         raise EcadError(f"{os.fspath(path)}: cannot write this file: {reason}") from error
 
 
-def stays_inside(name: object) -> bool:
-    """Whether a name from a file of unknown origin is that of a file in a folder, whichever system the folder is on.
-
-    >>> [stays_inside(name) for name in ("a/b.png", "../a", "/a", "a//b", "C:/a", "a\\\\b", 3, "")]
-    [True, False, False, False, False, False, False, False]
-    """
-    if not isinstance(name, str) or not name.isprintable() or set(name) & set('\\:*?"<>|'):
-        return False
-    return all(
-        part not in ("", ".", "..") and not is_device(part) and len(part.encode()) <= 255 for part in name.split("/")
-    )
-
-
-def is_device(name: str) -> bool:
-    """Whether Windows takes a file's name for one of its devices, whatever the suffix.
-
-    >>> [is_device(name) for name in ("CON", "nul.txt", "com1", "console")]
-    [True, True, True, False]
-    """
-    return re.fullmatch(r"(?is)(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]) *(\..*)?", name) is not None
-
-
-def parse_json(content: bytes | str) -> Any:
-    """`json.loads` that raises ValueError for anything that is no JSON, nested beyond all measure too."""
-    try:
-        return json.loads(content)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
 def make_folder(path: str | os.PathLike[str]) -> None:
-    """Make a folder and see that files can be written into it, before the work whose results shall go there.
+    """Create a folder and check that files can be written to it, before any work is spent on its content.
 
     Raises:
-        EcadError: it cannot be made, or nothing can be written into it.
+        EcadError: the folder cannot be created or written to.
     """
     folder = Path(path)
     probe = folder / f".{secrets.token_hex(8)}.tmp"
@@ -92,33 +65,33 @@ def make_folder(path: str | os.PathLike[str]) -> None:
         probe.unlink()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise EcadError(f"{folder}: expected a folder to write to: {reason}; choose another one") from error
+        raise EcadError(f"{folder}: cannot write to this folder: {reason}; choose another folder") from error
 
 
 @contextlib.contextmanager
-def made_folder(path: str | os.PathLike[str]) -> Iterator[None]:
-    """`make_folder` for a `with` block; one that fails before anything is in a new folder takes it away again."""
-    was_there = Path(path).exists()
+def output_folder(path: str | os.PathLike[str]) -> Iterator[None]:
+    """`make_folder` as a context: if the block fails, a new folder that is still empty is removed."""
+    existed = Path(path).exists()
     make_folder(path)
     try:
         yield
     except BaseException:
-        if not was_there:
+        if not existed:
             with contextlib.suppress(OSError):
                 Path(path).rmdir()
         raise
 
 
 @contextlib.contextmanager
-def held(lock: Path, busy: str) -> Iterator[None]:
-    """Hold a lock that only one process can, and that the system takes back however the process ends: SQLite's.
+def locked(lock: Path, busy: str) -> Iterator[None]:
+    """Hold a lock that only one process can hold and that the system releases however the process ends (SQLite's).
 
     Args:
-        lock: a file for nothing else, in a folder that is there; made if need be.
-        busy: what to say if another process holds it.
+        lock: a file for this purpose only, in an existing folder; created if missing.
+        busy: the error message if another process holds the lock.
 
     Raises:
-        EcadError: another process holds it, or it cannot be made.
+        EcadError: another process holds the lock, or the file cannot be created.
     """
     with contextlib.ExitStack() as undo:
         try:
@@ -126,28 +99,57 @@ def held(lock: Path, busy: str) -> Iterator[None]:
             connection.execute("PRAGMA journal_mode = MEMORY")  # no second file: nothing is ever written
             connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.DatabaseError as error:
-            reason = busy if "locked" in str(error) else f"{lock}: cannot be locked: {error}"
+            reason = busy if "locked" in str(error) else f"{lock}: cannot lock this file: {error}"
             raise EcadError(reason) from error
         yield
 
 
-# What is left of 255 bytes, the most that file systems take, is for the seeds and the suffix.
-_LONGEST = 180
+def stays_inside(name: object) -> bool:
+    """Whether a name from an untrusted file is a relative path inside a folder, on any operating system.
+
+    >>> [stays_inside(name) for name in ("a/b.png", "../a", "/a", "a//b", "C:/a", "a\\\\b", 3, "")]
+    [True, False, False, False, False, False, False, False]
+    """
+    if not isinstance(name, str) or not name.isprintable() or set(name) & set('\\:*?"<>|'):
+        return False
+    return all(
+        part not in ("", ".", "..") and not is_reserved(part) and len(part.encode()) <= 255 for part in name.split("/")
+    )
+
+
+def is_reserved(name: str) -> bool:
+    """Whether Windows reserves a file name for a device, whatever the suffix.
+
+    >>> [is_reserved(name) for name in ("CON", "nul.txt", "com1", "console")]
+    [True, True, True, False]
+    """
+    return re.fullmatch(r"(?is)(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]) *(\..*)?", name) is not None
 
 
 def as_file_name(text: str) -> str:
-    """A text as part of a file name: what some file system refuses becomes `%XX`, and so does what would end an id.
+    """Encode a text as part of a file name.
+
+    Characters that some file system refuses become `%XX`, and so does the second of two underscores, which separate
+    the parts of an image's name.
 
     Raises:
-        EcadError: it is too long.
+        EcadError: the text is too long.
 
     >>> as_file_name("a/b__c"), as_file_name("../CON"), as_file_name("con")
     ('a%2Fb_%5Fc', '%2E.%2FCON', '%63on')
     """
-    first = r"|^." if is_device(text) else ""
+    first = r"|^." if is_reserved(text) else ""
     name = re.sub(
         rf"[^\w.-]|(?<=_)_|^\.|\.${first}", lambda found: "".join(f"%{b:02X}" for b in found[0].encode()), text
     )
-    if len(name.encode()) > _LONGEST:
-        raise EcadError(f"{text[:40]!r}...: too long for a file name; give it a shorter one")
+    if len(name.encode()) > _MAX_NAME_BYTES:
+        raise EcadError(f"{text[:40]!r}...: too long for a file name; use a shorter one")
     return name
+
+
+def parse_json(content: bytes | str) -> Any:
+    """`json.loads` that raises ValueError for all invalid JSON, including JSON that is nested too deeply."""
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error

@@ -9,25 +9,25 @@ T = TypeVar("T")
 
 
 class Lazy(Sequence[T], Generic[T]):
-    """A sequence whose items are made each time they are asked for, so that its length costs no memory.
+    """A sequence that makes each item on access, so that its length costs no memory.
 
     Args:
-        make: place -> the item there.
-        places: of the items, in order.
+        make: makes the item with an index.
+        indices: of the items, in order.
 
-    >>> squares = Lazy(lambda place: place**2, range(5))
+    >>> squares = Lazy(lambda i: i**2, range(5))
     >>> len(squares), squares[-1], list(squares[1::2])
     (5, 16, [1, 9])
     """
 
-    def __init__(self, make: Callable[[int], T], places: range) -> None:
-        self._make, self._places = make, places
+    def __init__(self, make: Callable[[int], T], indices: range) -> None:
+        self._make, self._indices = make, indices
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._indices)
 
     def __iter__(self) -> Iterator[T]:
-        return map(self._make, self._places)
+        return map(self._make, self._indices)
 
     @overload
     def __getitem__(self, index: int) -> T: ...
@@ -37,5 +37,5 @@ class Lazy(Sequence[T], Generic[T]):
 
     def __getitem__(self, index: int | slice) -> T | Lazy[T]:
         if isinstance(index, slice):
-            return Lazy(self._make, self._places[index])
-        return self._make(self._places[index])
+            return Lazy(self._make, self._indices[index])
+        return self._make(self._indices[index])

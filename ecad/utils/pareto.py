@@ -1,4 +1,4 @@
-"""Which candidates are worth having, and how much they are worth together."""
+"""The Pareto front of points in cost and quality, and its hypervolume."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 
 
 def pareto(cost: np.ndarray, quality: np.ndarray) -> np.ndarray:
-    """The candidates that no other one equals or beats in both cost (smaller) and quality (larger).
+    """The non-dominated points: no other point has at most their cost (minimized) and at least their quality.
 
     Args:
         cost: (n,).
         quality: float (n,).
 
     Returns:
-        int indices, cheapest first; of equals, the first.
+        int indices, cheapest first; the first of several equal points.
 
     >>> pareto(np.array([3, 1, 2, 2]), np.array([0.9, 0.5, 0.4, 0.7])).tolist()
     [1, 3, 0]
@@ -24,15 +24,15 @@ def pareto(cost: np.ndarray, quality: np.ndarray) -> np.ndarray:
 
 
 def hypervolume(cost: np.ndarray, quality: np.ndarray, worst_cost: float, worst_quality: float) -> float:
-    """The area that candidates dominate (Zitzler and Thiele, 1998), with cost as a fraction of the worst.
+    """The area that points dominate (Zitzler and Thiele, 1998), with cost as a fraction of `worst_cost`.
 
     Args:
         cost: (n,).
         quality: float (n,).
-        worst_cost, worst_quality: the corner that the area is measured from; what is worse counts nothing.
+        worst_cost, worst_quality: the reference point; points that are worse in either count nothing.
 
     Returns:
-        in units of quality: 1 if something free were better than the worst by 1.
+        the area in units of quality: a point of no cost that is better than the worst quality by 1 gives 1.
 
     >>> hypervolume(np.array([5, 2]), np.array([3.0, 1.0]), worst_cost=10, worst_quality=0.0)
     1.8
@@ -52,25 +52,25 @@ def gains(
     worst_cost: float,
     worst_quality: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How much each of some candidates alone would add to the area that others dominate.
+    """How much each candidate alone would add to the hypervolume of a front.
 
     Args:
         cost, quality: (n,), of the candidates.
-        front_cost, front_quality: (m,), of the others, one of them at most as costly as any candidate.
-        worst_cost, worst_quality: the corner that the area is measured from; what is worse counts nothing.
+        front_cost, front_quality: (m,), of the front; one of its points must cost at most as much as any candidate.
+        worst_cost, worst_quality: the reference point.
 
     Returns:
-        the gains, float64 (n,), in the units of `hypervolume`; and by how much each is better than the best that costs
-        no more, float64 (n,), which ranks those that gain nothing.
+        the hypervolume gains, float64 (n,), and the quality gains over the best front point of no higher cost,
+        float64 (n,), which rank the candidates without a hypervolume gain.
 
     >>> front = np.array([2]), np.array([1.0])
-    >>> [found.tolist() for found in gains(np.array([5, 2, 6]), np.array([3.0, 2.0, 0.5]), *front, 10, 0.0)]
+    >>> [gain.tolist() for gain in gains(np.array([5, 2, 6]), np.array([3.0, 2.0, 0.5]), *front, 10, 0.0)]
     [[1.0, 0.8, 0.0], [2.0, 1.0, -0.5]]
     """
     front = pareto(front_cost, front_quality)
-    begins, levels = front_cost[front], front_quality[front]
-    ends = np.minimum(np.append(begins[1:], worst_cost), worst_cost)
-    widths = np.maximum(ends[None] - np.maximum(begins[None], cost[:, None]), 0)
+    starts, levels = front_cost[front], front_quality[front]
+    ends = np.minimum(np.append(starts[1:], worst_cost), worst_cost)
+    widths = np.maximum(ends[None] - np.maximum(starts[None], cost[:, None]), 0)
     heights = np.maximum(quality[:, None] - np.maximum(levels, worst_quality)[None], 0)
-    level = levels[np.maximum(np.searchsorted(begins, cost, side="right") - 1, 0)]
+    level = levels[np.maximum(np.searchsorted(starts, cost, side="right") - 1, 0)]
     return (widths * heights).sum(axis=1) / worst_cost, quality - level

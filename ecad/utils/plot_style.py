@@ -1,6 +1,6 @@
-"""The few colours of a report, each as (on light, on dark), and what a kind of entry is called.
+"""Colours, fonts and axes of all plots.
 
-Plots are drawn in the light colours; the page exchanges them where the reader prefers dark.
+Each colour has a light and a dark value. Plots are drawn in light colours; the report page replaces them in dark mode.
 """
 
 from __future__ import annotations
@@ -19,28 +19,39 @@ COLOURS = {
     "candidate": ("#9ca3a2", "#74797a"),
     "reuse": ("#edf1f0", "#26292a"),
 }
-
 LIGHT = {name: light for name, (light, _) in COLOURS.items()}
 DARK = {name: dark for name, (_, dark) in COLOURS.items()}
-KINDS = {"uncached": "uncached", "baseline": "hand-made", "found": "found by the search"}
-
 
 FONTS = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
 
+# What plots and tables call each kind of schedule.
+KINDS = {"uncached": "uncached", "baseline": "hand-made", "found": "found by the search"}
+
 
 def escaped(text: str) -> str:
-    """Text that plotly shows as it is: it would take some tags for its own, and what stands between dollars for TeX."""
+    """Escape text for plotly, which would interpret some HTML tags, and text between dollar signs as TeX."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("$", "&#36;")
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
-    """An axis with its title; `more` as plotly names it."""
+    """A plotly axis.
+
+    Args:
+        title: the axis title.
+        **more: further properties of the axis, as plotly names them.
+    """
     lines = {"gridcolor": LIGHT["rule"], "linecolor": LIGHT["rule"], "zeroline": False, "fixedrange": True, "ticks": ""}
     return {"title": {"text": title, "font": {"size": 13}, "standoff": 12}, **lines, **more}
 
 
 def layout(height: int, margin: dict[str, int], **more: Any) -> dict[str, Any]:
-    """A figure's layout; its height and margin in pixels."""
+    """A plotly layout.
+
+    Args:
+        height: of the figure, in pixels.
+        margin: around the plot, in pixels, by side (l, r, t, b).
+        **more: further properties of the layout, as plotly names them.
+    """
     return {
         "template": "none",
         "height": height,

@@ -19,10 +19,10 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     """The versions of ecad, of Python and of installed packages.
 
     Args:
-        packages: distribution names; what is not installed is left out.
+        packages: distribution names; packages that are not installed are left out.
 
     Returns:
-        name -> version, without the name of a build such as `+cu130`.
+        name -> version, without a build tag such as `+cu130`.
 
     >>> sorted(versions(["numpy", "no-such-package"]))
     ['ecad', 'numpy', 'python']

@@ -83,7 +83,7 @@ def test_mistakes(fails, files) -> None:
         ((*known, "-d", "empty"), "empty"),
         ((*known, "--schedule-list", files[0], "missing.json"), "missing.json"),
         ((*EMOJI, "-i", "empty", "-d", files[0]), "expected embeddings"),
-        ((*known, "-d", files[0], "--device", "nose"), "device 'nose' cannot be used here"),
+        ((*known, "-d", files[0], "--device", "nose"), "device 'nose' is not available"),
         ((*known, "-d", files[0], "-b", 0), "--batch-size"),
     ):
         assert told in fails("compute_latency", *arguments)

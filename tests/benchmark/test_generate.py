@@ -118,7 +118,7 @@ def test_regen_passes_over_schedules_that_have_their_images(run: Run) -> None:
     [
         (("embed", *EMOJI, "-f", "missing.txt", "-o", "e"), "missing.txt: cannot read these prompts: No such file"),
         (("embed", *EMOJI, "-f", "empty.txt", "-o", "e"), "empty.txt: expected at least one prompt, found none"),
-        (("embed", *EMOJI, "-f", "p.txt", "-o", "empty.txt/e"), "empty.txt/e: expected a folder to write to"),
+        (("embed", *EMOJI, "-f", "p.txt", "-o", "empty.txt/e"), "empty.txt/e: cannot write to this folder"),
         (("embed", *EMOJI, "-f", "p.txt"), "output-dir"),
         (("embed", *EMOJI, "-f", "p.txt", "-o", "e", "-b", 0), "--batch-size"),
         (("embed", *EMOJI, "-f", "p.txt", "-o", "e", "--sede", 0), "--sede"),

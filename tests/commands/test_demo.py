@@ -29,7 +29,7 @@ def test_choose_takes_the_best_that_costs_no_more() -> None:
 def test_a_short_demo_leaves_everything_but_a_page_that_needs_an_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ecad.utils.extras.NEEDED", ("plotly_in_vain",))
+    monkeypatch.setattr("ecad.utils.extras.REPORT_PACKAGES", ("plotly_in_vain",))
     monkeypatch.setattr(demo, "POPULATION", 4)
     monkeypatch.setattr(demo, "SEARCH_PROMPTS", 2)
     monkeypatch.setattr(demo, "BATCH", 2)
@@ -53,7 +53,7 @@ def test_a_short_demo_leaves_everything_but_a_page_that_needs_an_extra(
         assert entry.scores["judge"].low <= entry.scores["judge"].mean <= entry.scores["judge"].high
     for file in ("grid.png", "table.md", "study/study.sqlite"):
         assert (tmp_path / file).stat().st_size > 500
-    assert "page: a report needs plotly_in_vain: pip install 'ecad[report]', then ecad report" in shown
+    assert "page: a report needs plotly_in_vain: run pip install 'ecad[report]', then ecad report" in shown
     drawn = [tmp_path / file for file in ("report.html", "front.png", "front.svg")]
     assert not any(file.exists() for file in drawn)
     monkeypatch.undo()

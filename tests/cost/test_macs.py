@@ -229,7 +229,7 @@ OTHER = [
 
 @pytest.mark.parametrize(("schedule", "image_generator", "place", "sizes"), OTHER)
 def test_a_schedule_of_another_model(schedule, image_generator, place, sizes):
-    told = f"{place}: schedule 'unnamed' does not fit {image_generator}; .* made for: expected {sizes}"
+    told = rf"schedule 'unnamed' does not fit {image_generator} \({place}\): expected {sizes}.*; name .* made for"
     with pytest.raises(ScheduleError, match=told) as error:
         count_macs(schedule, image_generator)
     assert "\n" not in str(error.value)

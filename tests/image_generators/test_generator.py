@@ -94,7 +94,7 @@ def test_a_batch_without_room_is_made_in_halves(generator: ImageGenerator, every
 
     hook = generator.pipe.transformer.register_forward_pre_hook(full, with_kwargs=True)
     try:
-        with pytest.warns(RuntimeWarning, match="images: not enough memory for 4 at once: going on with 2"):
+        with pytest.warns(RuntimeWarning, match="images: not enough memory for a batch size of 4: continuing with 2"):
             found = generator.generate(embeds, seeds, every_4)
     finally:
         hook.remove()

@@ -189,7 +189,7 @@ def test_a_lost_picture_leaves_its_cell_empty_in_the_grid(tmp_path: Path, result
 def test_missing_packages_are_named_before_any_work(
     tmp_path: Path, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ecad.utils.extras.NEEDED", ("plotly", "no_such_package"))
-    with pytest.raises(EcadError, match=r"a report needs no_such_package: pip install 'ecad\[report\]'"):
+    monkeypatch.setattr("ecad.utils.extras.REPORT_PACKAGES", ("plotly", "no_such_package"))
+    with pytest.raises(EcadError, match=r"a report needs no_such_package: run pip install 'ecad\[report\]'"):
         write_report(results, tmp_path)
     assert not (tmp_path / "report.html").exists()

@@ -98,15 +98,15 @@ def test_steps_that_do_not_match_are_refused_before_anything_runs(tiny):
     [
         (
             lambda sites: sites[:-3],
-            "block single_1, component single_attn: .* expected single_attn, .* 4 blocks, found no such .* 3 blocks",
+            r"\(block single_1, component single_attn\): expected single_attn, .* 4 blocks, found no such .* 3 blocks",
         ),
         (
             lambda sites: [site for site in sites if site[1] != "full_ff"],
-            "block 0, component full_ff: .* expected full_attn, full_ff, .*, found full_attn, full_ff_context",
+            r"\(block 0, component full_ff\): expected full_attn, full_ff, .*, found full_attn, full_ff_context",
         ),
         (
             lambda sites: (*sites, *(("single_2", name) for _, name in sites[-3:])),
-            "block single_2, component single_attn: .* expected no such block among 4 blocks, found single_attn, ",
+            r"\(block single_2, component single_attn\): expected no such block among 4 blocks, found single_attn, ",
         ),
     ],
 )
@@ -123,9 +123,9 @@ def test_a_schedule_of_another_family_is_refused_in_words(make):
     with pytest.raises(ecad.ScheduleError) as caught:
         ecad.enable_cache(make.flux().pipe, make.pixart().random_schedule())
     assert str(caught.value) == (
-        "block 0, component full_attn: schedule 'seed 0' does not fit FluxTransformer2DModel; take one that was made "
-        "for it, or start one with CacheSchedule.for_model: expected full_attn, full_ff, full_ff_context among "
-        "4 blocks, found attn1, attn2, ff among 3 blocks"
+        "schedule 'seed 0' does not fit FluxTransformer2DModel (block 0, component full_attn): "
+        "expected full_attn, full_ff, full_ff_context among 4 blocks, found attn1, attn2, ff among 3 blocks; "
+        "use one that was made for this model, or start one with CacheSchedule.for_model"
     )
 
 
@@ -133,12 +133,14 @@ def test_a_custom_computation_is_refused_not_ignored(pixart):
     schedule = pixart.random_schedule().replace(
         custom_compute={(2, "1", "custom_compute_attn"): {"name": "average", "kwargs": {}}}
     )
-    with pytest.raises(ecad.ScheduleError, match=r"step 002, block 1, component custom_compute_attn: .*found average"):
+    with pytest.raises(
+        ecad.ScheduleError, match=r"\(step 002, block 1, component custom_compute_attn\): .*found average"
+    ):
         ecad.enable_cache(pixart.pipe, schedule)
 
 
 def test_a_pipeline_without_a_transformer_is_refused():
-    with pytest.raises(ecad.EcadError, match="object cannot be cached: expected a diffusers pipeline"):
+    with pytest.raises(ecad.EcadError, match="object has no transformer and cannot be cached; pass"):
         ecad.enable_cache(object(), ecad.CacheSchedule([[True]], (("0", "ff"),)))
 
 

@@ -61,25 +61,34 @@ CUSTOM = (*STEPS, "001", "1", "custom_compute_attn")
         (put(1.0, *CELL), AT_CELL, "found 1.0"),
         (put([True], *CELL), AT_CELL, "found [true]"),
         (put({"name": "x", "kwargs": {}}, *CELL), AT_CELL, 'found {"name": "x", "kwargs": {}}'),
-        (drop(*CELL), AT_CELL, "the component is missing: expected attn1, attn2, ff, found attn1, ff"),
+        (
+            drop(*CELL),
+            AT_CELL,
+            "the component is missing (step 001, block 1, component attn2): expected attn1, attn2, ff, found attn1, ff",
+        ),
         (
             put(True, *STEPS, "000", "0", "attn3"),
             {"step": "000", "block": "0", "component": "attn3"},
-            "not a component of this block: expected attn1, attn2, ff, found attn1, attn2, ff, attn3",
+            "not a component of this block (step 000, block 0, component attn3): "
+            "expected attn1, attn2, ff, found attn1, attn2, ff, attn3",
         ),
         (put({}, *STEPS, "001", "1"), {"step": "001", "block": "1", "component": "attn1"}, "found none"),
         (put(True, *STEPS, "001", "1"), {"step": "001", "block": "1"}, "expected an object, found true"),
-        (drop(*STEPS, "000", "0"), {"step": "000", "block": "0"}, "the block is missing: expected 2 blocks (0 to 1)"),
+        (
+            drop(*STEPS, "000", "0"),
+            {"step": "000", "block": "0"},
+            "the block is missing (step 000, block 0): expected 2 blocks (0 to 1), found 1 block",
+        ),
         (put({}, *STEPS, "001", "2"), {"step": "001", "block": "2"}, "not a block of this schedule"),
         (put({}, *STEPS, "001", "01"), {"step": "001", "block": "01"}, "not a block of this schedule"),
         (put([], *STEPS, "001"), {"step": "001"}, "expected an object, found []"),
-        (drop(*STEPS, "000"), {"step": "000"}, "is missing: expected 2 steps (num_inference_steps), 000 and on"),
-        (drop(*STEPS, "001"), {"step": "001"}, "found 1 steps"),
-        (put({}, *STEPS, "2"), {"step": "2"}, "not a step's key: expected 000 to 002, found 3 steps"),
+        (drop(*STEPS, "000"), {"step": "000"}, "missing (step 000): expected 2 steps (num_inference_steps) from 000"),
+        (drop(*STEPS, "001"), {"step": "001"}, "found 1 step"),
+        (put({}, *STEPS, "2"), {"step": "2"}, "not a step's key (step 2): expected 000 to 002, found 3 steps"),
         (put({}, *STEPS, "003"), {"step": "003"}, "not a step's key"),
         (put({}, *STEPS, "٠٠٢"), {"step": "٠٠٢"}, "not a step's key"),
         (put({}, *STEPS), {"step": "000"}, "found 0 steps"),
-        (put([], *STEPS), {}, "cache_schedule.schedule: wrong kind of value: expected an object, found []"),
+        (put([], *STEPS), {}, "cache_schedule.schedule: wrong type of value: expected an object, found []"),
         (drop(*STEPS), {}, "cache_schedule.schedule: missing: expected a value, found nothing"),
         (put(3, *TABLE, "num_inference_steps"), {"step": "002"}, "expected 3 steps"),
         (put(10**15, *TABLE, "num_inference_steps"), {}, "less than or equal to 99999, found 1000000000000000"),
@@ -89,25 +98,25 @@ CUSTOM = (*STEPS, "001", "1", "custom_compute_attn")
         (put(True, *TABLE, "num_inference_steps"), {}, "expected a valid integer, found true"),
         (drop(*TABLE, "num_inference_steps"), {}, "cache_schedule.num_inference_steps: missing"),
         (put(3, *TABLE, "num_blocks"), {"step": "000", "block": "2"}, "expected 3 blocks (0 to 2), found 2 blocks"),
-        (put(1, *TABLE, "num_blocks"), {"step": "000", "block": "1"}, "expected 1 blocks (0 to 0), found 2 blocks"),
+        (put(1, *TABLE, "num_blocks"), {"step": "000", "block": "1"}, "expected 1 block (0 to 0), found 2 blocks"),
         (put(0, *TABLE, "num_blocks"), {"step": "000", "block": "0"}, "expected no blocks, found 2 blocks"),
-        (put("2", *TABLE, "num_blocks"), {}, "cache_schedule.num_blocks: wrong kind of value: expected a valid int"),
+        (put("2", *TABLE, "num_blocks"), {}, "cache_schedule.num_blocks: wrong type of value: expected a valid int"),
         (drop(*TABLE, "num_blocks"), {}, "cache_schedule.num_blocks: missing"),
         (put(1, *TABLE, "num_single_blocks"), {"step": "000", "block": "single_0"}, "the block is missing"),
         (put(None, *TABLE, "num_single_blocks"), {}, "cache_schedule.num_single_blocks"),
-        (put(3, *TABLE, "name"), {}, "cache_schedule.name: wrong kind of value: expected a valid string, found 3"),
+        (put(3, *TABLE, "name"), {}, "cache_schedule.name: wrong type of value: expected a valid string, found 3"),
         (put("a\nb", *TABLE, "name"), {}, "expected one line of text"),
         (drop(*TABLE, "name"), {}, "cache_schedule.name: missing"),
         (put(None, *TABLE, "attributes"), {}, "cache_schedule.attributes"),
-        (put([], "config"), {}, "config: wrong kind of value: expected an object, found []"),
-        (put("fast", "metrics"), {}, 'metrics: wrong kind of value: expected an object, found "fast"'),
+        (put([], "config"), {}, "config: wrong type of value: expected an object, found []"),
+        (put("fast", "metrics"), {}, 'metrics: wrong type of value: expected an object, found "fast"'),
         (put(float("nan"), "metrics", "latency", "avg"), {}, "metrics.latency.avg: not a finite number"),
         (put([0.5, float("-inf")], "metrics", "l"), {}, "metrics.l.1: not a finite number: expected a number"),
         (put("\ud800", "config", "s"), {}, "config.s: not a JSON value"),
         (put({"name": "f"}, *CUSTOM), {"component": "custom_compute_attn"}, "kwargs: missing"),
-        (put({"name": 1, "kwargs": {}}, *CUSTOM), {"step": "001", "block": "1"}, "name: wrong kind of value"),
-        (put(True, *CUSTOM), {"component": "custom_compute_attn"}, "wrong kind of value"),
-        (put([], "cache_schedule"), {}, "cache_schedule: wrong kind of value"),
+        (put({"name": 1, "kwargs": {}}, *CUSTOM), {"step": "001", "block": "1"}, "name: wrong type of value"),
+        (put(True, *CUSTOM), {"component": "custom_compute_attn"}, "wrong type of value"),
+        (put([], "cache_schedule"), {}, "cache_schedule: wrong type of value"),
         (drop("cache_schedule"), {}, "cache_schedule: missing"),
         (put({}, "dit_schedule"), {}, "holds a dit_schedule (a graph of blocks)"),
         (put({}, *TABLE, "dit_schedule"), {}, "expected a cache_schedule, found a dit_schedule"),
@@ -163,7 +172,7 @@ def test_a_component_that_one_block_lacks_at_every_step_is_missed(flux: Document
 def test_number_of_named_blocks_must_match() -> None:
     document = CacheSchedule([[True]], (("layers.0", "attn"),)).to_json()
     document["cache_schedule"]["num_blocks"] = 2
-    assert str(refusal(document)).endswith("expected 2 blocks (num_blocks), found 1 blocks")
+    assert str(refusal(document)).endswith("expected 2 blocks (num_blocks), found 1 block")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +212,7 @@ def test_refuses_files_that_are_no_such_json(tmp_path: Path, pixart_text: str, c
 def test_a_repeated_component_is_placed(tmp_path: Path, pixart_text: str) -> None:
     file = tmp_path / "bad.json"
     file.write_text(pixart_text.replace('"attn2": false', '"attn2": false, "attn2": true'))
-    with pytest.raises(ScheduleError, match="step 001, block 1, component attn2: the key appears twice"):
+    with pytest.raises(ScheduleError, match=r"the key appears twice \(step 001, block 1, component attn2\)"):
         CacheSchedule.load(file)
 
 

@@ -176,7 +176,7 @@ def test_steps_and_blocks_at_once_are_one_after_the_other() -> None:
 
 
 def test_blocks_of_other_components_are_refused() -> None:
-    with pytest.raises(ScheduleError, match=r"^block 0: .* expected full_attn, full_ff, full_ff_context, found attn1"):
+    with pytest.raises(ScheduleError, match=r"\(block 0\): expected full_attn, full_ff, full_ff_context, found attn1"):
         heuristics.none(pixart_sites(2), 4).resample(sites=flux_sites(1, 1))
 
 
@@ -230,7 +230,9 @@ def test_published_tgate_schedules_keep_their_gate(shared_data: Path) -> None:
 def test_custom_computations_that_cannot_be_carried_over_are_refused(entries: list[Any], words: str) -> None:
     custom = {(i, "0", "custom_compute_attn"): entry for i, entry in enumerate(entries)}
     schedule = heuristics.none(pixart_sites(1), 4).replace(custom_compute=custom)
-    with pytest.raises(ScheduleError, match="block 0, component custom_compute_attn: cannot be resampled: ") as caught:
+    with pytest.raises(
+        ScheduleError, match=r"cannot be resampled \(.*block 0, component custom_compute_attn\): "
+    ) as caught:
         schedule.resample(8)
     assert words in str(caught.value)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ecad import EcadError
-from ecad.utils.files import made_folder, make_folder, write_atomic
+from ecad.utils.files import make_folder, output_folder, write_atomic
 
 
 def test_text_is_utf8_with_its_own_line_ends_and_bytes_are_bytes(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_make_folder_makes_it_and_leaves_nothing_in_it(tmp_path: Path) -> None:
 def test_make_folder_refuses_what_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "inside", Path("/proc/ecad")):
-        with pytest.raises(EcadError, match="expected a folder to write to"):
+        with pytest.raises(EcadError, match="cannot write to this folder"):
             make_folder(path)
 
 
@@ -111,7 +111,7 @@ def test_a_new_folder_goes_again_if_nothing_came_of_it(tmp_path: Path, was_there
         folder.mkdir()
 
     def fail() -> None:
-        with made_folder(folder):
+        with output_folder(folder):
             assert folder.is_dir()
             if left:
                 (folder / "result").touch()
@@ -120,6 +120,6 @@ def test_a_new_folder_goes_again_if_nothing_came_of_it(tmp_path: Path, was_there
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert folder.is_dir() == (was_there or left)
-    with made_folder(folder):
+    with output_folder(folder):
         pass
     assert folder.is_dir()

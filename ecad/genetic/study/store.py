@@ -20,7 +20,7 @@ from ecad.errors import EcadError
 from ecad.genetic.study.difference import first_difference
 from ecad.genetic.study.layout import DATABASE, LOCK
 from ecad.schedules.plan import key_without_sites
-from ecad.utils.files import held, parse_json
+from ecad.utils.files import locked, parse_json
 from ecad.utils.versions import PARTS, without_parts
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Store:
             raise EcadError(f"{name}: cannot make this study folder: {error.strerror}") from error
         with ExitStack() as undo, _told(name):
             undo.enter_context(
-                held(
+                locked(
                     path / LOCK,
                     f"{name}: another process is searching this study: expected to be the only one; "
                     "wait until it ends, stop it, or use another folder",

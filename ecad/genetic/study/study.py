@@ -111,7 +111,9 @@ class Study:
             raise EcadError(f"{store.name}: the study is empty: its search was stopped before it began; run it again")
         try:
             self._read(store)
-        except (KeyError, TypeError, ValueError, ScheduleError) as error:
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, EcadError) and not isinstance(error, ScheduleError):
+                raise
             reason = f"{type(error).__name__}: {error}"
             raise EcadError(
                 f"{store.name}: the study is damaged: {DATABASE}: {reason}; restore it from a copy"
