@@ -18,7 +18,7 @@ from diffusers import CogVideoXPipeline
 from PIL import Image
 
 import ecad
-from ecad.quality import psnr
+from ecad.quality.video import flicker, score_frames
 from ecad.schedules import heuristics
 
 
@@ -100,6 +100,8 @@ if __name__ == "__main__":
         cached, fast = make(pipe, flags)
         print(f"{schedule}: {run.stats.computed} calls computed, {run.stats.reused} reused")
         print(f"kept at most {run.memory() / 1e6:.2f} MB; {slow:.2f} s uncached, {fast:.2f} s cached")
-    print(f"PSNR to the uncached video: {psnr(cached, uncached).mean():.1f} dB")
+    scores = score_frames(cached, uncached)
+    print(f"PSNR to the uncached video: {scores.mean:.1f} dB, {scores.worst:.1f} dB in frame {scores.worst_frame}")
+    print(f"flicker against it: {flicker(cached, uncached).mean():.2f} of 255")
     frames = [Image.fromarray(frame) for frame in cached]
     frames[0].save(flags.output, save_all=True, append_images=frames[1:], duration=125)
