@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
+
 from ecad.errors import EcadError
 from ecad.schedules import CacheSchedule
 
@@ -21,7 +23,7 @@ _BLOCKS = {"Fn_compute_blocks": 1, "Bn_compute_blocks": 0}
 _NO_LIMITS = {"max_warmup_steps": 1, "max_continuous_cached_steps": -1, "residual_diff_threshold": 1e9}
 
 
-def config_file(schedule: CacheSchedule) -> dict[str, Any]:
+def config_file(schedule: CacheSchedule) -> dict[str, dict[str, Any]]:
     """What a file for `--cache-dit-config` holds (`--backend diffusers`), as JSON values.
 
     Args:
@@ -84,7 +86,7 @@ def environment(schedule: CacheSchedule) -> dict[str, str]:
 
 
 def _whole_steps(schedule: CacheSchedule) -> list[bool]:
-    computed = [True, *schedule.recompute.any(axis=1).tolist()[1:]]
+    computed: list[bool] = [True, *np.asarray(schedule.recompute.any(axis=1))[1:].tolist()]
     if all(computed):
         raise EcadError(
             f"schedule {schedule.name!r} has no step that reuses everything: SGLang runs whole steps; choose one that "

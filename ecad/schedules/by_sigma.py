@@ -11,7 +11,8 @@ The rule, for a run at other noise levels:
   how many rows the run has there for one of the schedule. The first row of the run computes.
 - A forecast is fitted with the schedule's output products at three places: of the step and of the last two outputs.
 
-A run at the schedule's own noise levels computes the schedule's own rows. A schedule that does not say its noise levels
+A run at the schedule's own noise levels computes the schedule's own rows; output weights, which were fitted to these,
+hold there alone. A schedule that does not say its noise levels
 is resampled to the run's number of rows (`CacheSchedule.resample`).
 """
 
@@ -28,6 +29,7 @@ from ecad.errors import ScheduleError
 from ecad.schedules import json_values as plain
 from ecad.schedules.forecast import Ahead, fitted
 from ecad.schedules.output_products import Products, products_at
+from ecad.schedules.output_weights import OutputWeights
 
 if TYPE_CHECKING:
     from ecad.schedules.schedule import CacheSchedule
@@ -37,6 +39,8 @@ Sigmas = npt.NDArray[np.float64]
 KEY = "sigmas"
 # Samplers round a noise level on its way to the denoiser.
 _ROUNDING = 1e-4
+# Noise levels that are this close are those of one sampler and scheduler.
+_SAME = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +53,7 @@ class StepsBySigma:
         forecast: whether outputs are forecast; otherwise the last one is repeated.
         grid: float (steps,), the noise levels of the rows of `products`.
         products: float (steps, steps), as in `CacheSchedule.output_products`; None if they are not known.
+        weights: a row of `CacheSchedule.output_weights` a row of the run, or None.
     """
 
     sigmas: Sigmas
@@ -56,6 +61,7 @@ class StepsBySigma:
     forecast: bool
     grid: Sigmas
     products: Products | None
+    weights: OutputWeights | None
 
     def row(self, sigma: float) -> int:
         """The row that a call belongs to: the last that begins at this noise level or above; else the first."""
@@ -65,21 +71,31 @@ class StepsBySigma:
         """Whether the denoiser runs at this noise level."""
         return bool(self.computed[self.row(sigma)])
 
-    def ahead(self, sigma: float, last: float, before: float | None = None) -> Ahead:
-        """How the denoiser's output goes on.
+    def keeps(self, sigma: float) -> bool:
+        """Whether a later row needs an output that is computed at this noise level."""
+        return self.weights is not None or not self.computed[self.row(sigma) + 1 :].all()
+
+    def ahead(self, sigma: float, outputs: Sequence[float]) -> Ahead:
+        """What stands for the denoiser's output at a noise level.
 
         Args:
-            sigma: noise level at which it is wanted.
-            last, before: noise levels of the last outputs that were computed, which differ; None if there is but one.
+            sigma: the noise level.
+            outputs: noise levels of the last computed outputs, at least one, the newest first; this one among them if
+                it was computed.
         """
-        if not self.forecast or self.computed.sum() < 2:
+        row = self.row(sigma)
+        if self.weights is not None and abs(self.sigmas[row] - sigma) <= _ROUNDING * sigma:
+            weighed = Ahead(*self.weights[row])
+            if weighed.depth <= len(outputs):
+                return weighed
+        if outputs[0] == sigma or not self.forecast or self.computed.sum() < 2:
             return Ahead()
-        told = [sigma, last] if before is None else [sigma, last, before]
+        told = [sigma, *outputs[:2]]
         if self.products is not None:
             products = products_at(self.products, places_of(told, self.grid))
-            return fitted(products, 0, 1, None if before is None else 2)
+            return fitted(products, 0, 1, 2 if len(told) == 3 else None)
         places = places_of(told, self.sigmas)
-        return Ahead() if before is None else Ahead(1.0, float(1 / (places[1] - places[2])))
+        return Ahead() if len(told) < 3 or places[1] == places[2] else Ahead(1.0, float(1 / (places[1] - places[2])))
 
 
 def by_sigma(schedule: CacheSchedule, sigmas: Sequence[float] | npt.NDArray[np.floating[Any]]) -> StepsBySigma:
@@ -109,10 +125,11 @@ def by_sigma(schedule: CacheSchedule, sigmas: Sequence[float] | npt.NDArray[np.f
     rows, grid = levels[:-1], sigmas_of(schedule)
     if grid is None:
         schedule = schedule.resample(len(rows))
-        computed, grid = _whole_steps(schedule), rows
+        computed, grid, weights = _whole_steps(schedule), rows, schedule.output_weights
     else:
         computed = _carried(_whole_steps(schedule), places_of(levels, grid))
-    return StepsBySigma(rows, computed, schedule.forecast, grid, schedule.output_products)
+        weights = schedule.output_weights if _same(rows, grid) else None
+    return StepsBySigma(rows, computed, schedule.forecast, grid, schedule.output_products, weights)
 
 
 def sigmas_of(schedule: CacheSchedule) -> Sigmas | None:
@@ -201,6 +218,10 @@ def _counted(place: float, start: npt.NDArray[np.intp], reach: npt.NDArray[np.in
     """How many steps a schedule has computed up to a place, with fractions."""
     index = int(np.searchsorted(start, place, side="right")) - 1
     return float(index + min((place - start[index]) / reach[index], 1.0))
+
+
+def _same(rows: Sigmas, grid: Sigmas) -> bool:
+    return len(rows) == len(grid) and bool(np.allclose(rows, grid, rtol=_SAME, atol=0))
 
 
 def _descend(levels: Sigmas) -> bool:

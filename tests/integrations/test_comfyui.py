@@ -48,7 +48,9 @@ def test_a_schedule_that_computes_everything_changes_no_bit(model: ModelPatcher,
     assert torch.equal(run(patched, sampler=sampler, **how), run(model, sampler=sampler, **how))
 
 
-@pytest.mark.parametrize("how", [{}, {"apart": True}, {"positive": [FOX, SNOW]}, {"with_ids": False}, {"cfg": 1.0}])
+@pytest.mark.parametrize(
+    "how", [{}, {"apart": True}, {"positive": [FOX, SNOW, NONE]}, {"with_ids": False}, {"cfg": 1.0}]
+)
 def test_only_the_rows_that_compute_call_the_model(model: ModelPatcher, how: dict) -> None:
     run(cached_model(model, schedule_of(EVERY_THIRD)), **how)
     called = [sigma for sigma, _ in model.model.calls]
@@ -85,6 +87,18 @@ def test_a_line_through_the_last_two_outputs() -> None:
     found = run(cached_model(ModelPatcher(row_number), schedule_of([*range(0, 20, 2)], forecast=True)), cfg=1.0)
     # Row 1 repeats the only output there is; from row 3 on, the line through two rows two apart meets the next.
     outputs = torch.tensor([0.0, 0.0, *range(2, 20)])
+    assert torch.allclose(found, SIGMAS[0] * NOISE + (outputs * SIGMAS.diff()).sum(), atol=1e-4)
+
+
+def test_output_weights_change_computed_outputs_too() -> None:
+    def row_number(x: torch.Tensor, t: torch.Tensor, **_: object) -> torch.Tensor:
+        return x - t[0] * (SIGMAS - t[0]).abs().argmin()
+
+    weights = [(1.0,), (2.0, -1.0), *[(0.5, 1.0, 3.0)] * 18]
+    schedule = schedule_of([0, 1, 2], forecast=True, output_weights=weights)
+    found = run(cached_model(ModelPatcher(row_number), schedule), cfg=1.0)
+    # Rows 0, 1, 2 gave 0, 1, 2; from row 2 on half the newest, its change, and three times the change before.
+    outputs = torch.tensor([0.0, 2 * 1 - 1 * (1 - 0), *[0.5 * 2 + 1 * (2 - 1) + 3 * (1 - 0)] * 18])
     assert torch.allclose(found, SIGMAS[0] * NOISE + (outputs * SIGMAS.diff()).sum(), atol=1e-4)
 
 

@@ -103,8 +103,8 @@ def test_at_a_row_the_forecast_is_that_of_the_step(with_sigmas: bool, with_produ
     expected = forecasts(schedule.recompute[:, 0], products)
     for step in set(range(20)) - set(computed):
         last, before = [place for place in computed if place < step][:-3:-1]
-        found = steps.ahead(KARRAS[step], KARRAS[last], KARRAS[before])
-        assert found == pytest.approx(expected[step], rel=1e-9)
+        found = steps.ahead(KARRAS[step], [KARRAS[last], KARRAS[before]])
+        assert found[:2] == pytest.approx(expected[step][:2], rel=1e-9)
 
 
 def test_a_forecast_between_two_rows_lies_between_their_outputs() -> None:
@@ -112,7 +112,7 @@ def test_a_forecast_between_two_rows_lies_between_their_outputs() -> None:
     grid = np.array([4.0, 2.0, 1.0])
     steps = by_sigma(made([0, 1], 3, grid, forecast=True, output_products=products), [4.0, 2.0, 1.0, 0.0])
     # Halfway from the second row to the first, both of which are known, nothing is left to fit.
-    scale, slope = steps.ahead(np.sqrt(8.0), 2.0, 4.0)
+    scale, slope, _ = steps.ahead(np.sqrt(8.0), [2.0, 4.0])
     assert (scale, slope) == pytest.approx((1.0, -0.5))
 
 
@@ -120,7 +120,24 @@ def test_one_computed_row_or_no_forecast_repeats() -> None:
     products = products_of(20)
     alone = by_sigma(made([0], 20, KARRAS, forecast=True, output_products=products), [*KARRAS, 0.0])
     plain = by_sigma(made([0, 1], 20, KARRAS, output_products=products), [*KARRAS, 0.0])
-    assert alone.ahead(KARRAS[3], KARRAS[0]) == plain.ahead(KARRAS[3], KARRAS[1], KARRAS[0]) == Ahead()
+    assert alone.ahead(KARRAS[3], [KARRAS[0]]) == plain.ahead(KARRAS[3], KARRAS[1::-1]) == Ahead()
+
+
+def test_output_weights_hold_at_the_schedules_own_noise_levels_only() -> None:
+    weights = [(1.0,), (0.9,), (1.0, 0.5), (0.8, 0.5, 0.25)]
+    grid = np.array([8.0, 4.0, 2.0, 1.0])
+    schedule = made([0, 1, 2], 4, grid, forecast=True, output_products=products_of(4), output_weights=weights)
+    own, other = by_sigma(schedule, [8.0, 4.0, 2.0, 1.0, 0.0]), by_sigma(schedule, [8.0, 4.0, 2.0, 1.1, 0.0])
+    assert own.ahead(4.0, [4.0, 8.0]) == Ahead(0.9)
+    assert own.ahead(1.0, [2.0, 4.0, 8.0]) == Ahead(0.8, 0.5, 0.25)
+    assert other.ahead(4.0, [4.0, 8.0]) == Ahead()
+    # Between rows, and where fewer outputs are known than the weights want, the products say.
+    assert own.ahead(1.0, [2.0, 4.0]) == other.ahead(1.0, [2.0, 4.0])
+    assert own.ahead(1.5, [2.0, 4.0, 8.0]) == other.ahead(1.5, [2.0, 4.0, 8.0])
+    assert own.keeps(1.0)
+    assert not other.keeps(1.1)
+    unnamed = schedule.replace(config={})
+    assert by_sigma(unnamed, [9.0, 5.0, 2.0, 1.0, 0.0]).ahead(5.0, [5.0, 9.0]) == Ahead(0.9)
 
 
 def test_a_call_between_two_rows_belongs_to_the_earlier_one() -> None:

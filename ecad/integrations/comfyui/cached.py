@@ -1,7 +1,7 @@
 """Runs the whole steps of a schedule on any MODEL of ComfyUI, with any sampler, by the noise level of each call.
 
 A step that computes is left alone, so a schedule that computes everything gives the same image to the last bit. In a
-step that does not, each conditioning's output is forecast from its own last two outputs. A conditioning is known by its
+step that does not, each conditioning's output is forecast from its own last outputs. A conditioning is known by its
 id, its kind (positive, negative), its shape and its window of frames; one that has not been computed yet is computed.
 """
 
@@ -17,6 +17,8 @@ from ecad.errors import ScheduleError
 from ecad.integrations.comfyui.model import ApplyModel, Model, UnetArgs, UnetWrapper, noise_output, on_each_run
 from ecad.schedules import CacheSchedule
 from ecad.schedules.by_sigma import StepsBySigma, by_sigma, sigmas_of
+from ecad.schedules.forecast import Ahead
+from ecad.schedules.output_weights import MOST
 
 KEY = "ecad"
 # Samplers round a noise level on its way to the denoiser.
@@ -51,7 +53,8 @@ class _Output(NamedTuple):
 
 
 class CachedCalls:
-    """The calls of one model: what they gave at the last two noise levels that computed, one list a conditioning.
+    """The calls of one model: what they gave at the last noise levels that computed, the newest first, one list a
+    conditioning.
 
     Args:
         schedule: whose whole steps run.
@@ -84,7 +87,7 @@ class CachedCalls:
         """The model function wrapper."""
         levels = args["timestep"].flatten().tolist()
         sigma = levels[0]
-        if not sigma > 0 or sigma * len(levels) != sum(levels) or torch.is_grad_enabled():
+        if not sigma > 0 or set(levels) != {sigma} or torch.is_grad_enabled():
             return self._compute(apply_model, args)
         steps = self._steps_of(sigma, args)
         keys = _conditionings(args)
@@ -92,11 +95,13 @@ class CachedCalls:
             return self._compute(apply_model, args)
         if not steps.computes(sigma) and all(key in self._outputs for key in keys):
             self.forecast += 1
-            return self._forecast(steps, sigma, keys, args["input"])
+            return self._given(steps, sigma, keys, args["input"])
         denoised = self._compute(apply_model, args)
-        if denoised.shape == args["input"].shape and not steps.computed[steps.row(sigma) + 1 :].all():
-            self._keep(sigma, keys, noise_output(args["input"], denoised, sigma))
-        return denoised
+        if denoised.shape != args["input"].shape or not steps.keeps(sigma):
+            return denoised
+        self._keep(sigma, keys, noise_output(args["input"], denoised, sigma))
+        stands_for_itself = all(self._ahead(steps, sigma, key) == Ahead() for key in keys)
+        return denoised if stands_for_itself else self._given(steps, sigma, keys, args["input"])
 
     def _compute(self, apply_model: ApplyModel, args: UnetArgs) -> torch.Tensor:
         self.computed += 1
@@ -104,21 +109,25 @@ class CachedCalls:
             return self.wrapped(apply_model, args)
         return apply_model(args["input"], args["timestep"], **args["c"])
 
-    def _forecast(self, steps: StepsBySigma, sigma: float, keys: list[Hashable], latents: torch.Tensor) -> torch.Tensor:
+    def _given(self, steps: StepsBySigma, sigma: float, keys: list[Hashable], latents: torch.Tensor) -> torch.Tensor:
+        """What the sampler is given: denoised latents, made of computed outputs."""
         found = []
         for key, chunk in zip(keys, latents.chunk(len(keys)), strict=True):
-            *before, last = self._outputs[key]
-            ahead = steps.ahead(sigma, last.sigma, *(output.sigma for output in before))
-            value = last.value * ahead.scale
-            if ahead.slope is not None:
-                value = torch.add(value, last.value - before[0].value, alpha=ahead.slope)
+            ahead, outputs = self._ahead(steps, sigma, key), [output.value for output in self._outputs[key]]
+            value = outputs[0] * ahead.scale
+            for weight, newer, older in zip((ahead.slope, ahead.bend), outputs, outputs[1:], strict=False):
+                if weight is not None:
+                    value = torch.add(value, newer - older, alpha=weight)
             found.append(chunk - value * sigma)
         return torch.cat(found)
+
+    def _ahead(self, steps: StepsBySigma, sigma: float, key: Hashable) -> Ahead:
+        return steps.ahead(sigma, [output.sigma for output in self._outputs[key]])
 
     def _keep(self, sigma: float, keys: list[Hashable], outputs: torch.Tensor) -> None:
         for key, value in zip(keys, outputs.chunk(len(keys)), strict=True):
             others = [output for output in self._outputs.get(key, []) if output.sigma != sigma]
-            self._outputs[key] = [*others[-1:], _Output(sigma, value)]
+            self._outputs[key] = [_Output(sigma, value), *others][:MOST]
 
     def _steps_of(self, sigma: float, args: UnetArgs) -> StepsBySigma | None:
         """What the run that this call belongs to computes; None if its noise levels are not known or do not descend."""
