@@ -1,0 +1,140 @@
+"""What rows launch on a device that nobody has at hand: kernels, bytes and FLOPs, counted on the meta device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from ecad.runtime.cache import cached
+from ecad.runtime.replay import forward, rewrites
+from ecad.schedules import CacheSchedule
+from gpu_speed.models import Loop
+
+# They allocate, or say how to read what is there.
+_FREE = {"empty", "empty_like", "new_empty", "empty_strided", "_unsafe_view", "lift_fresh", "detach"}
+
+
+class Kernel(NamedTuple):
+    """One launch: the operator, bytes that it reads and writes, floating point operations of a matrix product."""
+
+    name: str
+    moved: int
+    flops: int = 0
+
+
+class Counted(NamedTuple):
+    """The kernels of each row, and the most bytes that kept outputs took."""
+
+    rows: list[list[Kernel]]
+    kept: int
+
+
+def count_rows(loop: Loop, schedule: CacheSchedule | None) -> Counted:
+    """What each row's forwards launch.
+
+    Args:
+        loop: a model, on the meta device to compute nothing.
+        schedule: what it runs under, and how many rows; None for one row of the bare model.
+    """
+    timestep = torch.zeros((), device=loop.latents.device)
+    inputs = [loop.inputs(name, loop.latents, timestep) for name in loop.model.passes]
+    rows = []
+    with (
+        torch.no_grad(),
+        _without_numbers(),
+        nullcontext() if schedule is None else cached(loop.transformer, schedule) as run,
+    ):
+        for row in range(1 if schedule is None else schedule.num_steps):
+            with nullcontext() if run is None else run.step(row), _Launches() as launches, _Fused(launches):
+                for given in inputs:
+                    loop.transformer(**given)
+            rows.append(launches.kernels)
+    return Counted(rows, 0 if run is None else run.stats.peak_cached_bytes)
+
+
+@contextmanager
+def plain_hooks() -> Iterator[None]:
+    """Run components under hooks and everything else as it is."""
+    recordable, forward._signature = forward._signature, lambda *_: None
+    try:
+        yield
+    finally:
+        forward._signature = recordable
+
+
+class _Launches(TorchDispatchMode):
+    """Notes every operator that launches something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels: list[Kernel] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        packet = func.overloadpacket
+        name = packet.__name__
+        if name not in _FREE and not any(returned.alias_info for returned in func._schema.returns):
+            flops = flop_registry[packet](*args, **(kwargs or {}), out_val=result) if packet in flop_registry else 0
+            self.note(name, (args, kwargs, result), flops)
+        return result
+
+    def note(self, name: str, values: Any, flops: int = 0) -> None:
+        """Note a launch that reads or writes these values."""
+        self.kernels.append(Kernel(name, _bytes_of(values), int(flops)))
+
+
+class _Fused(TorchFunctionMode):
+    """Attention and RMS norms are one kernel on a GPU; the meta device would show what they could be made of."""
+
+    def __init__(self, launches: _Launches) -> None:
+        super().__init__()
+        self._launches = launches
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is functional.scaled_dot_product_attention:
+            query, key, value = (given for given, _ in zip([*args, *_named(kwargs)], range(3), strict=False))
+            out = query.new_empty(*query.shape[:-1], value.shape[-1])
+            pairs = math.prod(query.shape[:-1]) * key.shape[-2]
+            self._launches.note("attention", (query, key, value, out), 2 * pairs * (query.shape[-1] + value.shape[-1]))
+            return out
+        if func is functional.rms_norm:
+            out = torch.empty_like(args[0])
+            self._launches.note("rms_norm", (args[0], out))
+            return out
+        return func(*args, **kwargs)
+
+
+def _named(kwargs: dict[str, Any]) -> list[Any]:
+    return [kwargs[name] for name in ("query", "key", "value") if name in kwargs]
+
+
+def _bytes_of(values: Any) -> int:
+    tensors = {id(leaf): leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, torch.Tensor)}
+    return sum(_size(tensor) for tensor in tensors.values())
+
+
+def _size(tensor: torch.Tensor) -> int:
+    """Bytes of a tensor; what is only repeated along an axis is read from the cache."""
+    shape: Sequence[int] = [size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride]
+    return math.prod(shape) * tensor.element_size()
+
+
+@contextmanager
+def _without_numbers() -> Iterator[None]:
+    """What the runtime asks of a real device: whether bits are the same (yes), whether autocast is on (no)."""
+    exact, rewrites._is_exact = rewrites._is_exact, lambda *_: True
+    autocast, torch.is_autocast_enabled = torch.is_autocast_enabled, lambda *_: False
+    try:
+        yield
+    finally:
+        rewrites._is_exact, torch.is_autocast_enabled = exact, autocast
