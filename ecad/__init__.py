@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ecad._version import __version__
 
 if TYPE_CHECKING:
+    from ecad.calibration.calibrate import calibrate
     from ecad.cost.macs import count_macs
     from ecad.errors import EcadError, EcadWarning, ScheduleError
     from ecad.genetic.search import search
@@ -25,6 +26,7 @@ __all__ = [
     "ScheduleError",
     "__version__",
     "cached",
+    "calibrate",
     "count_macs",
     "disable_cache",
     "enable_cache",
@@ -40,6 +42,7 @@ _HOMES = {
     "Front": "ecad.schedules.front",
     "ScheduleError": "ecad.errors",
     "cached": "ecad.runtime.cache",
+    "calibrate": "ecad.calibration.calibrate",
     "count_macs": "ecad.cost.macs",
     "disable_cache": "ecad.runtime.cache",
     "enable_cache": "ecad.runtime.cache",

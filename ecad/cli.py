@@ -16,6 +16,7 @@ from ecad.benchmark.generate_mjhq_embeddings import embed_mjhq
 from ecad.benchmark.score_images import score
 from ecad.commands import main as commands
 from ecad.commands import schedule as schedule_commands
+from ecad.commands.calibrate import calibrate
 from ecad.commands.demo import demo
 from ecad.commands.fetch import fetch
 from ecad.commands.models import models
@@ -29,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Cache schedules for diffusion transformers: run them, price them, evolve them.",
 )
+app.command("calibrate")(calibrate)
 app.command("clip")(clip)
 app.command("demo")(demo)
 app.command("embed")(embed)

@@ -1,0 +1,78 @@
+"""The calibrated front of an image generator, with its cost in MACs, its provenance and held-out scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ecad.calibration.calibrate import SPEEDUPS, Calibration
+from ecad.cost.macs import macs_table
+from ecad.image_generators import ImageGenerator
+from ecad.image_generators.provenance import provenance_for
+from ecad.quality import mean_interval, psnr
+from ecad.schedules.front import Front, Point
+from ecad.schedules.provenance import KEY, Interval
+from ecad.schedules.schedule import CacheSchedule
+
+# Away from the seeds of the calibration, which count from its own.
+HELD_OUT_SEED = 1_000_000
+
+
+def calibrated_front(
+    generator: ImageGenerator,
+    prompts: Sequence[str],
+    held_out: Sequence[str] = (),
+    *,
+    seed: int = 0,
+    speedups: Sequence[float] = SPEEDUPS,
+    on_progress: Callable[[float], None] | None = None,
+) -> Front:
+    """`ecad.calibrate` a generator at its own settings.
+
+    Args:
+        generator: whose pipeline.
+        prompts: as for `calibrate`: the first half to fit, the others to choose by.
+        held_out: prompts by which nothing is chosen; the front's schedules are scored by them, too.
+        seed, speedups, on_progress: as for `calibrate`.
+
+    Returns:
+        the front; its schedules carry their MACs and provenance.
+
+    Raises:
+        EcadError: as `calibrate` does.
+    """
+    embeds = generator.encode(prompts)
+
+    def make(places: Sequence[int], schedule: CacheSchedule | None) -> np.ndarray:
+        return generator.generate(embeds[list(places)], [seed + place for place in places], schedule)
+
+    calibration = Calibration(generator.pipe, make, len(prompts), speedups, on_progress or (lambda _: None))
+    front = calibration.front(generator.name)
+    scores = _held_out_scores(generator, front.schedules, held_out)
+    table, origin = macs_table(generator.architecture), provenance_for(generator)
+    points = []
+    for point, found in zip(front.points, scores, strict=True):
+        macs = int(table.price(point.schedule.recompute, True))
+        provenance = replace(origin, search=dict(front.provenance), held_out=found, held_out_images=len(held_out))
+        schedule = point.schedule.replace(
+            metrics={"total_macs": macs, "total_macs_T": macs / 1e12, "quality": point.quality},
+            attributes={KEY: provenance.to_json()},
+        )
+        points.append(Point(schedule, point.cost, point.quality, found))
+    return replace(front, points=points, provenance={**front.provenance, "held_out_prompts": len(held_out)})
+
+
+def _held_out_scores(
+    generator: ImageGenerator, schedules: Sequence[CacheSchedule], prompts: Sequence[str]
+) -> list[dict[str, Interval]]:
+    if not prompts:
+        return [{} for _ in schedules]
+    embeds, seeds = generator.encode(prompts), range(HELD_OUT_SEED, HELD_OUT_SEED + len(prompts))
+    references = generator.generate(embeds, seeds)
+    found = []
+    for schedule in schedules:
+        scores = psnr(generator.generate(embeds, seeds, schedule), references)
+        found.append({"psnr": Interval(float(scores.mean()), *mean_interval(scores))})
+    return found

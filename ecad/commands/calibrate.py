@@ -1,0 +1,80 @@
+"""`ecad calibrate`: a front of schedules from a handful of images, without a search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from ecad import builtin
+from ecad.commands.main import finish, main
+from ecad.commands.options import AsJson, Device, ImageGeneratorOption, Weights
+from ecad.errors import EcadError
+from ecad.prompts import read_prompts
+from ecad.utils.console import console, say, stderr
+
+
+def calibrate(
+    output: Annotated[Path, typer.Option("--output", "-o", help="File of the front, as JSON.")] = Path("front.json"),
+    image_generator: ImageGeneratorOption = "EmojiImageGenerator",
+    prompt_file: Annotated[Path | None, typer.Option(help="Prompts; the built-in ones if none.")] = None,
+    num_prompts: Annotated[
+        int, typer.Option(min=2, help="How many prompts calibrate: the first half fits, the other half chooses.")
+    ] = 8,
+    held_out: Annotated[
+        int, typer.Option(min=0, help="How many of the prompts after these score the front, choosing nothing.")
+    ] = 8,
+    seed: Annotated[int, typer.Option(help="Of the first image's noise.")] = 0,
+    weights: Weights = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Calibrate schedules for many speed-ups, without a search: the first thing to run on a model."""
+    prompts, judges = _prompts(image_generator, prompt_file, num_prompts, held_out)
+    from ecad.calibration.of_generator import calibrated_front
+    from ecad.image_generators import get_image_generator
+
+    generator = get_image_generator(image_generator, weights, device=device)
+    with Progress(console=stderr, disable=as_json) as progress:
+        task = progress.add_task("calibrating", total=1.0)
+        front = calibrated_front(
+            generator, prompts, judges, seed=seed, on_progress=lambda done: progress.update(task, completed=done)
+        )
+    front.save(output)
+    rows = [
+        {
+            "name": point.schedule.name,
+            "speedup": point.speedup,
+            "quality": point.quality,
+            "held_out": {name: vars(found) for name, found in point.held_out.items()},
+        }
+        for point in front.points
+    ]
+    if not as_json:
+        for point in front.points:
+            scores = [f"{x.mean:.1f} [{x.low:.1f}, {x.high:.1f}]" for x in point.held_out.values()]
+            line = f"{point.speedup:5.2f}x  psnr {point.quality:.1f} dB  held out: {', '.join(scores) or 'not scored'}"
+            console.print(line, highlight=False)
+    result = {"front": rows, "output": str(output), **front.provenance}
+    finish(result, f"{len(rows)} schedules, {front.provenance['images']} images: {output}", as_json)
+
+
+def _prompts(image_generator: str, file: Path | None, count: int, held_out: int) -> tuple[list[str], list[str]]:
+    """The prompts to calibrate with, and others to score the front with."""
+    if file is None and image_generator not in builtin.GENERATORS:
+        raise EcadError(f"{image_generator} needs prompts: give a file of them with --prompt-file")
+    known = [prompt.text for prompt in read_prompts(file)] if file else builtin.prompts("search")
+    if len(known) < count:
+        raise EcadError(
+            f"{file or image_generator}: expected at least {count} prompts (--num-prompts), found {len(known)}"
+        )
+    judges = (known[count:] if file else builtin.prompts("held_out"))[:held_out]
+    if len(judges) < held_out:
+        say(f"{file or image_generator}: {len(judges)} prompts are left to score the front with, not {held_out}")
+    return known[:count], judges
+
+
+if __name__ == "__main__":
+    main(calibrate)
