@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from ecad.commands.main import finish, main
-from ecad.commands.matching import Each, FileModeOption, NamingModeOption, images_of, matched_items
+from ecad.commands.matching import Each, NamingModeOption, images_of, matched_items
+from ecad.commands.options import FileMode, ScoreBatch
 from ecad.prompts import PromptFile
 from ecad.utils.console import bar
 
@@ -18,7 +19,7 @@ from ecad.utils.console import bar
 def clip(
     prompts_path: Annotated[Path, typer.Option(help="The prompts that the images were made of.")],
     image_dir: Annotated[Path, typer.Option("--image-dir", "-i", help="Images of one schedule, in it or below it.")],
-    file_mode: FileModeOption = None,
+    file_mode: FileMode = None,
     clip_model: Annotated[
         str, typer.Option(help="A name such as ViT-B/32, a hub id, a local folder, or judge: the built-in one.")
     ] = "ViT-B/32",
@@ -30,7 +31,7 @@ def clip(
         Path, typer.Option("--output-subpath", "-o", help="File to write in the folder of images.")
     ] = Path("clip_scores.json"),
     each: Each = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images scored together.")] = 64,
+    batch_size: ScoreBatch = 64,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

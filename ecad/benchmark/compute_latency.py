@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ecad.commands.main import finish, main
-from ecad.commands.options import ImageGeneratorOption, Weights
+from ecad.commands.options import MOST, ImageGeneratorOption, Weights
 from ecad.errors import EcadError
 from ecad.utils.console import bar
 
@@ -24,10 +24,13 @@ def latency(
     schedule_list: Annotated[list[Path] | None, typer.Option(help="Schedule files, one after the other.")] = None,
     more_schedules: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
     batch_size: Annotated[
-        list[int] | None, typer.Option("--batch-size", "-b", min=1, help="Images made together [100]; may be repeated.")
+        list[int] | None,
+        typer.Option("--batch-size", "-b", min=1, max=MOST, help="Images made together [100]; may be repeated."),
     ] = None,
-    warmup_steps: Annotated[int, typer.Option("--warmup-steps", "-w", min=0, help="Batches that do not count.")] = 1,
-    num_samples: Annotated[int, typer.Option("--num-samples", "-n", min=1, help="Batches that count.")] = 5,
+    warmup_steps: Annotated[
+        int, typer.Option("--warmup-steps", "-w", min=0, max=MOST, help="Batches that do not count.")
+    ] = 1,
+    num_samples: Annotated[int, typer.Option("--num-samples", "-n", min=1, max=MOST, help="Batches that count.")] = 5,
     recompute_existing: Annotated[
         bool, typer.Option("--recompute-existing", help="Measure again where the file has a time.")
     ] = False,

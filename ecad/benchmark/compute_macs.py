@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from ecad.commands.main import finish, main
-from ecad.commands.options import ImageGeneratorOption
+from ecad.commands.options import ImageGeneratorOption, Pixels
 from ecad.utils.console import console
 
 
@@ -29,8 +29,8 @@ def macs(
     accounting: Annotated[
         str, typer.Option(help="full: all that runs; linear: as published, linear and convolution layers only.")
     ] = "full",
-    height: Annotated[int | None, typer.Option(min=1, help="Pixels; the generator's own by default.")] = None,
-    width: Annotated[int | None, typer.Option(min=1, help="Pixels; the generator's own by default.")] = None,
+    height: Pixels = None,
+    width: Pixels = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Count the MACs of one image (denoiser, guidance pair included) under each schedule."""

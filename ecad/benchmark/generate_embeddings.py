@@ -9,6 +9,7 @@ import typer
 from ecad.commands.encoding import FilePath, OutputDir, Seed, encode
 from ecad.commands.main import main
 from ecad.commands.options import (
+    MOST,
     AddressOption,
     AsJson,
     Device,
@@ -28,7 +29,7 @@ def embed(
     file_path: FilePath,
     output_dir: OutputDir,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", "-b", min=1, help="Prompts encoded together, and kept in one file.")
+        int, typer.Option("--batch-size", "-b", min=1, max=MOST, help="Prompts encoded together, and kept in one file.")
     ] = 64,
     seed: Seed = 0,
     executor: ExecutorOption = "local",

@@ -12,6 +12,7 @@ import typer
 
 from ecad.commands.main import finish, main, require_exact
 from ecad.commands.options import (
+    MOST,
     AddressOption,
     AsJson,
     Device,
@@ -34,9 +35,10 @@ def generate(
     schedule_dir: Annotated[Path, typer.Option("--schedule-dir", "-d", help="Schedule file, or a folder with some.")],
     output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="One folder a schedule goes into it.")],
     num_images_per_prompt: Annotated[
-        int, typer.Option("--num-images-per-prompt", "-n", min=1, help="Images of each prompt, one seed each.")
+        int,
+        typer.Option("--num-images-per-prompt", "-n", min=1, max=MOST, help="Images per prompt, one seed each."),
     ] = 10,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images made together.")] = 100,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, max=MOST, help="Images made together.")] = 100,
     seed: Annotated[int, typer.Option(help="Of each prompt's first image.")] = 0,
     seed_step: Annotated[int, typer.Option(help="From one image's seed to the next.")] = 1,
     regen_if_not_n_images: Annotated[

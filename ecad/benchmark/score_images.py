@@ -10,8 +10,16 @@ from typing import Annotated
 import typer
 
 from ecad.commands.main import finish, main
-from ecad.commands.matching import FileModeOption, NamingModeOption, images_of, matched_items
-from ecad.commands.options import AddressOption, ExecutorOption, GpusOption, TimeoutOption, WorkersOption
+from ecad.commands.matching import NamingModeOption, images_of, matched_items
+from ecad.commands.options import (
+    AddressOption,
+    ExecutorOption,
+    FileMode,
+    GpusOption,
+    ScoreBatch,
+    TimeoutOption,
+    WorkersOption,
+)
 from ecad.errors import EcadError
 from ecad.execution.pool import Spread, everywhere
 from ecad.prompts import PromptFile
@@ -25,7 +33,7 @@ def score(
         Path, typer.Option("--output-subpath", "-o", help="File to write in each folder of images.")
     ] = Path("scores.json"),
     image_naming_mode: NamingModeOption = None,
-    file_mode: FileModeOption = None,
+    file_mode: FileMode = None,
     exactly_n_images: Annotated[
         int | None, typer.Option("--exactly-n-images", "-n", min=1, help="Leave out folders with more or fewer.")
     ] = None,
@@ -43,7 +51,7 @@ def score(
     address: AddressOption = None,
     gpus_per_worker: GpusOption = None,
     task_timeout: TimeoutOption = 3600,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images scored together.")] = 64,
+    batch_size: ScoreBatch = 64,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

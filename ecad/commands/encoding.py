@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ecad.commands.main import finish
+from ecad.commands.options import MOST
 from ecad.execution.pool import Spread, everywhere
 from ecad.utils.console import bar, say
 from ecad.utils.files import make_folder
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 FilePath = Annotated[Path, typer.Option("--file-path", "-f", help="Prompt file.")]
 OutputDir = Annotated[Path, typer.Option("--output-dir", "-o", help="Folder for the embeddings.")]
 Seed = Annotated[int, typer.Option("--seed", "-s", help="The prompts' own part of the seed of their images' noise.")]
-PromptBatchSize = Annotated[int, typer.Option(min=1, help="Prompts encoded together, and kept in one file.")]
+PromptBatchSize = Annotated[int, typer.Option(min=1, max=MOST, help="Prompts encoded together, and kept in one file.")]
 SeedStep = Annotated[int, typer.Option(help="From one prompt's seed to the next.")]
 
 

@@ -19,15 +19,6 @@ if TYPE_CHECKING:
 NamingModeOption = Annotated[
     str | None, typer.Option(help="How the images are named: image_reward (the default), parti, toca, mjhq, coco.")
 ]
-FileModeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--file-mode",
-        "--format",
-        "-m",
-        help="Format of the prompt file: text, json, jsonl, csv, tsv, parquet or mjhq. By default its suffix says it.",
-    ),
-]
 Each = Annotated[bool, typer.Option("--each", help="Take each schedule's folder in it for itself.")]
 
 _SHOWN = 5

@@ -20,6 +20,7 @@ from ecad.commands.options import (
     TimeoutOption,
     Weights,
     WorkersOption,
+    finite,
 )
 from ecad.commands.progress import search_progress
 from ecad.commands.resume import recall, remember
@@ -67,13 +68,17 @@ def optimize(
         int | None, typer.Option(min=2, help="Candidates a generation; 12, or 72 in mode paper.")
     ] = None,
     generations: Annotated[int | None, typer.Option(min=1, help="Stop after so many, the first included.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(callback=finite, min=0, help="Stop after N minutes.")] = None,
     target_speedup: Annotated[
-        float | None, typer.Option(min=1, help="Find only schedules that cost so many times less, or still less.")
+        float | None,
+        typer.Option(callback=finite, min=1, help="Find only schedules that cost so many times less, or still less."),
     ] = None,
-    min_quality: Annotated[float | None, typer.Option(help="Find only schedules of this quality or better.")] = None,
+    min_quality: Annotated[
+        float | None, typer.Option(callback=finite, help="Find only schedules of this quality or better.")
+    ] = None,
     max_cached_mb: Annotated[
-        float | None, typer.Option(min=0, help="Keep at most so many megabytes of features of one image.")
+        float | None,
+        typer.Option(callback=finite, min=0, help="Keep at most so many megabytes of features of one image."),
     ] = None,
     forecast: Annotated[
         bool | None,
@@ -85,7 +90,7 @@ def optimize(
         Path | None, typer.Option(help="Prompts to score the front again with; the built-in ones if none.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images made together.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of the search's random choices.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the search.")] = 0,
     asynchronous: Annotated[
         bool, typer.Option("--asynchronous", help="Mode fast: wait for no worker; no two runs come out the same.")
     ] = False,

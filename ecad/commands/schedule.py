@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ecad.commands.main import finish
+from ecad.commands.options import MOST_STEPS, Pixels
+from ecad.commands.options import Steps as OtherSteps
 from ecad.errors import EcadError
 from ecad.utils.console import console
 
@@ -26,7 +28,7 @@ ImageGenerator = Annotated[
     str,
     typer.Option(help="Whose schedule: a name that `ecad models` lists, or any pipeline's folder, hub id or .json."),
 ]
-Steps = Annotated[int, typer.Option(min=1, help="Denoising steps.")]
+Steps = Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="Denoising steps.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
 ScheduleFile = Annotated[Path, typer.Argument(help="Schedule file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the schedule's facts as JSON.")]
@@ -38,7 +40,7 @@ def none(output: Output, image_generator: ImageGenerator = "EmojiImageGenerator"
     """Recompute everything."""
     from ecad.schedules import heuristics
 
-    _write(heuristics.none(_sites(image_generator), steps), output)
+    _write(heuristics.none(*_model(image_generator, steps)), output)
 
 
 @app.command("every-n")
@@ -52,7 +54,7 @@ def every_n(
     """Recompute at every n-th step (FORA)."""
     from ecad.schedules import heuristics
 
-    _write(heuristics.every_n(_sites(image_generator), steps, n, _split(components)), output)
+    _write(heuristics.every_n(*_model(image_generator, steps), n, _split(components)), output)
 
 
 @app.command("evenly-spaced")
@@ -67,8 +69,8 @@ def evenly_spaced(
     """Reuse in evenly spaced blocks at evenly spaced steps."""
     from ecad.schedules import heuristics
 
-    sites = _sites(image_generator)
-    _write(heuristics.evenly_spaced_blocks(sites, steps, num_blocks, num_steps, _split(components)), output)
+    model = _model(image_generator, steps)
+    _write(heuristics.evenly_spaced_blocks(*model, num_blocks, num_steps, _split(components)), output)
 
 
 @app.command("middle")
@@ -83,7 +85,8 @@ def middle(
     """Reuse in the middle blocks at evenly spaced steps."""
     from ecad.schedules import heuristics
 
-    _write(heuristics.middle_blocks(_sites(image_generator), steps, num_blocks, num_steps, _split(components)), output)
+    model = _model(image_generator, steps)
+    _write(heuristics.middle_blocks(*model, num_blocks, num_steps, _split(components)), output)
 
 
 @app.command("tgate")
@@ -96,7 +99,7 @@ def tgate(
     """TGATE without its averaging of the guidance halves."""
     from ecad.schedules import heuristics
 
-    _write(heuristics.tgate(_sites(image_generator), steps, gate), output)
+    _write(heuristics.tgate(*_model(image_generator, steps), gate), output)
 
 
 @app.command("import")
@@ -105,28 +108,38 @@ def import_schedule(
     output: Output,
     kind: Annotated[str, typer.Option("--from", help="smoothcache, step-mask (1 = compute) or steps.")],
     image_generator: ImageGenerator = "EmojiImageGenerator",
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps; needed for a list of steps.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=MOST_STEPS, help="Denoising steps; needed for a list of steps.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a schedule from what another tool says: SmoothCache, step masks, lists of whole steps."""
     from ecad.schedules import importers
 
-    _write(
-        importers.from_text(cast(importers.Kind, kind), _text(source), _sites(image_generator), steps), output, as_json
-    )
+    if steps is None:
+        sites, rows = _model(image_generator, 1)[0], None
+    else:
+        sites, rows = _model(image_generator, steps)
+    _write(importers.from_text(cast(importers.Kind, kind), _text(source), sites, rows), output, as_json)
 
 
 @app.command("resample")
 def resample(
     file: ScheduleFile,
     output: Output,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps to carry it over to.")],
+    steps: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="Denoising steps of the new schedule.")],
+    image_generator: Annotated[
+        str | None,
+        typer.Option(help="Image generator whose sampler makes the rows. Without it, each step is one row."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Carry a schedule over to another number of steps (docs/resampling.md)."""
     from ecad.schedules import CacheSchedule
 
-    _write(CacheSchedule.load(file).resample(steps), output, as_json)
+    schedule = CacheSchedule.load(file)
+    rows = steps if image_generator is None else _model(image_generator, steps)[1]
+    _write(schedule.resample(rows), output, as_json)
 
 
 @app.command("transfer")
@@ -134,8 +147,9 @@ def transfer(
     file: ScheduleFile,
     output: Output,
     image_generator: ImageGenerator,
-    height: Annotated[int | None, typer.Option(min=1, help="Pixels; the generator's own when left out.")] = None,
-    width: Annotated[int | None, typer.Option(min=1, help="Pixels; the generator's own when left out.")] = None,
+    height: Pixels = None,
+    width: Pixels = None,
+    steps: OtherSteps = None,
     as_json: AsJson = False,
 ) -> None:
     """Carry a schedule over to another image generator or image size; to another depth by relative depth."""
@@ -145,7 +159,8 @@ def transfer(
 
     architecture = get_architecture(image_generator, height, width)
     size = {"height": height or architecture.height, "width": width or architecture.width}
-    schedule = CacheSchedule.load(file).resample(sites=macs_table(architecture).sites)
+    rows = None if steps is None else _model(image_generator, steps)[1]
+    schedule = CacheSchedule.load(file).resample(rows, sites=macs_table(architecture).sites)
     # What else the file's config says is of the model it comes from: weights, guidance.
     _write(schedule.replace(config=size), output, as_json)
 
@@ -191,11 +206,15 @@ def sglang(
         print(f"export {name}={value}")
 
 
-def _sites(image_generator: str) -> Sites:
+def _model(image_generator: str, steps: int) -> tuple[Sites, int]:
+    """The sites of an image generator, and how many rows its sampler makes of a number of steps."""
     from ecad.cost.macs import macs_table
-    from ecad.image_generators import get_architecture
+    from ecad.image_generators import get_architecture, get_image_generator, image_generators
 
-    return macs_table(get_architecture(image_generator)).sites
+    if image_generator in image_generators():  # their samplers make one row of each step
+        return macs_table(get_architecture(image_generator)).sites, steps
+    generator = get_image_generator(image_generator)
+    return macs_table(generator.architecture).sites, generator.rows(steps)
 
 
 def _split(components: str | None) -> list[str] | None:
@@ -212,12 +231,17 @@ def _text(source: str) -> str:
 
 
 def _facts(schedule: CacheSchedule) -> dict[str, Any]:
-    facts = {"name": schedule.name, "steps": schedule.num_steps, "sites": len(schedule.sites)}
+    facts = {
+        "name": schedule.name,
+        "steps": schedule.num_steps,
+        "rows": schedule.num_steps,
+        "sites": len(schedule.sites),
+    }
     return {**facts, "share_recomputed": float(schedule.share_recomputed), "forecast": schedule.forecast}
 
 
 def _write(schedule: CacheSchedule, output: Path, as_json: bool = False) -> None:
     schedule.save(output)
     share = 100 * schedule.share_recomputed
-    line = f"{output}: {schedule.name}, {schedule.num_steps} steps, {share:.1f}% recomputed"
+    line = f"{output}: {schedule.name}, {schedule.num_steps} rows, {share:.1f}% recomputed"
     finish({"file": str(output), **_facts(schedule)}, line, as_json)

@@ -19,6 +19,7 @@ from ecad.prompts.embeds import PromptEmbeds
 from ecad.runtime.cache import cached
 from ecad.runtime.calibration import recorded_products
 from ecad.schedules import CacheSchedule
+from ecad.schedules.rows import rows_of, steps_of
 from ecad.utils.batching import AdaptiveBatches
 from ecad.utils.fingerprints import part_fingerprint, weights_fingerprint
 from ecad.utils.seeds import check_seeds
@@ -65,6 +66,10 @@ class ImageGenerator:
         """The fingerprint of the text encoders' weights: 16 hexadecimal digits."""
         encoders = [part for name, part in self.pipe.components.items() if name.startswith("text_encoder")]
         return weights_fingerprint(*encoders)
+
+    def rows(self, steps: int | None = None) -> int:
+        """How many rows a schedule has that is for so many steps of this generator, by default its own number."""
+        return rows_of(self.pipe.scheduler, self.steps if steps is None else steps)
 
     def parts(self) -> dict[str, str]:
         """Fingerprints of all that images depend on beside their embeddings and the arguments of the pipeline's call.
@@ -124,7 +129,8 @@ class ImageGenerator:
             embeds: one entry an image.
             seeds: one an image; its noise comes from a generator of its own, so it does not depend on the batch.
             schedule: what to recompute; None recomputes everything.
-            steps, guidance_scale, height, width: instead of the generator's own; the sizes in pixels.
+            steps, guidance_scale, height, width: instead of the generator's own; the sizes in pixels. By default as
+                many steps as make the schedule's rows.
 
         Returns:
             uint8 (images, height, width, 3).
@@ -137,7 +143,7 @@ class ImageGenerator:
         if len(embeds) != len(seeds):
             raise EcadError(f"a batch needs one seed an image: expected {len(embeds)} seeds, found {len(seeds)}")
         settings = {
-            "num_inference_steps": self.steps if steps is None else steps,
+            "num_inference_steps": self._steps_for(schedule) if steps is None else steps,
             "guidance_scale": self.guidance_scale if guidance_scale is None else guidance_scale,
         }
         if settings["guidance_scale"] is None:
@@ -163,11 +169,16 @@ class ImageGenerator:
             embeds, seeds: as for `generate`.
 
         Returns:
-            float64 (steps, steps), for `CacheSchedule.output_products`; None if the sampler took other steps.
+            float64 (rows, rows), for `CacheSchedule.output_products`; None if the sampler took other rows.
         """
-        with recorded_products(self.pipe, self.steps) as seen:
+        with recorded_products(self.pipe, self.rows()) as seen:
             self.generate(embeds, seeds)
         return seen.table()
+
+    def _steps_for(self, schedule: CacheSchedule | None) -> int:
+        if schedule is None:
+            return self.steps
+        return steps_of(self.pipe.scheduler, schedule.num_steps, schedule.name)
 
     def _run(
         self, embeds: PromptEmbeds, seeds: Sequence[int], schedule: CacheSchedule | None, settings: dict[str, Any]

@@ -36,7 +36,8 @@ def time_table(generator: ImageGenerator, embeds: PromptEmbeds, rounds: int = 3)
     denoiser = generator.pipe.transformer
     sites = discover(denoiser)
     modules = [site.module for site in sites]
-    uncached = heuristics.none(tuple((site.block, site.component) for site in sites), generator.steps)
+    rows = generator.rows()
+    uncached = heuristics.none(tuple((site.block, site.component) for site in sites), rows)
     once = np.zeros_like(uncached.recompute)
     once[0] = True
     reusing = CacheSchedule(once, uncached.sites, "once", config=uncached.config)
@@ -62,8 +63,8 @@ def time_table(generator: ImageGenerator, embeds: PromptEmbeds, rounds: int = 3)
             parts.append(inside)
     own = np.array([median(time for part in parts for time in part[i]) for i in range(len(sites))])
     saved = max(median(forwards) - median(reused), 0.0)
-    passes = len(full) / generator.steps
-    without_denoiser = median(totals) / generator.steps
+    passes = len(full) / rows
+    without_denoiser = median(totals) / rows
     per_step = passes * median(reused) + without_denoiser
     per_site = passes * saved * own / own.sum()
     batch = len(embeds)

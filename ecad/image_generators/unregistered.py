@@ -22,6 +22,7 @@ from ecad.image_generators.generator import ImageGenerator, pictures_of
 from ecad.image_generators.text_inputs import encode_text, text_inputs
 from ecad.runtime.compatibility import latent_shape
 from ecad.runtime.output_sizes import as_meta, on_meta, output_sizes
+from ecad.runtime.overrides import Around
 from ecad.sites.discovery import discover, one_denoiser
 from ecad.utils.files import parse_json
 
@@ -151,7 +152,15 @@ def _try_out(name: str, pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> tu
         bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
         calls.append(bound if not calls else {})
 
+    rows = 0
+
+    def count(step: Any, args: Any, kwargs: Any) -> Any:
+        nonlocal rows
+        rows += 1
+        return step(*args, **kwargs)
+
     hook = denoiser.register_forward_pre_hook(remember, with_kwargs=True)
+    counter = Around(pipe.scheduler, "step", count)
     try:
         with torch.no_grad():
             output = pipe(prompt=[_TRIAL], num_inference_steps=_TRIAL_STEPS, output_type="np", **call)
@@ -163,7 +172,8 @@ def _try_out(name: str, pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> tu
         ) from error
     finally:
         hook.remove()
-    passes = max(1, round(len(calls) / _TRIAL_STEPS))
+        counter.remove()
+    passes = max(1, round(len(calls) / (rows or _TRIAL_STEPS)))
     arguments = calls[0]
     found, kept = _measure(denoiser, arguments)
     per_number = next(denoiser.parameters()).element_size()

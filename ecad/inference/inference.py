@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from ecad.commands.main import finish, main, require_exact
-from ecad.commands.options import RequireExact, Weights
+from ecad.commands.options import MOST, FileMode, Guidance, Pixels, RequireExact, Steps, Weights
 from ecad.errors import EcadError
 from ecad.prompts import Prompt, read_prompts
 from ecad.utils.console import bar
 from ecad.utils.files import make_folder
+from ecad.utils.seeds import check_seeds
 
 
 def infer(
@@ -21,30 +22,34 @@ def infer(
     ],
     prompt: Annotated[str | None, typer.Option(help="One prompt.")] = None,
     prompt_file: Annotated[Path | None, typer.Option(help="Prompts: one a line, JSON, or a table.")] = None,
+    file_format: FileMode = None,
     input_embeddings: Annotated[Path | None, typer.Option(help="Folder of embeddings instead of prompts.")] = None,
     schedule: Annotated[Path | None, typer.Option(help="Cache schedule to run under.")] = None,
-    num_images_per_prompt: Annotated[int, typer.Option(min=1, help="Images of each prompt, one seed each.")] = 10,
-    batch_size_embedding: Annotated[int, typer.Option(min=1, help="Prompts encoded together.")] = 1,
-    batch_size_generate: Annotated[int, typer.Option(min=1, help="Images made together.")] = 1,
+    num_images_per_prompt: Annotated[int, typer.Option(min=1, max=MOST, help="Images per prompt, one seed each.")] = 10,
+    batch_size_embedding: Annotated[int, typer.Option(min=1, max=MOST, help="Prompts encoded together.")] = 1,
+    batch_size_generate: Annotated[int, typer.Option(min=1, max=MOST, help="Images made together.")] = 1,
     start_seed: Annotated[int, typer.Option(help="Seed of the first image.")] = 0,
     seed_step: Annotated[int, typer.Option(help="From one image's seed to the next.")] = 1,
-    height: Annotated[int | None, typer.Option(min=1, help="Pixels; the generator's own by default.")] = None,
-    width: Annotated[int | None, typer.Option(min=1, help="Pixels; the generator's own by default.")] = None,
-    guidance_scale: Annotated[float | None, typer.Option(min=0, help="Strength of the prompt.")] = None,
+    steps: Steps = None,
+    height: Pixels = None,
+    width: Pixels = None,
+    guidance_scale: Guidance = None,
     output_dir: Annotated[Path, typer.Option(help="For its folders `embeddings` and `images`.")] = Path("outputs"),
     exact: RequireExact = False,
     weights: Weights = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
 ) -> None:
-    """Make images of prompts; images of other prompts or settings that are in the folder make room."""
+    """Generate images from prompts. Images already in the output folder from other prompts or settings are replaced."""
     if exact:
         require_exact()
     if sum(source is not None for source in (prompt, prompt_file, input_embeddings)) != 1:
         raise EcadError("give either --prompt, --prompt-file or --input-embeddings, one of them")
     if prompt is not None and not prompt.strip():
         raise EcadError("--prompt: expected a text, found none")
-    prompts = [Prompt("0000", prompt)] if prompt is not None else read_prompts(prompt_file) if prompt_file else []
+    prompts = [Prompt("0000", prompt)] if prompt is not None else _read(prompt_file, file_format)
+    seeds = [start_seed + seed_step * i for i in range(num_images_per_prompt)]
+    check_seeds((seeds[0], seeds[-1]))
     from ecad.image_generators import get_image_generator
     from ecad.jobs.encode import embed, embedding_settings, num_shards, numbered
     from ecad.jobs.generate import cut_batches, job_of, make_images
@@ -55,7 +60,8 @@ def infer(
     found = None if input_embeddings is None else find_stored(input_embeddings)
     make_folder(output_dir)
     generator = get_image_generator(image_generator, weights, device=device, only="images" if found else None)
-    job = job_of(generator, chosen, output_dir / "images", guidance_scale=guidance_scale, height=height, width=width)
+    asked = {"steps": steps, "guidance_scale": guidance_scale, "height": height, "width": width}
+    job = job_of(generator, chosen, output_dir / "images", **asked)  # type: ignore[arg-type]
     if found is None:
         entries, settings = numbered(prompts), embedding_settings(generator)
         embeddings = output_dir / "embeddings"
@@ -63,12 +69,15 @@ def infer(
             encoding = embed(generator, embeddings, stores)
             list(bar(encoding, "encoding", hidden=as_json, total=num_shards(stores)))
         found = find_stored(embeddings)
-    seeds = [start_seed + seed_step * i for i in range(num_images_per_prompt)]
     batches = cut_batches(found, seeds, batch_size_generate)
     making = make_images(generator, [job], batches, output_dir, replace=True)
     list(bar(making, "generating", hidden=as_json, total=len(batches)))
     files = [job.folder / item.file for batch in batches for item in batch]
     finish({"images": [str(file) for file in files]}, f"{len(files)} images in {job.folder}", as_json)
+
+
+def _read(prompt_file: Path | None, file_format: str | None) -> list[Prompt]:
+    return [] if prompt_file is None else read_prompts(prompt_file, file_format)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from ecad.prompts.index import Entry, Index
 from ecad.prompts.names import mjhq_stem, prompt_stem
 from ecad.prompts.store import write_shard
 from ecad.utils.files import as_file_name
+from ecad.utils.seeds import check_seeds
 from ecad.utils.versions import PARTS
 
 # Lines of COCO's captions that the method's first release keeps in one folder.
@@ -29,6 +30,7 @@ def numbered(prompts: Iterable[Prompt], seed: int = 0, seed_step: int = 0) -> It
     """
     for place, prompt in enumerate(prompts):
         own = seed + seed_step * place
+        check_seeds([own])
         yield Entry(prompt_stem(place, prompt.id, own), prompt, own)
 
 
@@ -49,7 +51,9 @@ def by_category(prompts: Iterable[Prompt], seed: int = 0, seed_step: int = 0) ->
     """
     folders: dict[str, list[Entry]] = {}
     for place, prompt in enumerate(prompts):
-        entry = Entry(mjhq_stem(prompt.id), prompt, seed + seed_step * place)
+        own = seed + seed_step * place
+        check_seeds([own])
+        entry = Entry(mjhq_stem(prompt.id), prompt, own)
         folders.setdefault(as_file_name(prompt.category or "none"), []).append(entry)
     return folders.items()
 

@@ -29,6 +29,7 @@ from ecad.prompts.store import Stored, load_stored
 from ecad.runtime.cache import cached
 from ecad.schedules import CacheSchedule
 from ecad.schedules.plan import executed, is_uncached, plan_key
+from ecad.schedules.rows import steps_of
 from ecad.sites.readers import readers
 from ecad.utils.device import device_kind
 from ecad.utils.lazy import Lazy
@@ -91,7 +92,7 @@ class Job:
         schedule = self.schedule
         if schedule is None or is_uncached(schedule):
             return "uncached"
-        if schedule.forecast or schedule.custom_compute:
+        if schedule.forecast or schedule.custom_compute or schedule.output_weights is not None:
             return None
         runs = executed(schedule.recompute, readers(schedule.sites))
         return hashlib.sha256(np.packbits(runs).tobytes()).hexdigest()[:16]
@@ -127,6 +128,7 @@ def job_of(
     schedule: CacheSchedule | None,
     folder: Path,
     *,
+    steps: int | None = None,
     guidance_scale: float | None = None,
     height: int | None = None,
     width: int | None = None,
@@ -134,13 +136,13 @@ def job_of(
     """A job with its settings: the given ones before the schedule's own before the generator's.
 
     Raises:
-        ScheduleError: the schedule does not fit the generator, or its config holds no numbers.
+        ScheduleError: the schedule does not fit the generator or the number of steps, or its config holds no numbers.
     """
     architecture = generator.architecture
     config = {} if schedule is None else _numbers(schedule.config)
     sizes = config if architecture.size_from_schedule else {}
     call = {
-        "steps": generator.steps if schedule is None else schedule.num_steps,
+        "steps": _steps_of(generator, schedule, steps),
         "guidance_scale": _first(guidance_scale, config.get("guidance_scale"), generator.guidance_scale),
         "height": _first(height, sizes.get("height"), architecture.height),
         "width": _first(width, sizes.get("width"), architecture.width),
@@ -150,6 +152,16 @@ def job_of(
         with cached(generator.pipe, schedule):
             pass
     return Job(folder, schedule, call)
+
+
+def _steps_of(generator: ImageGenerator, schedule: CacheSchedule | None, steps: int | None) -> int:
+    if schedule is None:
+        return generator.steps if steps is None else steps
+    fitting = steps_of(generator.pipe.scheduler, schedule.num_steps, schedule.name)
+    if steps is not None and generator.rows(steps) != schedule.num_steps:
+        asked = f"not for {steps}: resample it, or leave steps out"
+        raise ScheduleError(f"schedule {schedule.name!r} is for {fitting} steps, {asked}")
+    return fitting if steps is None else steps
 
 
 def cut_batches(

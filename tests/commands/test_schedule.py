@@ -67,7 +67,7 @@ def test_import_from_an_argument_or_a_file(run, kind: str, source: str) -> None:
 def test_resample_writes_what_the_method_makes(run) -> None:  # type: ignore[no-untyped-def]
     found().save("a.json")
     code, out, _ = run("resample", "a.json", "--steps", 30, "-o", "b.json")
-    assert (code, out) == (0, "b.json: every_2_at_30_steps, 30 steps, 50.0% recomputed\n")
+    assert (code, out) == (0, "b.json: every_2_at_30_steps, 30 rows, 50.0% recomputed\n")
     assert CacheSchedule.load("b.json") == found().resample(30)
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from diffusers import EulerDiscreteScheduler
+from diffusers import EulerDiscreteScheduler, HeunDiscreteScheduler
 from PIL import Image
 
 from ecad.cost.macs import macs_table
 from ecad.errors import EcadError, EcadWarning, ScheduleError
+from ecad.genetic.evaluation.problems import problem_of
 from ecad.image_generators import ImageGenerator, get_image_generator
 from ecad.images.folder import MANIFEST, begin_folder, is_whole, read_manifest
 from ecad.images.writer import ImageWriter, scratch_folder
@@ -472,3 +473,42 @@ def test_a_full_disk_is_told_leaves_nothing_half_written_and_the_run_goes_on(
     assert f"x/{MANIFEST}" in left
     run(generator, tmp_path / "full", {"x": every_2}, batches)
     assert contents(tmp_path / "full") == whole
+
+
+def test_a_schedule_has_rows_and_the_sampler_says_of_how_many_steps(
+    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path
+) -> None:
+    heun = changed(generator, scheduler=HeunDiscreteScheduler.from_config(generator.pipe.scheduler.config))
+    assert heun.rows(3) == 5
+    with pytest.raises(ScheduleError, match="makes 3 of 2 steps, 5 of 3 steps"):
+        job_of(heun, every_2.resample(4), tmp_path)
+    schedule = every_2.resample(heun.rows(3))
+    job = job_of(heun, schedule, tmp_path / "x")
+    assert job.call["steps"] == 3
+    assert job_of(heun, schedule, tmp_path, steps=3).call == job.call
+    with pytest.raises(ScheduleError, match="is for 3 steps, not for 4: resample it"):
+        job_of(heun, schedule, tmp_path, steps=4)
+    assert sum(make_images(heun, [job], cut_batches(find_stored(stores / "b"), [0], 4), tmp_path)) == 1
+    assert heun.generate(heun.encode(TEXTS[:1]), [0], schedule).shape == (1, 64, 64, 3)
+
+
+def test_a_search_of_a_sampler_of_second_order_has_its_rows_and_counts_them(generator: ImageGenerator) -> None:
+    heun = replace(
+        changed(generator, scheduler=HeunDiscreteScheduler.from_config(generator.pipe.scheduler.config)), steps=3
+    )
+    problem, first_order = problem_of(heun), problem_of(replace(generator, steps=5))
+    assert problem.shape == first_order.shape == (5, len(problem.template.sites))
+    assert problem.uncached_cost == first_order.uncached_cost
+    products = heun.output_products(heun.encode(TEXTS[:1]), [0])
+    assert products is not None
+    assert products.shape == (5, 5)
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1])
+def test_seeds_that_no_noise_is_drawn_with_are_refused_before_anything_is_made(
+    generator: ImageGenerator, stores: Path, seed: int
+) -> None:
+    with pytest.raises(EcadError, match=f"seed {seed} is too"):
+        cut_batches(find_stored(stores), [0, seed], 4)
+    with pytest.raises(EcadError, match=f"seed {seed} is too"):
+        generator.generate(generator.encode(TEXTS[:1]), [seed])

@@ -24,16 +24,16 @@ from ecad.utils.files import parse_json, write_atomic
 
 def problem_of(generator: ImageGenerator) -> Problem:
     """All schedules of a generator at its own number of steps and image size, priced in MACs of one image."""
-    return problem_for(generator.architecture, generator.steps, generator.guidance_scale)
+    return problem_for(generator.architecture, generator.rows(), generator.guidance_scale)
 
 
-def problem_for(architecture: Architecture, steps: int, guidance_scale: float | None) -> Problem:
-    """`problem_of` a generator that is not loaded."""
+def problem_for(architecture: Architecture, rows: int, guidance_scale: float | None) -> Problem:
+    """`problem_of` a generator that is not loaded, whose sampler makes so many rows of its steps."""
     table = macs_table(architecture)
     config: dict[str, Any] = {"height": architecture.height, "width": architecture.width}
     if guidance_scale is not None:
         config["guidance_scale"] = guidance_scale
-    uncached = heuristics.none(table.sites, steps)
+    uncached = heuristics.none(table.sites, rows)
     return Problem(CacheSchedule(uncached.recompute, table.sites, "uncached", config=config), table.price)
 
 

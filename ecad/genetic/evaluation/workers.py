@@ -85,7 +85,7 @@ def evaluators(
     with spread.open("ecad.genetic.evaluation.workers:worker", options, folder) as executor:
         facts = executor.facts
         architecture = Architecture(**facts["architecture"])
-        problem = problem_for(architecture, facts["steps"], facts["guidance_scale"])
+        problem = problem_for(architecture, facts["rows"], facts["guidance_scale"])
         problem = replace(problem, forecast=forecast)
         problem = within_memory(problem, architecture, max_cached_bytes)
         origin = Provenance(**facts["provenance"])
@@ -131,7 +131,7 @@ def worker(
         work,
         {
             "architecture": architecture | {"transformer": dict(architecture["transformer"])},
-            "steps": generator.steps,
+            "rows": generator.rows(),
             "guidance_scale": generator.guidance_scale,
             "provenance": provenance_for(generator).to_json(),
             "settings": dict(own.settings),
