@@ -56,6 +56,7 @@ def test_import_from_an_argument_or_a_file(run, kind: str, source: str) -> None:
         "file": "s.json",
         "name": kind,
         "steps": 4,
+        "rows": 4,
         "sites": 84,
         "share_recomputed": 0.5,
         "forecast": False,
