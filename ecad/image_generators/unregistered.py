@@ -160,7 +160,7 @@ def _try_out(name: str, pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> tu
         return step(*args, **kwargs)
 
     hook = denoiser.register_forward_pre_hook(remember, with_kwargs=True)
-    counter = Around(pipe.scheduler, "step", count)
+    counters = [Around(pipe.scheduler, "step", count)] if hasattr(pipe, "scheduler") else []
     try:
         with torch.no_grad():
             output = pipe(prompt=[_TRIAL], num_inference_steps=_TRIAL_STEPS, output_type="np", **call)
@@ -172,7 +172,8 @@ def _try_out(name: str, pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> tu
         ) from error
     finally:
         hook.remove()
-        counter.remove()
+        for counter in counters:
+            counter.remove()
     passes = max(1, round(len(calls) / (rows or _TRIAL_STEPS)))
     arguments = calls[0]
     found, kept = _measure(denoiser, arguments)
