@@ -191,8 +191,8 @@ def test_the_page_says_what_each_cell_is():
         {**about, "mode": "eager", "result": "pass", "note": ""},
         {**about, "mode": "LoRA", "result": "wrong", "note": "a | b"},
         {**about, "mode": "forecasts", "result": "not tried", "note": "because"},
-        {**unet, "mode": "eager", "result": "refused", "note": "StableDiffusionPipeline cannot be cached"},
-        {"file": "x/test_x.py", "mode": "build", "result": "not tried", "note": "no cv2"},
+        {**unet, "mode": "all", "result": "refused", "note": "StableDiffusionPipeline cannot be cached"},
+        {"file": "x/test_x.py", "mode": "all", "result": "not tried", "note": "no cv2"},
     ]
     text = page.page(entries, {"torch": "2.9"})
     assert "1 pipeline classes ran (1 set-ups); 1 are refused." in text

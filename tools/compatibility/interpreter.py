@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ def interpret(
 
     def replace(module: nn.Module, forward: Callable[..., Any]) -> None:
         replaced.append((module, vars(module).get("forward")))
-        module.forward = forward
+        module.forward = wraps(module.forward)(forward)  # pipelines ask for its signature
 
     for name, schedule in schedules.items():
         replace(denoisers[name], state.denoiser(name, schedule, denoisers[name].forward))

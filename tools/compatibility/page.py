@@ -81,20 +81,20 @@ def page(entries: Iterable[dict[str, Any]], told: dict[str, str]) -> str:
         Markdown.
     """
     cells: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
-    unbuilt = {}
+    unbuilt, refused = {}, {}
     for entry in entries:
-        if entry["mode"] == "build":
+        if entry["mode"] == "all" and entry["result"] == "refused":
+            refused[entry["file"], entry["class"], entry["test"]] = entry["note"]
+        elif entry["mode"] == "all":
             unbuilt[entry["file"], entry.get("class", "")] = entry["note"]
         else:
             cells[entry["file"], entry["class"], entry["test"]][entry["mode"]] = entry
-    refused = {row: found for row, found in cells.items() if found.get("eager", {}).get("result") == "refused"}
-    tried = {row: found for row, found in cells.items() if row not in refused}
     reasons: dict[str, int] = {}
-    table = _table(tried, reasons)
+    table = _table(cells, reasons)
     return (
         _INTRODUCTION
         + _COMMANDS
-        + _summary(tried, refused, told)
+        + _summary(cells, refused, told)
         + _legend()
         + "## Results\n\n"
         + table
@@ -153,10 +153,10 @@ def _reasons(reasons: dict[str, int]) -> str:
     return "\n".join(["## Reasons", "", *lines, "", ""])
 
 
-def _refused(refused: dict[Any, dict[str, dict[str, Any]]]) -> str:
+def _refused(refused: dict[tuple[str, str, str], str]) -> str:
     by_line: dict[str, list[str]] = defaultdict(list)
-    for (_, name, _), found in sorted(refused.items()):
-        line = _plain(found["eager"]["note"].replace(name, "..."))
+    for (_, name, _), note in sorted(refused.items()):
+        line = _plain(note.replace(name, "..."))
         if name not in by_line[line]:
             by_line[line].append(name)
     parts = [f"`{line}`\n\n{', '.join(names)}." for line, names in by_line.items()]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
 import unittest
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 STEPS = 4
-_FOLDER = "tests/pipelines"
+_FOLDERS = ("tests/pipelines", "tests/modular_pipelines")
 # What a class is called with beside its test's inputs: smaller pictures, more steps than the test has.
 _CHANGES: dict[str, dict[str, Any]] = {
     "Kandinsky5I2IPipeline": {"max_sequence_length": 400},
@@ -25,6 +26,25 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "SanaSprintPipeline": {"intermediate_timesteps": None, "use_resolution_binning": False},
 }
 _LARGEST_AREA = 64 * 64
+# Modular pipeline -> the test of the usual pipeline whose components it takes.
+_LENDERS = {
+    "Flux2KleinBaseModularPipeline": "flux2/test_pipeline_flux2_klein.py",
+    "Flux2KleinModularPipeline": "flux2/test_pipeline_flux2_klein.py",
+    "Flux2ModularPipeline": "flux2/test_pipeline_flux2.py",
+    "FluxKontextModularPipeline": "flux/test_pipeline_flux_kontext.py",
+    "FluxModularPipeline": "flux/test_pipeline_flux.py",
+    "HeliosModularPipeline": "helios/test_helios.py",
+    "HunyuanVideo15ModularPipeline": "hunyuan_video1_5/test_hunyuan_1_5.py",
+    "Krea2ModularPipeline": "krea2/test_krea2.py",
+    "LTX2ModularPipeline": "ltx2/test_ltx2.py",
+    "LTXModularPipeline": "ltx/test_ltx.py",
+    "QwenImageEditModularPipeline": "qwenimage/test_qwenimage_edit.py",
+    "QwenImageEditPlusModularPipeline": "qwenimage/test_qwenimage_edit_plus.py",
+    "QwenImageModularPipeline": "qwenimage/test_qwenimage.py",
+    "StableDiffusion3ModularPipeline": "stable_diffusion_3/test_pipeline_stable_diffusion_3.py",
+    "WanModularPipeline": "wan/test_wan.py",
+    "ZImageModularPipeline": "z_image/test_z_image.py",
+}
 
 
 @dataclass
@@ -46,14 +66,22 @@ class Subject:
         torch.manual_seed(seed)
         takes = inspect.signature(self.test.get_dummy_inputs).parameters
         given = self.test.get_dummy_inputs(*(["cpu"] if "device" in takes else []))
-        known = inspect.signature(type(self.pipe).__call__).parameters
+        known = self.parameters()
         if "generator" in known:
             given["generator"] = torch.Generator().manual_seed(seed)
         if "num_inference_steps" in known:
             given["num_inference_steps"] = STEPS
-        if "output_type" in known and self.latents:
-            given["output_type"] = "latent"
+        if not hasattr(self.test, "pipeline_blocks_class"):
+            given |= {"output_type": "latent"} if "output_type" in known and self.latents else {}
+        else:
+            given["output"] = "latents" if self.latents else self.test.output_name
         return {**given, **_CHANGES.get(type(self.pipe).__name__, {}), **changes}
+
+    def parameters(self) -> Iterable[str]:
+        """Names of what the pipeline may be called with."""
+        if hasattr(self.test, "pipeline_blocks_class"):
+            return {*self.pipe.blocks.input_names, "generator", "num_inference_steps"}
+        return inspect.signature(type(self.pipe).__call__).parameters.keys()
 
     def run(self, seed: int = 0, **changes: Any) -> list[torch.Tensor]:
         """All tensors that one call returns."""
@@ -78,9 +106,12 @@ def tensors(value: Any) -> list[torch.Tensor]:
 
 
 def files(checkout: Path) -> list[Path]:
-    """The files of a checkout of diffusers that hold tests of pipelines."""
-    found = sorted((checkout / _FOLDER).glob("*/test_*.py"))
-    return [path for path in found if "get_dummy_components" in path.read_text()]
+    """The files of a checkout of diffusers that hold tests of pipelines, those with a transformer first."""
+    found = sorted(path for folder in _FOLDERS for path in (checkout / folder).glob("*/test_*.py"))
+    return sorted(
+        (path for path in found if re.search("get_dummy_components|pipeline_blocks_class", path.read_text())),
+        key=lambda path: re.search(r"Transformer\w*Model|modular", path.read_text()) is None,
+    )
 
 
 def tests_in(checkout: Path, file: Path) -> Iterator[type]:
@@ -91,7 +122,7 @@ def tests_in(checkout: Path, file: Path) -> Iterator[type]:
     module = importlib.import_module(name)
     seen = set()
     for cls in vars(module).values():
-        if not inspect.isclass(cls) or cls.__module__ != name or not hasattr(cls, "get_dummy_components"):
+        if not inspect.isclass(cls) or cls.__module__ != name or not hasattr(cls, "get_dummy_inputs"):
             continue
         pipeline_class = getattr(cls, "pipeline_class", None)
         if inspect.isclass(pipeline_class) and pipeline_class not in seen:
@@ -105,25 +136,39 @@ def class_name(test_class: type) -> str:
     return next((cls.__name__ for cls in mro if cls.__module__.startswith("diffusers.")), mro[0].__name__)
 
 
-def build(test_class: type) -> Subject:
-    """Make a test class's pipeline."""
+def build(checkout: Path, test_class: Any) -> Subject:
+    """Make a test class's pipeline; `prepare` it before it is run."""
     test = test_class("run") if issubclass(test_class, unittest.TestCase) else test_class()
     getattr(test, "setUp", lambda: None)()
     torch.manual_seed(0)
-    components = test.get_dummy_components()
     _keep_pictures_small(test.pipeline_class)
-    pipe = test.pipeline_class(**components)
+    if hasattr(test, "pipeline_blocks_class"):
+        pipe = _modular(checkout, test)
+    else:
+        pipe = test.pipeline_class(**test.get_dummy_components())
     if hasattr(pipe, "resolutions"):
         pipe.resolutions = [(64, 64)]
     pipe.set_progress_bar_config(disable=True)
     for part in pipe.components.values():
         if isinstance(part, nn.Module):
             part.eval()
-    return _that_returns_something(Subject(pipe, test))
+    return Subject(pipe, test)
 
 
-def _that_returns_something(subject: Subject) -> Subject:
-    """With latents, which show every bit, where the pipeline gives them, and weights that all matter."""
+def _modular(checkout: Path, test: Any) -> Any:
+    """A modular pipeline with the components of a usual one; its own are on the hub alone."""
+    name = test.pipeline_class.__name__
+    if name not in _LENDERS:
+        raise OSError("its components are on the hub, and no test of diffusers' makes such")
+    lender = next(tests_in(checkout, checkout / _FOLDERS[0] / _LENDERS[name]))
+    lent = build(checkout, lender).pipe.components
+    pipe = test.pipeline_blocks_class().init_pipeline()
+    pipe.update_components(**{name: part for name, part in lent.items() if name in pipe._component_specs})
+    return pipe
+
+
+def prepare(subject: Subject) -> None:
+    """Weights that all matter, and latents, which show every bit, where the pipeline gives them."""
     weights = {name: value.clone() for name, value in _denoiser_weights(subject.pipe)}
     for name, value in _denoiser_weights(subject.pipe):
         value.data.copy_(_weights_that_matter(name, value))
@@ -138,7 +183,6 @@ def _that_returns_something(subject: Subject) -> Subject:
     if not all(tensor.double().isfinite().all() for tensor in found):
         for name, value in _denoiser_weights(subject.pipe):
             value.data.copy_(weights[name])
-    return subject
 
 
 def _denoiser_weights(pipe: Any) -> Iterator[tuple[str, nn.Parameter]]:
@@ -159,7 +203,8 @@ def _weights_that_matter(name: str, value: torch.Tensor) -> torch.Tensor:
 
 def _keep_pictures_small(pipeline_class: type) -> None:
     """QwenImage's editing enlarges every picture to a million pixels."""
-    module = sys.modules[pipeline_class.__module__]
+    name = "modular_pipelines.qwenimage.encoders" if "Modular" in pipeline_class.__name__ else ""
+    module = sys.modules.get(f"diffusers.{name}" if name else pipeline_class.__module__)
     original = getattr(module, "calculate_dimensions", None)
     if original is not None:
-        module.calculate_dimensions = lambda area, ratio: original(min(area, _LARGEST_AREA), ratio)
+        module.calculate_dimensions = lambda area, ratio: original(min(area, _LARGEST_AREA), ratio)  # type: ignore

@@ -21,10 +21,11 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
 
 import diffusers
 import modes
@@ -38,6 +39,8 @@ import ecad
 
 _PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "torchao")
 _CODE = ("ecad/runtime", "ecad/sites", "ecad/schedules", "tools/compatibility")
+# Instead of a mode, of a pipeline that cannot be built or cannot be cached.
+WHOLE = "all"
 _BUILD_SECONDS = 120
 
 
@@ -91,25 +94,27 @@ def sweep_file(
     checkout: Path, file: Path, wanted: list[str], seconds: float, known: set[tuple[str, str]]
 ) -> Iterator[Any]:
     """Results of all pipeline classes of one file of tests."""
-    name = str(file.relative_to(checkout / "tests" / "pipelines"))
+    name = str(file.relative_to(checkout / "tests")).removeprefix("pipelines/")
     try:
         tests = list(subjects.tests_in(checkout, file))
     except Exception as error:
-        yield {"file": name, "mode": "build", "result": "not tried", "note": modes.one_line(error)}
+        yield {"file": name, "mode": WHOLE, "result": "not tried", "note": modes.one_line(error)}
         return
     for test in tests:
         about = {"file": name, "test": test.__name__, "class": subjects.class_name(test)}
-        left = [mode for mode in wanted if (f"{name}:{test.__name__}", mode) not in known]
-        if not left:
+        done = {mode for place, mode in known if place == f"{name}:{test.__name__}"}
+        left = [mode for mode in wanted if mode not in done]
+        if not left or WHOLE in done:
             continue
         try:
-            subject = subjects.build(test)
+            subject = subjects.build(checkout, test)
             case = modes.Case(subject)
+            subjects.prepare(subject)
         except ecad.EcadError as error:
-            yield from ({**about, "mode": mode, "result": "refused", "note": modes.one_line(error)} for mode in left)
+            yield {**about, "mode": WHOLE, "result": "refused", "note": modes.one_line(error)}
             continue
         except Exception as error:
-            yield {**about, "mode": "build", "result": "not tried", "note": modes.one_line(error)}
+            yield {**about, "mode": WHOLE, "result": "not tried", "note": modes.one_line(error)}
             continue
         about["transformer"] = type(next(iter(case.modules.values()))).__name__
         for mode in left:
@@ -155,27 +160,36 @@ def main() -> None:
     lines, known = known_results(args.output, key)
     args.output.write_text("".join(line + "\n" for line in lines))
     args.output.with_suffix(".versions.json").write_text(json.dumps(told, indent=1) + "\n")
-    # The breadth first: what says most about most classes.
     wanted = args.mode or list(modes.MODES)
-    rounds = [[mode] for mode in wanted[:1]] + ([wanted[1:]] if wanted[1:] else [])
+    rounds = [wanted[begin:end] for begin, end in pairwise((0, *modes.ROUNDS))]
     chosen = [
         file for file in subjects.files(args.diffusers) if not args.only or any(o in str(file) for o in args.only)
     ]
-    for names in rounds:
-        for file in chosen:
-            _sweep(args, file, names, known, key)
+    try:
+        for names in filter(None, rounds):
+            for file in chosen:
+                _sweep(args, file, names, known, key)
+    except KeyboardInterrupt:
+        sys.exit(f"broken off; {args.output} has what was found, and the same command goes on")
 
 
 def _sweep(args: argparse.Namespace, file: Path, names: list[str], known: set[tuple[str, str]], key: str) -> None:
-    def work() -> bool:
+    def work() -> list[tuple[str, str]]:
+        found = []
         with args.output.open("a") as output:
             for entry in sweep_file(args.diffusers, file, names, args.seconds, known):
                 output.write(json.dumps({"key": key, **entry}) + "\n")
                 output.flush()
-                print(f"{entry['result']:9} {entry['mode']:17} {entry['file']} {entry['note']}", flush=True)
-        return True
+                found.append((f"{entry['file']}:{entry.get('test')}", entry["mode"]))
+                print(
+                    f"{entry['result']:9} {entry['mode']:17} {entry.get('class', entry['file'])} {entry['note']}",
+                    flush=True,
+                )
+        return found
 
-    if not in_copy(work, _BUILD_SECONDS + 5 * args.seconds):
+    found = in_copy(work, _BUILD_SECONDS + 5 * args.seconds)
+    known.update(found or ())
+    if found is None:
         print(f"died      {file}", flush=True)
 
 
