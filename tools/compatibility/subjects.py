@@ -7,7 +7,7 @@ import inspect
 import re
 import sys
 import unittest
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,13 @@ class Subject:
         pipe: a diffusers pipeline with random weights.
         test: the object of the test class that it is from.
         latents: whether the pipeline returns latents when asked; else it is left to its own output.
+        begin: called before each run.
     """
 
     pipe: Any
     test: Any
     latents: bool = True
+    begin: Callable[[], Any] = lambda: None
 
     def inputs(self, seed: int = 0, **changes: Any) -> dict[str, Any]:
         """What one call is made with; the same seed gives the same call."""
@@ -86,6 +88,7 @@ class Subject:
     def run(self, seed: int = 0, **changes: Any) -> list[torch.Tensor]:
         """All tensors that one call returns."""
         inputs = self.inputs(seed, **changes)
+        self.begin()
         with torch.no_grad():
             return tensors(self.pipe(**inputs))
 
