@@ -30,7 +30,7 @@ import numpy as np
 from ecad import builtin
 from ecad.execution import Executor, Failure, Job, Task, WorkerSpec
 from ecad.execution.local import LocalWorkers
-from ecad.execution.worker import Greeting, Reply, versions
+from ecad.execution.worker import Reply, WorkerInfo, worker_versions
 from ecad.utils.files import write_atomic
 
 STEPS, SITES, BATCH = 20, 36, 4
@@ -114,7 +114,7 @@ class Imagined:
     def start(self) -> int:
         self._started += 1
         heapq.heappush(
-            self._queue, (self.clock(), self._started, Reply("ready", Greeting("imagined:0", versions(), {})))
+            self._queue, (self.clock(), self._started, Reply("ready", WorkerInfo("imagined:0", worker_versions(), {})))
         )
         return self._started
 

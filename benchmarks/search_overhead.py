@@ -18,7 +18,7 @@ import numpy as np
 from ecad.cost.architectures import find_architecture
 from ecad.cost.macs import macs_table
 from ecad.genetic import LocalEvaluator, Problem
-from ecad.genetic.algorithms.surrogate import harm
+from ecad.genetic.algorithms.surrogate import modelled_errors
 from ecad.genetic.search import search
 from ecad.prompts import Prompt
 from ecad.schedules import heuristics, pixart_sites
@@ -39,7 +39,7 @@ def main() -> None:
     for mode, forecast in (("fast", "either"), ("paper", "never")):
         problem = Problem(heuristics.none(pixart_sites(28), 20), table.price, forecast=forecast)
         evaluator = LocalEvaluator(
-            generate=lambda schedule, items: harm(schedule.recompute[None], step_errors).sum(),
+            generate=lambda schedule, items: modelled_errors(schedule.recompute[None], step_errors).sum(),
             score=lambda error, items: np.full(len(items), -10 * np.log10(error + 1e-3)),
             scorer="psnr",
             prompts=[Prompt(f"{i:04d}", "x") for i in range(args.prompts)],

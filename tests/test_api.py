@@ -27,14 +27,14 @@ import sys
 for name in ("cleanfid", "torchmetrics", "torchvision", "ray", "plotly", "plotext", "jinja2", "matplotlib"):
     sys.modules[name] = None
 import numpy, ecad
-from ecad.execution.pool import Spread
+from ecad.execution.pool import WorkerSettings
 from ecad.quality.features import get_feature_extractor
 from ecad.quality.fid import Statistics, kid
 from ecad.quality.scorers import get_scorer
 from ecad.commands.report import report
 
 def ray():
-    with Spread("ray").open("x:y", {}, None):
+    with WorkerSettings("ray").open("x:y", {}, None):
         pass
 
 stats = Statistics.of(numpy.ones((3, 2)))

@@ -10,12 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from ecad.commands.main import finish, main
-from ecad.commands.options import MOST, ImageGeneratorOption, Weights
+from ecad.commands.options import MOST, ImageGeneratorOption, ModelOptions, grouped_options
 from ecad.errors import EcadError
 from ecad.utils.console import bar
 
 
+@grouped_options
 def latency(
+    *,
     image_generator: ImageGeneratorOption,
     embedding_dir: Annotated[Path, typer.Option("--embedding-dir", "-i", help="Embeddings to make images of.")],
     schedule_dir: Annotated[
@@ -34,8 +36,7 @@ def latency(
     recompute_existing: Annotated[
         bool, typer.Option("--recompute-existing", help="Measure again where the file has a time.")
     ] = False,
-    weights: Weights = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    model: ModelOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Time images under schedules, in turns with uncached ones; without the text encoder, milliseconds an image."""
@@ -43,7 +44,6 @@ def latency(
     listed = [*(schedule_list or []), *(more_schedules or [])]
     if (schedule_dir is None) == (not listed):
         raise EcadError("give either --schedule-dir or --schedule-list")
-    from ecad.image_generators import get_image_generator
     from ecad.jobs.generate import cut_batches, job_of, stored_embeds
     from ecad.jobs.latency import measure_latency
     from ecad.prompts.store import find_stored
@@ -54,7 +54,7 @@ def latency(
     schedules = {file: CacheSchedule.load(file) for file in files}
     sizes = batch_size or [100]
     prompts = cut_batches(find_stored(embedding_dir), [0], max(sizes))[0]
-    generator = get_image_generator(image_generator, weights, device=device, only="images")
+    generator = model.load(image_generator, only="images")
     jobs = {}
     for file, schedule in schedules.items():
         with in_file(file):

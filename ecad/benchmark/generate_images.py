@@ -13,23 +13,20 @@ import typer
 from ecad.commands.main import finish, main, require_exact
 from ecad.commands.options import (
     MOST,
-    AddressOption,
     AsJson,
-    Device,
-    ExecutorOption,
-    GpusOption,
     ImageGeneratorOption,
+    ModelOptions,
     RequireExact,
-    TimeoutOption,
-    Weights,
-    WorkersOption,
+    WorkerOptions,
+    grouped_options,
 )
 from ecad.errors import EcadError
-from ecad.execution.pool import Spread, everywhere
 from ecad.utils.console import bar, say
 
 
+@grouped_options
 def generate(
+    *,
     image_generator: ImageGeneratorOption,
     input_dir: Annotated[Path, typer.Option("--input-dir", "-i", help="Folder of embeddings.")],
     schedule_dir: Annotated[Path, typer.Option("--schedule-dir", "-d", help="Schedule file, or a folder with some.")],
@@ -48,19 +45,13 @@ def generate(
     dont_include_seed: Annotated[bool, typer.Option("--dont-include-seed", help="No seed in image names.")] = False,
     shard: Annotated[str, typer.Option(help="i/n: do the i-th of n parts of the work, e.g. 2/4.")] = "1/1",
     exact: RequireExact = False,
-    executor: ExecutorOption = "local",
-    workers: WorkersOption = None,
-    address: AddressOption = None,
-    gpus_per_worker: GpusOption = None,
-    task_timeout: TimeoutOption = 3600,
-    weights: Weights = None,
-    device: Device = "auto",
+    workers: WorkerOptions,
+    model: ModelOptions,
     as_json: AsJson = False,
 ) -> None:
     """Make images of stored prompts under schedules; an interrupted run goes on where it was."""
     if exact:
         require_exact()
-    from ecad.image_generators import found_everywhere, get_image_generator
     from ecad.jobs.generate import cut_batches, jobs_of, make_images, units
     from ecad.jobs.generate_on_workers import Order, make_images_on
     from ecad.prompts.store import find_stored
@@ -78,10 +69,9 @@ def generate(
     if not schedules:
         finish({"images": 0, "folders": []}, f"nothing to do: all schedules have their images in {output_dir}", as_json)
         return
-    spread = Spread(executor, workers, address, gpus_per_worker, task_timeout)
     with ExitStack() as stack:
-        if spread.in_process:
-            generator = get_image_generator(image_generator, weights, device=device, only="images")
+        if workers.in_process:
+            generator = model.load(image_generator, only="images")
             jobs, misfits = jobs_of(generator, schedules, output_dir)
             total = len(units(jobs, batches, part))
             steps = make_images(generator, jobs, batches, output_dir, part)
@@ -96,9 +86,8 @@ def generate(
                 seed_in_name=not dont_include_seed,
                 shard=part,
             )
-            options = {"weights": everywhere(weights), "device": device, "exact": exact, "order": order}
-            options["image_generator"] = found_everywhere(image_generator)
-            pool = stack.enter_context(spread.open("ecad.jobs.generate_on_workers:worker", options, output_dir))
+            options = {**model.for_workers(image_generator), "exact": exact, "order": order}
+            pool = stack.enter_context(workers.open("ecad.jobs.generate_on_workers:worker", options, output_dir))
             jobs, misfits, total, steps = make_images_on(pool, order, output_dir)
         for misfit in misfits:
             say(f"left out, does not fit {image_generator}: {misfit}")

@@ -11,22 +11,16 @@ import typer
 
 from ecad.commands.main import finish, main
 from ecad.commands.matching import NamingModeOption, images_of, matched_items
-from ecad.commands.options import (
-    AddressOption,
-    ExecutorOption,
-    FileMode,
-    GpusOption,
-    ScoreBatch,
-    TimeoutOption,
-    WorkersOption,
-)
+from ecad.commands.options import FileMode, ScoreBatch, WorkerOptions, grouped_options
 from ecad.errors import EcadError
-from ecad.execution.pool import Spread, everywhere
+from ecad.execution.pool import shared_path
 from ecad.prompts import PromptFile
 from ecad.utils.console import bar, say
 
 
+@grouped_options
 def score(
+    *,
     benchmark_prompts: Annotated[Path, typer.Option(help="The prompts that the images were made of.")],
     image_dir: Annotated[Path, typer.Option(help="Images; each folder in it that holds some is scored for itself.")],
     output_subpath: Annotated[
@@ -46,11 +40,7 @@ def score(
         Path | None, typer.Option(help="Uncached images, named and foldered as those to score.")
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Hub id or local copy of the scorer's weights.")] = None,
-    executor: ExecutorOption = "local",
-    workers: WorkersOption = None,
-    address: AddressOption = None,
-    gpus_per_worker: GpusOption = None,
-    task_timeout: TimeoutOption = 3600,
+    workers: WorkerOptions,
     batch_size: ScoreBatch = 64,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -78,9 +68,8 @@ def score(
         folder: matched_items(image_dir, files, prompts, image_naming_mode or "image_reward", reference_dir)
         for folder, files in kept.items()
     }
-    spread = Spread(executor, workers, address, gpus_per_worker, task_timeout)
     options = {"again": rescore_existing, "delete_after": delete_after, "batch_size": batch_size}
-    if spread.in_process:
+    if workers.in_process:
         chosen = get_scorer(scorer, weights, device)
         _check_reference(scorer, chosen.compares, reference_dir)
         scores = {
@@ -95,8 +84,8 @@ def score(
             for folder, (found, _) in items.items()
         }
     else:
-        built_from = {"scorer": scorer, "weights": everywhere(weights), "device": device}
-        with spread.open("ecad.jobs.score_on_workers:worker", built_from, image_dir) as pool:
+        built_from = {"scorer": scorer, "weights": shared_path(weights), "device": device}
+        with workers.open("ecad.jobs.score_on_workers:worker", built_from, image_dir) as pool:
             _check_reference(scorer, pool.facts["compares"], reference_dir)
             scores = score_folders_on(
                 pool,

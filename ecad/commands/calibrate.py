@@ -10,13 +10,15 @@ from rich.progress import Progress
 
 from ecad import builtin
 from ecad.commands.main import finish, main
-from ecad.commands.options import AsJson, Device, ImageGeneratorOption, Weights
+from ecad.commands.options import AsJson, ImageGeneratorOption, ModelOptions, grouped_options
 from ecad.errors import EcadError
 from ecad.prompts import read_prompts
 from ecad.utils.console import console, say, stderr
 
 
+@grouped_options
 def calibrate(
+    *,
     output: Annotated[Path, typer.Option("--output", "-o", help="File of the front, as JSON.")] = Path("front.json"),
     image_generator: ImageGeneratorOption = "EmojiImageGenerator",
     prompt_file: Annotated[Path | None, typer.Option(help="Prompts; the built-in ones if none.")] = None,
@@ -27,16 +29,14 @@ def calibrate(
         int, typer.Option(min=0, help="How many of the prompts after these score the front, choosing nothing.")
     ] = 8,
     seed: Annotated[int, typer.Option(help="Of the first image's noise.")] = 0,
-    weights: Weights = None,
-    device: Device = "auto",
+    model: ModelOptions,
     as_json: AsJson = False,
 ) -> None:
     """Calibrate schedules for many speed-ups, without a search: the first thing to run on a model."""
     prompts, judges = _prompts(image_generator, prompt_file, num_prompts, held_out)
     from ecad.calibration.of_generator import calibrated_front
-    from ecad.image_generators import get_image_generator
 
-    generator = get_image_generator(image_generator, weights, device=device)
+    generator = model.load(image_generator)
     with Progress(console=stderr, disable=as_json) as progress:
         task = progress.add_task("calibrating", total=1.0)
         front = calibrated_front(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ecad.commands.main import finish
-from ecad.commands.options import MOST
-from ecad.execution.pool import Spread, everywhere
+from ecad.commands.options import MOST, ModelOptions
+from ecad.execution.pool import WorkerSettings
 from ecad.utils.console import bar, say
 from ecad.utils.files import make_folder
 
@@ -26,35 +26,29 @@ SeedStep = Annotated[int, typer.Option(help="From one prompt's seed to the next.
 
 
 def encode(
-    image_generator: str,
     folders: Iterable[tuple[str, Iterable[Entry]]],
     output_dir: Path,
     batch_size: int,
-    weights: str | None,
-    device: str,
+    image_generator: str,
+    model: ModelOptions,
+    workers: WorkerSettings,
     as_json: bool,
-    spread: Spread,
 ) -> None:
     """Encode prompts into stores and say what came of it."""
-    from ecad.image_generators import found_everywhere, get_image_generator
     from ecad.jobs.encode import embed, embed_on, embedding_settings, num_shards
     from ecad.prompts.store import stores_to_write
 
     make_folder(output_dir)
     with ExitStack() as stack:
-        if spread.in_process:
-            generator = get_image_generator(image_generator, weights, device=device, only="text")
+        if workers.in_process:
+            generator = model.load(image_generator, only="text")
             settings = embedding_settings(generator)
         else:
-            options = {
-                "image_generator": found_everywhere(image_generator),
-                "weights": everywhere(weights),
-                "device": device,
-            }
-            pool = stack.enter_context(spread.open("ecad.jobs.encode:worker", options, output_dir))
+            options = model.for_workers(image_generator)
+            pool = stack.enter_context(workers.open("ecad.jobs.encode:worker", options, output_dir))
             settings = pool.facts["settings"]
         stores = stack.enter_context(stores_to_write(output_dir, folders, settings, batch_size))
-        in_process = spread.in_process
+        in_process = workers.in_process
         batches = embed(generator, output_dir, stores) if in_process else embed_on(pool, output_dir, stores)
         cut = sum(bar(batches, "encoding", hidden=as_json, total=num_shards(stores)))
     if cut:

@@ -1,46 +1,85 @@
-"""What all commands share: how they end, how they fail, how they show progress."""
+"""What all commands share: how they end and how they report mistakes and warnings."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 
 from ecad.errors import EcadError, EcadWarning
 
+# Libraries' own progress bars and log lines would mix with the command's; a user may set these otherwise.
+_QUIET = {
+    "TQDM_DISABLE": "1",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_VERBOSITY": "error",
+}
+
 
 def main(command: Callable[..., None] | typer.Typer) -> None:
-    """Run a command; a user's mistake is one line on stderr and exit code 2, an interruption exit code 130."""
-    # The libraries' own bars and warnings would hide ours; whoever wants them sets these otherwise.
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    warnings.showwarning = _show_warning
-    app = command if isinstance(command, typer.Typer) else _single(command)
-    try:
-        sys.exit(typer.main.get_command(app).main(standalone_mode=False) or 0)
-    except (KeyboardInterrupt, typer.Abort):
-        print("ecad: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        # Wrong flags: typer keeps the class of these errors to itself, but they all can say what they are.
-        message = getattr(error, "format_message", None)
-        if not isinstance(error, EcadError) and message is None:
-            raise
-        print(f"ecad: {' '.join((message() if message else str(error)).split())}", file=sys.stderr)
-        sys.exit(2)
+    """Run a command and exit; a user's mistake is one line on stderr and exit code 2, an interruption exit code 130."""
+    app = typer.main.get_command(command if isinstance(command, typer.Typer) else _single(command))
+    with _quiet_libraries():
+        try:
+            sys.exit(app.main(standalone_mode=False) or 0)
+        except (KeyboardInterrupt, typer.Abort):
+            print("ecad: interrupted; run the same command again to resume", file=sys.stderr)
+            sys.exit(130)
+        except Exception as error:
+            # typer does not export the class of its usage errors, but all of them have this method.
+            usage = getattr(error, "format_message", None)
+            if not isinstance(error, EcadError) and usage is None:
+                raise
+            message = usage() if usage else with_flags(str(error), _flags(app))
+            print(f"ecad: {' '.join(message.split())}", file=sys.stderr)
+            sys.exit(2)
 
 
 def require_exact() -> None:
-    """From now on a schedule that was made for other conditions is refused instead of warned of."""
+    """For the rest of the command, refuse a schedule that was made for other conditions instead of warning."""
     warnings.simplefilter("error", EcadWarning)
+
+
+def finish(result: dict[str, Any], line: str, as_json: bool) -> None:
+    """Print a result: as JSON for programs, as one line for people."""
+    print(json.dumps(result, indent=1) if as_json else line)
+
+
+def with_flags(message: str, flags: Mapping[str, str]) -> str:
+    """Replace the argument names in a library's message by the command's flags.
+
+    Args:
+        message: names arguments in backticks.
+        flags: argument name -> flag.
+
+    >>> with_flags("`max_cost`: expected at least 3, found 2; see `ray status`", {"max_cost": "--max-cost"})
+    '--max-cost: expected at least 3, found 2; see `ray status`'
+    """
+    return re.sub(r"`(\w+)`", lambda found: flags.get(found[1], found[0]), message)
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Show warnings as one line, and only ours; the environment and the warnings module are restored afterwards."""
+    added, show = _QUIET.keys() - os.environ.keys(), warnings.showwarning
+    os.environ.update({name: _QUIET[name] for name in added})
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.showwarning = _show_warning
+            yield
+    finally:
+        warnings.showwarning = show
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
@@ -54,6 +93,12 @@ def _single(command: Callable[..., None]) -> typer.Typer:
     return app
 
 
-def finish(result: dict[str, Any], line: str, as_json: bool) -> None:
-    """Print a result: as JSON for programs, as one line for people."""
-    print(json.dumps(result, indent=1) if as_json else line)
+def _flags(command: Any) -> dict[str, str]:
+    """Argument name -> flag, of a command or of all commands in a group."""
+    found: dict[str, str] = {}
+    for inner in getattr(command, "commands", {}).values():
+        found |= _flags(inner)
+    for parameter in command.params:
+        if long := [option for option in parameter.opts if option.startswith("--")]:
+            found[parameter.name] = long[0]
+    return found

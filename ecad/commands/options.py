@@ -1,58 +1,36 @@
-"""Options that several commands share."""
+"""Options that several commands share.
+
+`grouped_options` turns a parameter that is a dataclass into one flag per field. So a command receives one object, and
+a group of flags is defined once.
+"""
 
 from __future__ import annotations
 
+import inspect
 import math
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-# Larger counts are mistyped, and would end in a lack of memory.
+from ecad.execution.pool import WorkerSettings, shared_path
+
+if TYPE_CHECKING:
+    from ecad.image_generators import ImageGenerator
+
+# Larger counts are mistakes, and would run out of memory.
 MOST = 1_000_000
 MOST_STEPS = 10_000
 MOST_PIXELS = 65_536
 
 
 def finite(value: float | None) -> float | None:
-    """Refuse a number that is infinite or none, which ranges let through."""
+    """Refuse an infinite number and NaN, which ranges let through."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"expected a finite number, found {value}")
     return value
-
-
-ExecutorOption = Annotated[
-    str, typer.Option("--executor", help="local: processes of this machine; ray: a Ray cluster.")
-]
-
-
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        "--workers", min=1, max=MOST, help="Most workers at once. Default: 1; with ray, all there is room for."
-    ),
-]
-
-
-AddressOption = Annotated[
-    str | None, typer.Option("--address", help="Of a Ray cluster: auto or host:port; without, one is started here.")
-]
-
-
-GpusOption = Annotated[
-    float | None,
-    typer.Option(
-        "--gpus-per-worker",
-        min=0,
-        callback=finite,
-        help="GPUs per worker, or a fraction. Default: 1 if any.",
-    ),
-]
-
-
-TimeoutOption = Annotated[
-    float,
-    typer.Option("--task-timeout", min=1, callback=finite, help="Seconds until a silent worker is replaced."),
-]
 
 
 FileMode = Annotated[
@@ -64,34 +42,122 @@ FileMode = Annotated[
         help="Format of the prompt file: text, json, jsonl, csv, tsv, parquet or mjhq. By default its suffix says it.",
     ),
 ]
-
-
 Pixels = Annotated[int | None, typer.Option(min=1, max=MOST_PIXELS, help="Pixels. Default: the generator's own.")]
-
-
 Steps = Annotated[int | None, typer.Option(min=1, max=MOST_STEPS, help="Denoising steps. Default: the schedule's.")]
-
-
 Guidance = Annotated[float | None, typer.Option(min=0, callback=finite, help="Guidance scale.")]
-
-
 ScoreBatch = Annotated[int, typer.Option("--batch-size", "-b", min=1, max=MOST, help="Images scored together.")]
-
-
 Weights = Annotated[str | None, typer.Option(help="Hub id or local folder of the pipeline to use instead.")]
-
-
 RequireExact = Annotated[
     bool, typer.Option("--require-exact", help="Refuse a schedule that was made for other conditions.")
 ]
-
-
 ImageGeneratorOption = Annotated[
-    str, typer.Option(help="A name that `ecad models` lists, or any pipeline's folder, hub id or .json.")
+    str, typer.Option(help="A name that `ecad models` lists, or the folder, hub id or .json of any pipeline.")
 ]
-
-
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@dataclass(frozen=True)
+class WorkerOptions(WorkerSettings):
+    """The flags of commands that can use several workers."""
+
+    executor: Annotated[str, typer.Option(help="local: processes on this machine; ray: a Ray cluster.")] = (
+        WorkerSettings.executor
+    )
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MOST, help="Number of workers; by default 1, with ray as many as the cluster has room for."
+        ),
+    ] = WorkerSettings.workers
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster to use: auto or host:port; by default a new one on this machine."),
+    ] = WorkerSettings.address
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(
+            min=0, callback=finite, help="GPUs per worker, or a worker's share of one; by default 1 if there are any."
+        ),
+    ] = WorkerSettings.gpus_per_worker
+    task_timeout: Annotated[
+        float,
+        typer.Option(min=1, callback=finite, help="Seconds after which a worker that does not answer is replaced."),
+    ] = WorkerSettings.task_timeout
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The flags of commands that load an image generator."""
+
+    weights: Weights = None
+    device: Device = "auto"
+
+    def load(self, image_generator: str, only: Literal["text", "images"] | None = None) -> ImageGenerator:
+        """Load a generator in this process; see `get_image_generator`."""
+        from ecad.image_generators import get_image_generator
+
+        return get_image_generator(image_generator, self.weights, device=self.device, only=only)
+
+    def for_workers(self, image_generator: str) -> dict[str, str | None]:
+        """The arguments with which any process loads the generator."""
+        from ecad.image_generators import found_everywhere
+
+        return {
+            "image_generator": found_everywhere(image_generator),
+            "weights": shared_path(self.weights),
+            "device": self.device,
+        }
+
+
+def grouped_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one flag per field of each parameter that is a dataclass.
+
+    Args:
+        command: a typer command. The fields of its dataclasses are annotated as typer's parameters are.
+
+    Returns:
+        a command with the flags as parameters, all by keyword; it calls the given one with the dataclasses' instances.
+
+    >>> @dataclass(frozen=True)
+    ... class Size:
+    ...     height: Annotated[int, typer.Option(help="Pixels.")] = 64
+    ...     width: Annotated[int, typer.Option(help="Pixels.")] = 64
+    >>> @grouped_options
+    ... def show(name: str, size: Size) -> None:
+    ...     print(name, size.height * size.width)
+    >>> list(inspect.signature(show).parameters)
+    ['name', 'height', 'width']
+    >>> show(name="icon", height=32)
+    icon 2048
+    """
+    hints = get_type_hints(command, include_extras=True)
+    own = inspect.signature(command).parameters
+    groups = {name: hints[name] for name in own if is_dataclass(hints[name])}
+
+    @wraps(command)
+    def grouped(**values: Any) -> None:
+        objects = {
+            name: group(**{field.name: values.pop(field.name) for field in fields(group) if field.name in values})
+            for name, group in groups.items()
+        }
+        command(**values, **objects)
+
+    flags: list[inspect.Parameter] = []
+    for name, parameter in own.items():
+        if name in groups:
+            flags += _flags(groups[name])
+        else:
+            flags.append(parameter.replace(annotation=hints[name], kind=parameter.KEYWORD_ONLY))
+    grouped.__signature__ = inspect.Signature(flags)  # type: ignore[attr-defined]
+    grouped.__annotations__ = {flag.name: flag.annotation for flag in flags}
+    return grouped
+
+
+def _flags(group: type) -> Iterator[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    for field in fields(group):
+        default = inspect.Parameter.empty if field.default is MISSING else field.default
+        yield inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[field.name]
+        )

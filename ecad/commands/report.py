@@ -1,4 +1,4 @@
-"""`ecad report`: the page, plots and tables of a search, a demo, or folders of images."""
+"""`ecad report`: the page, plots and tables of a study, a demo, or folders of images."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from ecad.utils.console import bar, console, say
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="A study, a demo's folder, or folders of generated images.")],
-    text: Annotated[bool, typer.Option(help="Print tables and a small plot; write nothing.")] = False,
+    folder: Annotated[Path, typer.Argument(help="Folder of a study, of a demo, or of generated images.")],
+    text: Annotated[bool, typer.Option(help="Print tables and a plot to the terminal; write nothing.")] = False,
     images: Annotated[
         int | None,
-        typer.Option(min=1, help="Of a study: first make so many images of the front, and score hand-made schedules."),
+        typer.Option(
+            min=1,
+            help="Number of images per schedule to make first, for a study; this also scores and times the baselines.",
+        ),
     ] = None,
     weights: Weights = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps; where images are made.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps; for --images.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
 ) -> None:
-    """Write a page to look at, with plots and tables: of a search, finished or not, a demo, or generated images."""
+    """Write an HTML page, plots and tables of a study (finished or not), a demo, or generated images."""
     from ecad.report import check_installed, show_text, write_report
 
     check_installed()
@@ -33,10 +36,10 @@ def report(
     from ecad.report.comparison import is_comparison, read_comparison, write_comparison
 
     if images is not None:
-        _supply(folder, images, weights, device, as_json)
+        _illustrate(folder, images, weights, device, as_json)
     if is_comparison(folder):
         if text:
-            raise EcadError(f"{folder}: images are not for a terminal: expected a study; leave out --text")
+            raise EcadError(f"{folder}: images cannot be shown in a terminal; leave out --text")
         files = [str(path) for path in write_comparison(read_comparison(folder), folder)]
         finish({"files": files}, f"page: {files[0]}", as_json)
         return
@@ -50,8 +53,8 @@ def report(
     finish({"files": files}, f"page: {files[0]}", as_json)
 
 
-def _supply(folder: Path, images: int, weights: str | None, device: str, hidden: bool) -> None:
-    from ecad.genetic.illustrate import supply
+def _illustrate(folder: Path, images: int, weights: str | None, device: str, hidden: bool) -> None:
+    from ecad.genetic.illustrate import illustrate
     from ecad.genetic.study.results import generator_of
     from ecad.genetic.study.study import Study
     from ecad.image_generators import get_image_generator
@@ -59,7 +62,7 @@ def _supply(folder: Path, images: int, weights: str | None, device: str, hidden:
     study = Study.open(folder)
     try:
         generator = get_image_generator(generator_of(study), weights, device=device)
-        supply(study, folder, generator, images, partial(bar, hidden=hidden))
+        illustrate(study, folder, generator, images, partial(bar, hidden=hidden))
     finally:
         study.close()
 

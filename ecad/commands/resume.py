@@ -1,4 +1,4 @@
-"""The flags that a study began with, kept in its folder so that `--resume` need not be told them again."""
+"""Stores the flags of `ecad optimize` in the study, so that `--resume` needs none of them again."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ from ecad.errors import EcadError
 from ecad.genetic.study.layout import FLAGS
 from ecad.utils.files import parse_json, write_atomic
 
-# These belong to one run, not to the study.
+# These belong to one run of the command, not to the study.
 _OF_A_RUN = {"context", "resume", "output_dir", "live", "as_json"}
 
 
 def remember(context: typer.Context, folder: Path) -> None:
-    """Keep a command's flags in the folder of its study; those of the latest run count."""
+    """Store a command's flags in the folder of its study, in place of those of an earlier run."""
     flags = {name: value for name, value in context.params.items() if name not in _OF_A_RUN}
     write_atomic(folder / FLAGS, json.dumps(flags, indent=1, default=str) + "\n")
 
 
 def recall(context: typer.Context, folder: Path) -> dict[str, Any]:
-    """A command's parameters: as given now, and where nothing is given, as the study began; the context's, too.
+    """The parameters of a resumed command: those given now, and the study's stored ones for the others.
+
+    Args:
+        context: of the command; its parameters are updated, too.
+        folder: of the study.
 
     Raises:
-        EcadError: the folder has no study that could go on.
+        EcadError: the folder has no study with stored flags.
     """
     try:
         kept = parse_json((folder / FLAGS).read_bytes())
@@ -34,7 +38,7 @@ def recall(context: typer.Context, folder: Path) -> dict[str, Any]:
             raise ValueError("not an object")
     except (OSError, ValueError) as error:
         raise EcadError(
-            f"{folder}: --resume: expected a study with its {FLAGS}, found none; leave --resume out to begin one"
+            f"{folder}: --resume needs a study with its {FLAGS}, found none; leave --resume out to begin one"
         ) from error
     for parameter in context.command.params:
         name = parameter.name or ""
@@ -46,14 +50,14 @@ def recall(context: typer.Context, folder: Path) -> dict[str, Any]:
 
 
 def _cast(context: typer.Context, parameter: Any, value: Any, folder: Path) -> Any:
-    """A kept value, as if it had been given on the command line."""
+    """A stored value, converted as if it had been given on the command line."""
     try:
         if isinstance(value, list | dict) or (value is None and parameter.default is not None):
             raise ValueError("no such value can be given")
         return parameter.process_value(context, value)
-    except Exception as error:  # typer keeps the class of wrong values to itself
+    except Exception as error:  # typer does not export the class of its usage errors
         reason = f"{value!r}: {error}"[:100]
         raise EcadError(
-            f"{folder / FLAGS}: {parameter.name}: expected what the flag takes, found {reason}; give the flags again, "
-            "without --resume"
+            f"{folder / FLAGS}: {parameter.name}: not a value of the flag: {reason}; give the flags again, without "
+            "--resume"
         ) from error

@@ -1,4 +1,4 @@
-"""Spreading independent tasks over workers: processes of this machine, or actors of a Ray cluster."""
+"""Distributes independent tasks over workers: processes on this machine, or actors of a Ray cluster."""
 
 from ecad.execution.executor import Executor
 from ecad.execution.tasks import Failure, Task

@@ -1,7 +1,7 @@
-"""The driver's side: gives tasks to workers, and sees to it that each is done once whatever befalls the workers.
+"""The driver's side: runs each task exactly once, despite worker failures.
 
-A task that fails (it raises, its worker dies or does not answer in time) is tried again, on another worker if there is
-one; after three tries it is given up, with the last reason, and the others go on.
+A failed task (it raises, or its worker dies or times out) is retried, on another worker if there is one. After three
+tries it is given up with the last reason, and the other tasks continue.
 """
 
 from __future__ import annotations
@@ -9,82 +9,39 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from ecad.errors import EcadError
 from ecad.execution.tasks import Attempt, Failure, Source, Task
-from ecad.execution.worker import Greeting, Reply, node_versions
+from ecad.execution.worker import Reply, WorkerInfo, worker_versions
+from ecad.execution.workers import Workers, WorkerState
 
 TRIES = 3
-# So many failures in a row may be the worker's fault: it makes room for a new one.
-_SUSPECT = 2
-# So many workers in a row that die while they load: the next ones would, too.
-_HOPELESS = 3
-# Seconds between two looks at the clock and at the cluster.
-_TICK = 1.0
-
-
-class Workers(Protocol):
-    """Where workers come from: `local.LocalWorkers` or `on_ray.RayWorkers`."""
-
-    def wanted(self, unfit: int) -> int:
-        """How many workers there should be now, those that are unfit included."""
-        ...
-
-    def start(self) -> int:
-        """Begin to build a worker, whose number is given; its first reply is `ready` or `unfit`."""
-        ...
-
-    def send(self, worker: int, payload: Any) -> None:
-        """Give a task to a worker that has none."""
-        ...
-
-    def wait(self, seconds: float) -> list[tuple[int, Reply]]:
-        """The replies that are there, or come within some seconds. A worker that `died` is no more."""
-        ...
-
-    def stop(self, worker: int) -> None:
-        """End a worker at once; it replies no more."""
-        ...
-
-    def close(self) -> None:
-        """End all workers."""
-        ...
-
-
-@dataclass(eq=False)
-class _Worker:
-    """What the driver knows of a worker; times in seconds on the executor's clock."""
-
-    number: int
-    place: str = ""
-    ready: float | None = None
-    left: float | None = None
-    unfit: str = ""
-    attempt: Attempt | None = None
-    since: float = 0.0
-    busy: float = 0.0
-    done: int = 0
-    failed: int = 0
-    in_a_row: int = 0
+# After this many failures in a row a worker is replaced: the fault may be its own.
+_MAX_FAILURES_IN_A_ROW = 2
+# After this many workers in a row have died while loading, no more are started.
+_MAX_LOAD_FAILURES = 3
+# If this many tasks are given up before any succeeds, the run ends.
+_MAX_FIRST_FAILURES = 3
+# Interval at which timeouts and the number of workers are checked.
+_POLL_SECONDS = 1.0
 
 
 class Executor:
-    """Runs tasks on workers; a context that ends them.
+    """Runs tasks on workers. As a context manager it ends the workers on exit.
 
     Args:
-        workers: where workers come from.
-        timeout: seconds after which a worker that does not answer is ended and its task tried again.
-        log: file for the tracebacks of what failed; none is kept without.
-        tell: called with one line about each fault.
-        clock: seconds that have passed.
+        workers: starts and stops the workers.
+        timeout: seconds after which a worker that does not answer is ended and its task retried.
+        log: file that receives the tracebacks of failures; None keeps none.
+        notify: called with one line about each failure.
+        clock: returns the time in seconds.
 
     Raises:
-        EcadError: while running, if there is no fit worker (its reason), or none of the first tasks can be done.
+        EcadError: while running, if no worker is fit (with its reason), or if all of the first tasks fail.
     """
 
     def __init__(
@@ -92,17 +49,17 @@ class Executor:
         workers: Workers,
         timeout: float,
         log: Path | None = None,
-        tell: Callable[[str], None] = lambda line: None,
+        notify: Callable[[str], None] = lambda line: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._workers, self._timeout, self._log, self._tell, self._clock = workers, timeout, log, tell, clock
-        self._crew: dict[int, _Worker] = {}
-        self._gone: list[_Worker] = []
-        self._greeting: Greeting | None = None
-        self._want = self._deaths = self._done = self._given_up = 0
-        self._hopeless = ""
+        self._workers, self._timeout, self._log, self._notify, self._clock = workers, timeout, log, notify, clock
+        self._active: dict[int, WorkerState] = {}
+        self._former: list[WorkerState] = []
+        self._info: WorkerInfo | None = None
+        self._wanted = self._load_failures = self._done = self._given_up = 0
+        self._load_error = ""
         self._idle: set[int] = set()
-        self._looked = self._checked = -float("inf")
+        self._last_count = self._last_timeout_check = -float("inf")
 
     def __enter__(self) -> Executor:
         return self
@@ -115,59 +72,58 @@ class Executor:
     def close(self) -> None:
         """End all workers."""
         self._workers.close()
-        for worker in list(self._crew.values()):
-            self._dismiss(worker)
+        for worker in list(self._active.values()):
+            self._remove(worker)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the workers' jobs say of themselves; waits for the first of them."""
-        while self._greeting is None:
-            self._recruit()
-            for number, reply in self._workers.wait(_TICK):
-                self._hear(number, reply)
-        return self._greeting.facts
+        """The facts of the workers' jobs (`Job.facts`); waits until the first worker is ready."""
+        while self._info is None:
+            self._start_missing()
+            for number, reply in self._workers.wait(_POLL_SECONDS):
+                self._handle(number, reply)
+        return self._info.facts
 
     def run(self, tasks: Iterable[Task | None]) -> Iterator[tuple[int, Any]]:
-        """Do tasks, several at once.
+        """Run tasks, several at once.
 
         Args:
-            tasks: taken one by one, when a worker is free for it. None says that there may be more when the next result
-                is known.
+            tasks: taken one by one as workers become free. None means that there may be more once the next result is
+                known.
 
         Yields:
-            (place among the tasks, result), in the order in which they end; the result of a task that was given up is a
-            `Failure`.
+            (index of the task, result), in order of completion; the result of a task that was given up is a `Failure`.
         """
-        source, again = Source(tasks), deque[Attempt]()
-        at_work: set[Attempt] = set()
+        source, retries = Source(tasks), deque[Attempt]()
+        running: set[Attempt] = set()
         while True:
-            self._recruit()
-            self._hand_out(source, again, at_work)
-            if source.ended and not again and not at_work:
+            self._start_missing()
+            self._assign(source, retries, running)
+            if source.ended and not retries and not running:
                 return
             ended = []
-            for number, reply in [*self._workers.wait(_TICK), *self._overdue()]:
-                attempt = self._hear(number, reply)
-                if attempt not in at_work:
-                    continue  # nobody waits for it any more
-                at_work.remove(attempt)
+            for number, reply in [*self._workers.wait(_POLL_SECONDS), *self._overdue()]:
+                attempt = self._handle(number, reply)
+                if attempt not in running:
+                    continue  # of an earlier run that was abandoned
+                running.remove(attempt)
                 if reply.kind == "done":
                     self._done += 1
                     ended.append((attempt.index, reply.value))
                 elif len(attempt.tried_by) < TRIES:
-                    again.append(attempt)
+                    retries.append(attempt)
                 else:
                     ended.append((attempt.index, self._give_up(attempt, str(reply.value))))
-            # No worker waits while the caller thinks about what has come.
-            self._hand_out(source, again, at_work)
+            # No worker stays idle while the caller processes the results.
+            self._assign(source, retries, running)
             yield from ended
             source.paused = source.paused and not ended
 
     def finish(self, tasks: Iterable[Task]) -> Iterator[tuple[int, Any]]:
-        """`run`, where every task counts.
+        """`run`, but fail if any task was given up.
 
         Raises:
-            EcadError: after all others are done, if tasks were given up.
+            EcadError: after all other tasks are done, if some were given up.
         """
         failures = []
         for place, result in self.run(tasks):
@@ -180,105 +136,99 @@ class Executor:
             raise EcadError(f"{len(failures)} tasks were given up; {reason}; the same command tries them again")
 
     def status(self) -> str:
-        """One line: how many workers, and how busy they have been."""
-        ready = [worker for worker in self._crew.values() if worker.ready is not None]
-        return f"{len(ready)} of {max(len(ready), self._want)} workers, {self.utilisation:.0%} busy"
+        """One line: the number of workers and their utilisation."""
+        ready = [worker for worker in self._active.values() if worker.ready is not None]
+        return f"{len(ready)} of {max(len(ready), self._wanted)} workers, {self.utilisation:.0%} busy"
 
     @property
     def utilisation(self) -> float:
-        """The share of the workers' time, from being ready on, that they spent on tasks."""
-        present = sum(self._present(worker) for worker in self._everybody)
-        return sum(self._busy(worker) for worker in self._everybody) / present if present else 0.0
+        """The fraction of the workers' time, counted from when they were ready, that they spent on tasks."""
+        now = self._clock()
+        present = sum(worker.present_seconds(now) for worker in self._all_workers)
+        return sum(worker.busy_seconds(now) for worker in self._all_workers) / present if present else 0.0
 
     def summary(self) -> list[dict[str, Any]]:
-        """Who did what: one row a worker, with its place, tasks done, tries that failed, seconds there and busy."""
+        """One row per worker: its place, completed tasks, failed tries, seconds present and seconds busy."""
+        now = self._clock()
         return [
             {
                 "worker": worker.place,
                 "tasks": worker.done,
                 "failed": worker.failed,
-                "seconds": round(self._present(worker), 3),
-                "busy_seconds": round(self._busy(worker), 3),
+                "seconds": round(worker.present_seconds(now), 3),
+                "busy_seconds": round(worker.busy_seconds(now), 3),
             }
-            for worker in self._everybody
+            for worker in self._all_workers
             if worker.ready is not None
         ]
 
     @property
-    def _everybody(self) -> list[_Worker]:
-        return [*self._gone, *self._crew.values()]
+    def _all_workers(self) -> list[WorkerState]:
+        return [*self._former, *self._active.values()]
 
-    def _present(self, worker: _Worker) -> float:
-        if worker.ready is None:
-            return 0.0
-        return (self._clock() if worker.left is None else worker.left) - worker.ready
-
-    def _busy(self, worker: _Worker) -> float:
-        return worker.busy + (self._clock() - worker.since if worker.attempt else 0.0)
-
-    def _recruit(self) -> None:
+    def _start_missing(self) -> None:
         """Start the workers that are missing."""
-        if self._clock() - self._looked >= _TICK:
-            self._looked = self._clock()
-            before, self._want = self._want, self._workers.wanted(sum(bool(w.unfit) for w in self._crew.values()))
-            if self._want > before:  # a node joined: its workers may live
-                self._deaths, self._hopeless = 0, ""
-            while len(self._crew) < self._want and not self._hopeless:
+        if self._clock() - self._last_count >= _POLL_SECONDS:
+            self._last_count = self._clock()
+            before, self._wanted = self._wanted, self._workers.wanted(sum(bool(w.unfit) for w in self._active.values()))
+            if self._wanted > before:  # a node has joined: its workers may load
+                self._load_failures, self._load_error = 0, ""
+            while len(self._active) < self._wanted and not self._load_error:
                 number = self._workers.start()
-                self._crew[number] = _Worker(number)
-        if all(worker.unfit for worker in self._crew.values()):
-            reasons = [self._hopeless, *(worker.unfit for worker in self._crew.values())]
+                self._active[number] = WorkerState(number)
+        if all(worker.unfit for worker in self._active.values()):
+            reasons = [self._load_error, *(worker.unfit for worker in self._active.values())]
             if reason := next(filter(None, reasons), None):
                 raise EcadError(f"no worker can do the work: {reason}{self._see}")
 
-    def _hand_out(self, source: Source, again: deque[Attempt], at_work: set[Attempt]) -> None:
-        """Give every idle worker a task: what failed elsewhere first."""
-        able = {worker.number for worker in self._crew.values() if worker.ready is not None} if again else set()
+    def _assign(self, source: Source, retries: deque[Attempt], running: set[Attempt]) -> None:
+        """Give every idle worker a task, retries first."""
+        able = {worker.number for worker in self._active.values() if worker.ready is not None} if retries else set()
         for number in sorted(self._idle):
-            worker = self._crew[number]
-            fresh = (one for one in again if number not in one.tried_by or able <= {*one.tried_by})
+            worker = self._active[number]
+            fresh = (one for one in retries if number not in one.tried_by or able <= {*one.tried_by})
             if attempt := next(fresh, None):
-                again.remove(attempt)
+                retries.remove(attempt)
             elif (attempt := source.next()) is None:
-                if not again:
+                if not retries:
                     return
                 continue
             self._idle.remove(number)
             attempt.tried_by.append(worker.number)
             worker.attempt, worker.since = attempt, self._clock()
-            at_work.add(attempt)
+            running.add(attempt)
             self._workers.send(worker.number, attempt.task.payload)
 
     def _overdue(self) -> list[tuple[int, Reply]]:
-        """End the workers whose tasks take too long."""
+        """End the workers whose tasks have timed out."""
         now = self._clock()
-        if now - self._checked < _TICK:
+        if now - self._last_timeout_check < _POLL_SECONDS:
             return []
-        self._checked = now
-        late = [worker for worker in self._crew.values() if worker.attempt and now - worker.since > self._timeout]
+        self._last_timeout_check = now
+        late = [worker for worker in self._active.values() if worker.attempt and now - worker.since > self._timeout]
         for worker in late:
             self._workers.stop(worker.number)
         return [(worker.number, Reply("died", f"no answer within {self._timeout:g} s")) for worker in late]
 
-    def _hear(self, number: int, reply: Reply) -> Attempt | None:
-        """Take note of a reply; gives the task that it ends."""
-        if (worker := self._crew.get(number)) is None:
+    def _handle(self, number: int, reply: Reply) -> Attempt | None:
+        """Record a reply and return the attempt that it ends, if any."""
+        if (worker := self._active.get(number)) is None:
             return None
         if reply.kind == "ready":
-            self._welcome(worker, reply.value)
+            self._on_ready(worker, reply.value)
         elif reply.kind == "unfit":
-            self._refuse(worker, reply.value, reply.log)
+            self._mark_unfit(worker, reply.value, reply.log)
         elif worker.attempt is None:  # it died
-            self._dismiss(worker)
+            self._remove(worker)
             if worker.ready is None and not worker.unfit:
-                self._mourn(worker, reply)
+                self._on_load_failure(worker, reply)
             else:
-                self._tell(f"worker {worker.place}: {reply.value}; another one takes its place")
+                self._notify(f"worker {worker.place}: {reply.value}; it is replaced")
         else:
             return self._end(worker, worker.attempt, reply)
         return None
 
-    def _end(self, worker: _Worker, attempt: Attempt, reply: Reply) -> Attempt:
+    def _end(self, worker: WorkerState, attempt: Attempt, reply: Reply) -> Attempt:
         worker.busy += self._clock() - worker.since if reply.kind == "died" else reply.seconds
         worker.attempt = None
         self._idle.add(worker.number)
@@ -290,67 +240,69 @@ class Executor:
         worker.in_a_row += 1
         self._report(f"{attempt.task.label}: try {len(attempt.tried_by)} of {TRIES} failed on {worker.place}", reply)
         if reply.kind == "died":
-            self._dismiss(worker)
-        elif worker.in_a_row >= _SUSPECT:
+            self._remove(worker)
+        elif worker.in_a_row >= _MAX_FAILURES_IN_A_ROW:
             self._workers.stop(worker.number)
-            self._dismiss(worker)
+            self._remove(worker)
         return attempt
 
-    def _welcome(self, worker: _Worker, greeting: Greeting) -> None:
-        self._deaths, self._hopeless = 0, ""
-        worker.place = greeting.place
-        expected = {**node_versions(), **(self._greeting or greeting).facts}
-        for name, found in {**greeting.versions, **greeting.facts}.items():
+    def _on_ready(self, worker: WorkerState, info: WorkerInfo) -> None:
+        self._load_failures, self._load_error = 0, ""
+        worker.place = info.place
+        expected = {**worker_versions(), **(self._info or info).facts}
+        for name, found in {**info.versions, **info.facts}.items():
             if expected.get(name) != found:
-                here = "here" if name in greeting.versions else "on the others"
-                text = f"{name}: expected {_short(expected.get(name))} as {here}, found {_short(found)}"
-                self._refuse(worker, f"{greeting.place}: {text}", "")
+                here = "here" if name in info.versions else "on the others"
+                text = f"{name}: expected {_clipped(expected.get(name))} as {here}, found {_clipped(found)}"
+                self._mark_unfit(worker, f"{info.place}: {text}", "")
                 return
-        self._greeting = self._greeting or greeting
+        self._info = self._info or info
         worker.ready = self._clock()
         self._idle.add(worker.number)
 
-    def _refuse(self, worker: _Worker, reason: str, log: str) -> None:
-        """It keeps its place, so that its replacement gets another one; but it is given no work."""
+    def _mark_unfit(self, worker: WorkerState, reason: str, log: str) -> None:
+        """Give the worker no tasks, but keep its place, so that its replacement is started elsewhere."""
         worker.unfit = reason
         self._report("worker left out", Reply("unfit", reason, log))
 
-    def _mourn(self, worker: _Worker, reply: Reply) -> None:
-        self._deaths += 1
-        self._report("worker died while it was loading", reply)
-        if self._deaths >= _HOPELESS:
-            self._hopeless = f"{_HOPELESS} in a row died while they were loading: {reply.value}"
+    def _on_load_failure(self, worker: WorkerState, reply: Reply) -> None:
+        self._load_failures += 1
+        self._report("worker died while loading", reply)
+        if self._load_failures >= _MAX_LOAD_FAILURES:
+            self._load_error = f"{_MAX_LOAD_FAILURES} in a row died while loading: {reply.value}"
 
-    def _dismiss(self, worker: _Worker) -> None:
+    def _remove(self, worker: WorkerState) -> None:
         worker.left = self._clock()
-        self._gone.append(self._crew.pop(worker.number))
+        self._former.append(self._active.pop(worker.number))
         self._idle.discard(worker.number)
-        self._looked = -float("inf")
+        self._last_count = -float("inf")
 
     def _give_up(self, attempt: Attempt, reason: str) -> Failure:
         self._given_up += 1
-        if not self._done and self._given_up >= _HOPELESS:
-            raise EcadError(f"the first {_HOPELESS} tasks failed, each {TRIES} times; the last: {reason}{self._see}")
-        self._tell(f"{attempt.task.label}: given up after {TRIES} tries: {reason}{self._see}")
+        if not self._done and self._given_up >= _MAX_FIRST_FAILURES:
+            raise EcadError(
+                f"the first {_MAX_FIRST_FAILURES} tasks failed, each {TRIES} times; the last: {reason}{self._see}"
+            )
+        self._notify(f"{attempt.task.label}: given up after {TRIES} tries: {reason}{self._see}")
         return Failure(reason, TRIES)
 
     def _report(self, what: str, reply: Reply) -> None:
-        """One line to the user, all of it to the log."""
+        """Send one line to the user and the whole traceback to the log."""
         line = f"{what}: {reply.value}"
         if self._log is None:
-            self._tell(line)
+            self._notify(line)
             return
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with open(self._log, "a", encoding="utf-8") as stream:
             now = datetime.now().isoformat(sep=" ", timespec="seconds")
             stream.write(f"{now} {line}\n{reply.log}\n" if reply.log else f"{now} {line}\n")
-        self._tell(f"{line}{self._see}")
+        self._notify(f"{line}{self._see}")
 
     @property
     def _see(self) -> str:
         return "" if self._log is None else f" (see {self._log})"
 
 
-def _short(value: Any) -> str:
+def _clipped(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,4 +1,4 @@
-"""Workers that are processes of this machine."""
+"""Workers that are processes on this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 from ecad.errors import EcadError
 from ecad.execution.worker import Reply, WorkerSpec, attempt, build
 
-# Seconds in which workers may end by themselves.
+# Seconds that workers have to exit on their own.
 _GRACE = 2.0
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -30,15 +30,16 @@ class _Process:
 
 
 class LocalWorkers:
-    """Processes, each with a job and a thread of its own.
+    """Single-threaded processes, each with a job of its own.
 
     Args:
-        spec: what each is built from.
-        count: how many.
-        gpus_per_worker: how many GPUs each sees alone, or its share of one; None means 1 if there are any.
+        spec: what each worker is built from.
+        count: the number of workers.
+        gpus_per_worker: the number of GPUs that each worker has alone, or its share of one; None means 1 if there are
+            any.
 
     Raises:
-        EcadError: there are not so many GPUs.
+        EcadError: there are too few GPUs.
     """
 
     def __init__(self, spec: WorkerSpec, count: int, gpus_per_worker: float | None = None) -> None:
@@ -63,7 +64,7 @@ class LocalWorkers:
         return self._started
 
     def send(self, worker: int, payload: Any) -> None:
-        with suppress(OSError):  # it died: `wait` will say so
+        with suppress(OSError):  # it died: `wait` reports that
             self._processes[worker].pipe.send(payload)
 
     def wait(self, seconds: float) -> list[tuple[int, Reply]]:
@@ -74,7 +75,7 @@ class LocalWorkers:
             try:
                 replies.append((number, self._processes[number].pipe.recv()))
             except (EOFError, OSError):
-                replies.append((number, self._buried(number)))
+                replies.append((number, self._reap(number)))
         return replies
 
     def stop(self, worker: int) -> None:
@@ -84,7 +85,7 @@ class LocalWorkers:
         known.pipe.close()
 
     def close(self) -> None:
-        # Who is idle sees its pipe end, and cleans up after itself; who is not has no say.
+        # An idle worker sees its pipe close and exits cleanly; a busy one is killed after the grace period.
         for known in self._processes.values():
             known.pipe.close()
         until = time.monotonic() + _GRACE
@@ -93,7 +94,7 @@ class LocalWorkers:
         for worker in list(self._processes):
             self.stop(worker)
 
-    def _buried(self, worker: int) -> Reply:
+    def _reap(self, worker: int) -> Reply:
         known = self._processes.pop(worker)
         known.process.join()
         known.pipe.close()
@@ -103,10 +104,18 @@ class LocalWorkers:
 
 
 def split_gpus(gpus: list[str], workers: int, each: float) -> list[Mapping[str, str]]:
-    """The environment of each worker, which shows it its GPUs.
+    """Environment variables that show each worker its GPUs only.
+
+    Args:
+        gpus: ids of the GPUs.
+        workers: the number of workers.
+        each: the number of GPUs per worker, or a worker's share of one; 0 for none.
+
+    Returns:
+        one mapping per worker.
 
     Raises:
-        EcadError: there are not so many GPUs.
+        EcadError: there are too few GPUs.
 
     >>> split_gpus(["4", "5"], workers=4, each=0.5)[2:]
     [{'CUDA_VISIBLE_DEVICES': '5'}, {'CUDA_VISIBLE_DEVICES': '5'}]
@@ -118,8 +127,8 @@ def split_gpus(gpus: list[str], workers: int, each: float) -> list[Mapping[str, 
     needed = -(-workers // per_gpu) * size
     if needed > len(gpus):
         raise EcadError(
-            f"--gpus-per-worker {each:g}: expected {needed} GPUs for {workers} workers, found {len(gpus)}; give fewer "
-            "--workers, or let several share one with --gpus-per-worker 0.5"
+            f"`gpus_per_worker` {each:g}: {workers} workers need {needed} GPUs, found {len(gpus)}; reduce `workers`, "
+            "or let several workers share a GPU with `gpus_per_worker` 0.5"
         )
     first = [worker // per_gpu * size for worker in range(workers)]
     return [{_VISIBLE: ",".join(gpus[start : start + size])} for start in first]
@@ -134,22 +143,22 @@ def _gpus() -> list[str]:
 
 
 def _serve(pipe: connection.Connection, spec: WorkerSpec, environment: Mapping[str, str]) -> None:
-    """A worker's life."""
-    # Ctrl-C is the driver's business; it ends its workers.
+    """Run a worker process: build its job, then answer tasks until the pipe closes."""
+    # The driver handles Ctrl-C and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_driver, daemon=True).start()
+    threading.Thread(target=_exit_with_driver, daemon=True).start()
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     os.environ.update(environment)
-    work, greeting = build(spec)
+    work, info = build(spec)
     with suppress(EOFError, OSError):
-        pipe.send(greeting)
+        pipe.send(info)
         while True:
             payload = pipe.recv()
             assert work is not None
             pipe.send(attempt(work, payload))
 
 
-def _die_with_driver() -> None:
+def _exit_with_driver() -> None:
     driver = multiprocessing.parent_process()
     assert driver is not None
     driver.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import ModuleType
 from typing import Any
@@ -12,20 +13,20 @@ from typing import Any
 from ecad.errors import EcadError
 from ecad.execution.worker import Reply, WorkerSpec, attempt, build
 
-_PATIENCE = 5.0
+_CONNECT_TIMEOUT = 5.0
 
 
 class RayWorkers:
-    """Actors, one CPU each; Ray finds a node for each of them.
+    """Actors with one CPU each, placed by Ray.
 
     Args:
-        spec: what each is built from.
-        count: how many at most; None for as many as the cluster has room for.
+        spec: what each worker is built from.
+        count: the largest number of workers; None for as many as the cluster has room for.
         address: of a cluster, `auto` or `host:port`; None takes RAY_ADDRESS, or starts a cluster on this machine.
-        gpus_per_worker: how many GPUs each has, or its share of one; None means 1 if the cluster has any.
+        gpus_per_worker: GPUs per worker, or a worker's share of one; None means 1 if the cluster has any.
 
     Raises:
-        EcadError: Ray is not installed, or there is no cluster at that address, or it runs another version.
+        EcadError: Ray is not installed, or no cluster answers at that address, or it runs another version.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class RayWorkers:
     ) -> None:
         self._ray = _import_ray()
         self._owned = not self._ray.is_initialized()
+        self._restore_printing: Callable[[], None] = lambda: None
         if self._owned:
             _connect(self._ray, address or os.environ.get("RAY_ADDRESS") or None, count)
+            self._restore_printing = _silence(self._ray)
         self._count = count
         has_gpus = any(node["Resources"].get("GPU") for node in self._nodes())
         self._gpus = gpus_per_worker if gpus_per_worker is not None else float(has_gpus)
-        # Once into the object store, from where each node fetches it once.
+        # In the object store, so that each node fetches it once.
         self._spec = self._ray.put(spec)
         self._actor = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_restarts=0)(_Actor)
         self._actors: dict[int, Any] = {}
@@ -52,7 +55,7 @@ class RayWorkers:
     def start(self) -> int:
         self._started += 1
         self._actors[self._started] = actor = self._actor.remote(self._spec)
-        self._expected[actor.greet.remote()] = self._started
+        self._expected[actor.report_ready.remote()] = self._started
         return self._started
 
     def send(self, worker: int, payload: Any) -> None:
@@ -77,6 +80,7 @@ class RayWorkers:
             self.stop(worker)
         if self._owned:
             self._ray.shutdown()
+        self._restore_printing()
 
     def _reply(self, reference: Any) -> Reply:
         number = self._expected.pop(reference)
@@ -85,7 +89,7 @@ class RayWorkers:
             return reply
         except self._ray.exceptions.RayError as error:
             self._actors.pop(number, None)
-            return Reply("died", _first_sentence(error), str(error))
+            return Reply("died", _first_line(error), str(error))
 
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"]]
@@ -102,10 +106,10 @@ class _Actor:
         import ray
 
         node = ray.get_runtime_context().get_node_id()[:6]
-        self._work, self._greeting = build(spec, f"/{node}")
+        self._work, self._ready = build(spec, f"/{node}")
 
-    def greet(self) -> Reply:
-        return self._greeting
+    def report_ready(self) -> Reply:
+        return self._ready
 
     def work(self, payload: Any) -> Reply:
         assert self._work is not None
@@ -113,47 +117,58 @@ class _Actor:
 
 
 def _import_ray() -> ModuleType:
-    # Ray reports its use to its makers unless told not to.
+    # Ray sends usage statistics unless told not to.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
         import ray.exceptions
     except ImportError as error:
-        raise EcadError("--executor ray: expected Ray, found none; install it with: pip install 'ecad[ray]'") from error
+        raise EcadError("`executor` ray: Ray is not installed; install it with: pip install 'ecad[ray]'") from error
     return ray
 
 
 def _connect(ray: ModuleType, address: str | None, count: int | None) -> None:
-    # Ray would print a paragraph to standard output, among the results, for each worker that dies.
-    ray._private.worker.print_to_stdstream = lambda *_, **__: None
     if address is None:
         ray.init(address="local", num_cpus=count, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         return
     if address != "auto":
-        _knock(address)
+        _check_reachable(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EcadError(
-            f"--address {address}: cannot join this Ray cluster: {_first_sentence(error)}; start one with `ray start "
-            "--head`, join this machine to it with `ray start --address=...`, or leave --address out"
+            f"`address` {address}: cannot join this Ray cluster: {_first_line(error)}; start one with `ray start "
+            "--head`, join this machine to it with `ray start --address=...`, or leave `address` out"
         ) from error
 
 
-def _knock(address: str) -> None:
-    """Ray waits long for a cluster that is not there."""
+def _silence(ray: ModuleType) -> Callable[[], None]:
+    """Keep Ray from printing to standard output, and return a function that lets it print again.
+
+    A thread of Ray's driver prints a paragraph to standard output, where results go, for each worker that dies. No
+    public setting stops it (Ray 2.60, `listen_error_messages`: neither `log_to_driver` nor the logging level), so the
+    private function that prints is replaced while this process is connected.
+    """
+    module, name = ray._private.worker, "print_to_stdstream"
+    original = getattr(module, name)
+    setattr(module, name, lambda *_, **__: None)
+    return lambda: setattr(module, name, original)
+
+
+def _check_reachable(address: str) -> None:
+    """Fail at once where nothing listens: Ray itself would wait long for a cluster."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "/" in host:
-        raise EcadError(f"--address: expected auto or host:port, found {address!r}")
+        raise EcadError(f"`address`: expected auto or host:port, found {address!r}")
     try:
-        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT).close()
     except (OSError, OverflowError) as error:
         raise EcadError(
-            f"--address {address}: expected a Ray cluster there, found none ({error}); `ray start --head` says its "
-            "address, `ray status` shows whether it runs"
+            f"`address` {address}: no Ray cluster answers there ({error}); `ray start --head` prints its address, "
+            "`ray status` shows whether it runs"
         ) from error
 
 
-def _first_sentence(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

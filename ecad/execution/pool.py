@@ -1,4 +1,4 @@
-"""The flags of the commands that spread their work, and what becomes of them."""
+"""Starts the workers that settings ask for, and reports what they did."""
 
 from __future__ import annotations
 
@@ -13,17 +13,25 @@ from typing import Any
 from ecad.errors import EcadError
 from ecad.execution.executor import Executor
 from ecad.execution.worker import WorkerSpec
+from ecad.execution.workers import Workers
 from ecad.utils.console import say
 
 FAILURES = "failures.log"
 
 
 @dataclass(frozen=True)
-class Spread:
-    """How a command's work is spread, as its flags say.
+class WorkerSettings:
+    """Where work runs.
+
+    Args:
+        executor: "local" for processes on this machine, "ray" for a Ray cluster.
+        workers: the number of workers; None means 1, with Ray as many as the cluster has room for.
+        address: of a Ray cluster, "auto" or "host:port"; None takes RAY_ADDRESS, or starts a cluster on this machine.
+        gpus_per_worker: GPUs per worker, or a worker's share of one; None means 1 if there are any.
+        task_timeout: seconds after which a worker that does not answer is replaced.
 
     Raises:
-        EcadError: the executor is unknown, or a flag is given that it has no use for.
+        EcadError: the executor is unknown, or an address is given without Ray.
     """
 
     executor: str = "local"
@@ -34,49 +42,51 @@ class Spread:
 
     def __post_init__(self) -> None:
         if self.executor not in ("local", "ray"):
-            raise EcadError(f"--executor {self.executor!r} is unknown: expected local or ray")
+            raise EcadError(f"`executor` {self.executor!r} is unknown: expected local or ray")
         if self.executor == "local" and self.address is not None:
-            raise EcadError("--address is of a Ray cluster: give --executor ray as well, or leave it out")
+            raise EcadError("`address` names a Ray cluster: set `executor` to ray as well, or leave it out")
 
     @property
     def in_process(self) -> bool:
-        """Whether this process does the work by itself, as is fastest with one worker."""
+        """Whether the work runs in this process, as is fastest with one worker."""
         return self.executor == "local" and (self.workers or 1) == 1
 
     @contextmanager
     def open(self, factory: str, options: Mapping[str, Any], log_folder: Path) -> Iterator[Executor]:
-        """Workers at work until the end of the context; then a line a host says who did what.
+        """Start workers, and end them with the context; then print one line per host that says what they did.
 
         Args:
             factory: `package.module:function` that builds a worker's job.
             options: the factory's keyword arguments, plain values.
-            log_folder: `failures.log` goes into it, if anything fails.
+            log_folder: folder of `failures.log`, which is written if anything fails.
 
         Raises:
-            EcadError: Ray is not there, or there is no such cluster, or not enough GPUs.
+            EcadError: Ray is not installed, the cluster cannot be reached, or there are too few GPUs.
         """
-        spec = WorkerSpec(factory, options)
+        with Executor(
+            self._workers(WorkerSpec(factory, options)), self.task_timeout, log_folder / FAILURES, say
+        ) as executor:
+            yield executor
+        for line in summary_by_host(executor.summary()):
+            say(line)
+
+    def _workers(self, spec: WorkerSpec) -> Workers:
         if self.executor == "ray":
             from ecad.execution.on_ray import RayWorkers
 
-            workers: Any = RayWorkers(spec, self.workers, self.address, self.gpus_per_worker)
-        else:
-            from ecad.execution.local import LocalWorkers
+            return RayWorkers(spec, self.workers, self.address, self.gpus_per_worker)
+        from ecad.execution.local import LocalWorkers
 
-            workers = LocalWorkers(spec, self.workers or 1, self.gpus_per_worker)
-        with Executor(workers, self.task_timeout, log_folder / FAILURES, say) as executor:
-            yield executor
-        for line in by_host(executor.summary()):
-            say(line)
+        return LocalWorkers(spec, self.workers or 1, self.gpus_per_worker)
 
 
-def everywhere(path: str | os.PathLike[str] | None) -> str | None:
-    """A path as any process finds it, on any machine that shares the folder; what is no path, a hub id, stays."""
+def shared_path(path: str | os.PathLike[str] | None) -> str | None:
+    """An existing path made absolute, so that workers find it; anything else, such as a hub id, is unchanged."""
     return path if path is None else os.path.abspath(path) if os.path.exists(path) else os.fspath(path)
 
 
-def by_host(summary: Iterable[dict[str, Any]]) -> list[str]:
-    """A line a host: how many workers it had, what they did, and how busy they were."""
+def summary_by_host(summary: Iterable[dict[str, Any]]) -> list[str]:
+    """One line per host: its workers, their tasks, and how busy they were."""
     hosts = defaultdict(list)
     for row in summary:
         hosts[row["worker"].rsplit(":", 1)[0]].append(row)

@@ -1,4 +1,4 @@
-"""Pieces of work: as they are asked for, on their way, and given up."""
+"""Tasks, their attempts and their failures."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 
 class Task(NamedTuple):
-    """A piece of work.
+    """One unit of work.
 
     Args:
-        label: what to call it when it fails.
-        payload: what the worker's job takes, plain values or arrays.
+        label: names the task in messages.
+        payload: the input of the worker's job, plain values or arrays.
     """
 
     label: str
@@ -20,7 +20,7 @@ class Task(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """What becomes of a task that is given up: the last reason, and how often it was tried."""
+    """The result of a task that was given up: the last error and the number of tries."""
 
     reason: str
     tries: int
@@ -28,7 +28,7 @@ class Failure(NamedTuple):
 
 @dataclass(eq=False)
 class Attempt:
-    """A task on its way."""
+    """A task that is being tried, and the numbers of the workers that tried it."""
 
     index: int
     task: Task
@@ -36,7 +36,7 @@ class Attempt:
 
 
 class Source:
-    """Tasks, taken as they are needed."""
+    """Takes tasks from an iterable one by one; None in it pauses."""
 
     def __init__(self, tasks: Iterable[Task | None]) -> None:
         self._tasks = iter(tasks)

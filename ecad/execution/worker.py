@@ -1,4 +1,4 @@
-"""What happens inside a worker: it is built once from a description, then does one task after the other."""
+"""A worker's side: its job is built once from a description, then runs one task after the other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ecad.utils.versions import versions
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker is built from, as plain values, so that any process on any machine can build it.
+    """Describes a worker in plain values, so that any process on any machine can build it.
 
     Args:
         factory: `package.module:function`, called with the options; returns a `Job`.
@@ -31,11 +31,11 @@ class WorkerSpec:
 
 
 class Job(NamedTuple):
-    """What a factory makes.
+    """What a worker does; made by a factory.
 
     Args:
-        work: a task's payload -> its result, plain values or arrays both.
-        facts: JSON values that results depend on and the driver wants to know; all workers must have the same.
+        work: maps a task's payload to its result, both plain values or arrays.
+        facts: JSON values that results depend on; all workers must have the same.
     """
 
     work: Callable[[Any], Any]
@@ -43,13 +43,13 @@ class Job(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What comes back from a worker.
+    """A message from a worker.
 
     Args:
-        kind: `ready` to work, `unfit` for it, `done` or `failed` with a task, or `died`.
-        value: a `Greeting`, a result, or what went wrong on one line.
-        log: the traceback of what went wrong.
-        seconds: spent on the task.
+        kind: `ready` or `unfit` (could not be built), `done` or `failed` for a task, or `died`.
+        value: a `WorkerInfo`, a result, or the error on one line.
+        log: the traceback of the error.
+        seconds: time spent on the task.
     """
 
     kind: str
@@ -58,8 +58,8 @@ class Reply(NamedTuple):
     seconds: float = 0.0
 
 
-class Greeting(NamedTuple):
-    """How a worker that is ready introduces itself."""
+class WorkerInfo(NamedTuple):
+    """What a worker reports when it is ready: host and process id, package versions, and the facts of its job."""
 
     place: str
     versions: dict[str, str]
@@ -67,23 +67,23 @@ class Greeting(NamedTuple):
 
 
 def build(spec: WorkerSpec, node: str = "") -> tuple[Callable[[Any], Any] | None, Reply]:
-    """Build a worker's job; `node` tells nodes of one host apart. Never raises."""
+    """Build a worker's job; `node` distinguishes nodes on one host. Never raises."""
     place = f"{socket.gethostname()}{node}:{os.getpid()}"
     try:
-        # One thread each, whether or not PyTorch has been loaded by now.
+        # One thread per worker, whether or not PyTorch is already imported.
         os.environ["OMP_NUM_THREADS"] = "1"
         module, function = spec.factory.split(":")
         factory = getattr(importlib.import_module(module), function)
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(1)
         job: Job = factory(**spec.options)
-        return job.work, Reply("ready", Greeting(place, node_versions(), job.facts))
+        return job.work, Reply("ready", WorkerInfo(place, worker_versions(), job.facts))
     except Exception as error:
         return None, Reply("unfit", f"{place}: {one_line(error)}", traceback.format_exc())
 
 
 def attempt(work: Callable[[Any], Any], payload: Any) -> Reply:
-    """Do a task. Never raises."""
+    """Run a task. Never raises."""
     began = time.monotonic()
     try:
         result = work(payload)
@@ -92,12 +92,12 @@ def attempt(work: Callable[[Any], Any], payload: Any) -> Reply:
         return Reply("failed", one_line(error), traceback.format_exc(), time.monotonic() - began)
 
 
-def node_versions() -> dict[str, str]:
-    """The versions that all workers must share: of Python the minor release, and of what results depend on."""
+def worker_versions() -> dict[str, str]:
+    """The versions that all workers must share: Python (minor release) and the packages that results depend on."""
     return {**versions(), "python": ".".join(platform.python_version_tuple()[:2])}
 
 
 def one_line(error: BaseException) -> str:
-    """An error as one line: a user's mistake says it itself, anything else goes by its class."""
+    """An error as one line; the class is named unless it is an `EcadError`."""
     text = " ".join(str(error).split())
     return text if isinstance(error, EcadError) else f"{type(error).__name__}: {text}"

@@ -1,4 +1,4 @@
-"""Evolving schedules: a problem, an evaluator, a search (`ecad.genetic.search.search`), and the study it leaves."""
+"""The search for schedules: problem, evaluator, `ecad.genetic.search.search`, and the study that it writes."""
 
 from ecad.genetic.evaluation.evaluator import Evaluator, LocalEvaluator, evaluate
 from ecad.genetic.problem import Problem

@@ -1,11 +1,11 @@
-"""How a front fares on prompts and seeds that the search never saw."""
+"""Scores a front again on prompts and seeds that the search did not use."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -15,36 +15,45 @@ from ecad.genetic.study.study import Candidate
 from ecad.quality import mean_interval
 from ecad.schedules.provenance import Interval
 
+T = TypeVar("T")
+
+
+class ProgressBar(Protocol):
+    """Iterates over items with a progress bar; `utils.console.bar` is one."""
+
+    def __call__(self, items: Iterable[T], label: str, *, total: int) -> Iterable[T]: ...
+
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A candidate of a front, scored again.
+    """The held-out score of a candidate.
 
     Args:
-        candidate: as the search left it.
-        quality: mean score of the new images; `low` and `high` are its 95% interval.
-        beaten_by: the name of a cheaper schedule of the front that is better here, beyond doubt; None if there is none.
+        candidate: of the front.
+        quality: mean score of the held-out images; `low` and `high` are its 95% confidence interval.
+        dominated_by: the name of a cheaper schedule of the front whose held-out score is higher, statistically
+            significantly (95%); None if there is none.
     """
 
     candidate: Candidate
     quality: float
     low: float
     high: float
-    beaten_by: str | None
+    dominated_by: str | None
 
 
-def rescore(front: Sequence[Candidate], scores: np.ndarray, prompts: np.ndarray) -> list[HeldOut]:
-    """Hold a front against new scores of it.
+def compare(front: Sequence[Candidate], scores: np.ndarray, prompts: np.ndarray) -> list[HeldOut]:
+    """Compare the candidates of a front by held-out scores.
 
-    Two schedules are compared image by image, so that hard prompts and easy ones do not blur the difference.
+    Two schedules are compared image by image (a paired test), because scores differ more by prompt than by schedule.
 
     Args:
         front: cheapest first.
         scores: float (candidates, images), of the same images for every candidate.
-        prompts: int (images,), which prompt each is of: images of one prompt are not independent.
+        prompts: int (images,), the prompt of each image: images of one prompt are not independent.
 
     Returns:
-        one entry a candidate.
+        one entry per candidate.
     """
     found = []
     for place, (candidate, own) in enumerate(zip(front, scores, strict=True)):
@@ -57,29 +66,34 @@ def rescore(front: Sequence[Candidate], scores: np.ndarray, prompts: np.ndarray)
     return found
 
 
-def judge(evaluator: Evaluator, front: Sequence[Candidate], folder: Path, bar: Any) -> list[HeldOut]:
-    """The front's scores on held-out images, but for schedules whose images were given up.
+def score_held_out(
+    evaluator: Evaluator, front: Sequence[Candidate], folder: Path, progress: ProgressBar
+) -> list[HeldOut]:
+    """Score a front on held-out images.
 
     Args:
         evaluator: makes and scores these images.
         front: cheapest first.
-        folder: of the study, which keeps the scores.
-        bar: draws progress: (items, label, total=...) -> items.
+        folder: of the study, which stores the scores.
+        progress: draws progress.
+
+    Returns:
+        one entry per candidate, without those whose images were given up.
     """
     with Store.open(folder) as store:
         scores = evaluate_each(evaluator, [candidate.schedule for candidate in front], store)
-        found = np.array(list(bar(scores, f"held-out prompts, {evaluator.scorer}", total=len(front))))
+        found = np.array(list(progress(scores, f"held-out prompts, {evaluator.scorer}", total=len(front))))
     known = np.isfinite(found).all(axis=1)
     kept = [candidate for candidate, is_known in zip(front, known, strict=True) if is_known]
     prompts = np.repeat(np.arange(len(evaluator.prompts)), len(evaluator.seeds))
-    return rescore(kept, found[known], prompts)
+    return compare(kept, found[known], prompts)
 
 
-def scores_of(candidate: Candidate, judged: Mapping[str, Sequence[HeldOut]]) -> dict[str, Interval]:
-    """Scorer -> held-out score of one candidate of those that `judge` judged."""
+def held_out_intervals(candidate: Candidate, scored: Mapping[str, Sequence[HeldOut]]) -> dict[str, Interval]:
+    """Scorer -> held-out score of a candidate; `scored` is scorer -> what `score_held_out` returned."""
     return {
         name: Interval(entry.quality, entry.low, entry.high)
-        for name, entries in judged.items()
+        for name, entries in scored.items()
         for entry in entries
         if entry.candidate.path == candidate.path
     }

@@ -1,4 +1,4 @@
-"""What a search does not leave and a report is better with: images and times of its front, scores of hand-made ones."""
+"""Adds to a study what a report shows besides: images and measured times, and scores of the baselines."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from ecad.utils.device import device_name
 from ecad.utils.files import write_atomic
 from ecad.utils.versions import PARTS
 
-# Shown side by side; a front of a hundred is no easier to understand.
-MOST_SHOWN = 12
-ROUNDS = 3
+# The largest number of schedules of the front that are shown side by side.
+MAX_SHOWN = 12
+TIMED_ROUNDS = 3
 
 Bar = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
-def supply(study: Study, folder: str | os.PathLike[str], generator: ImageGenerator, images: int, bar: Bar) -> None:
-    """Score the hand-made schedules as the candidates were; make images of them and of the front, and time them.
+def illustrate(study: Study, folder: str | os.PathLike[str], generator: ImageGenerator, images: int, bar: Bar) -> None:
+    """Score a study's baselines, and make and time images of them and of the front.
 
-    What is there already is not made again. Images are of held-out prompts if the study has any.
+    Nothing that exists is made again. Images are of held-out prompts if the study has any.
 
     Args:
-        study: whose schedules.
-        folder: the study's.
+        study: of the schedules.
+        folder: of the study.
         generator: that the study searched.
-        images: how many a schedule, one a prompt.
+        images: number of images per schedule, one per prompt.
         bar: draws progress: (items, label) -> items.
 
     Raises:
-        EcadError: the generator is another one, another process writes the study, or a file cannot be written.
+        EcadError: the study is of another generator, another process writes it, or a file cannot be written.
     """
     settings = study.settings["evaluator"]
     parts = {**generator.text_parts_fingerprints(), **generator.parts()}
@@ -56,17 +56,17 @@ def supply(study: Study, folder: str | os.PathLike[str], generator: ImageGenerat
     if not is_same:
         expected = f"{generator_of(study)} with weights {settings.get('weights')}"
         found = f"{generator.name} with {generator.fingerprint()}"
-        raise EcadError(f"{os.fspath(folder)}: the study is of another model: expected {expected}, found {found}")
+        raise EcadError(f"{os.fspath(folder)}: the study is of another model: it needs {expected}, found {found}")
     schedules = {name: (kind, schedule) for name, kind, schedule, _ in shown(study)}
-    baselines = [schedule for kind, schedule in schedules.values() if kind == "baseline"]
+    scored = [schedule for kind, schedule in schedules.values() if kind == "baseline"]
     with Store.open(folder) as store:
         for items in filter(None, (study.items, study.held_out)):
             evaluator = _evaluator(generator, items, study)
-            for schedule in bar(baselines, "hand-made schedules"):
+            for schedule in bar(scored, "baselines"):
                 list(evaluate_each(evaluator, [schedule], store))
-    looked_at = _spread({name: schedule for name, (_, schedule) in schedules.items()})
-    _make_images(study, Path(folder), generator, looked_at, images, bar)
-    _measure_times(study, Path(folder), generator, looked_at, bar)
+    illustrated = _evenly_spaced({name: schedule for name, (_, schedule) in schedules.items()})
+    _make_images(study, Path(folder), generator, illustrated, images, bar)
+    _measure_times(study, Path(folder), generator, illustrated, bar)
 
 
 def _evaluator(generator: ImageGenerator, items: Sequence[Item], study: Study) -> LocalEvaluator:
@@ -75,10 +75,10 @@ def _evaluator(generator: ImageGenerator, items: Sequence[Item], study: Study) -
     return evaluator_of(generator, prompts, seeds, study.settings["scorer"], study.settings["batch_size"])
 
 
-def _spread(schedules: dict[str, CacheSchedule]) -> dict[str, CacheSchedule]:
-    """The uncached and hand-made ones, and of the front as many as can be looked at, evenly spaced."""
+def _evenly_spaced(schedules: dict[str, CacheSchedule]) -> dict[str, CacheSchedule]:
+    """The uncached schedule, the baselines, and at most `MAX_SHOWN` of the front."""
     front = [name for name in schedules if name.startswith("gen_")]
-    count = min(len(front), MOST_SHOWN)
+    count = min(len(front), MAX_SHOWN)
     kept = {front[round(i * (len(front) - 1) / max(1, count - 1))] for i in range(count)}
     return {name: schedule for name, schedule in schedules.items() if name in kept or name not in front}
 
@@ -86,7 +86,7 @@ def _spread(schedules: dict[str, CacheSchedule]) -> dict[str, CacheSchedule]:
 def _make_images(
     study: Study, folder: Path, generator: ImageGenerator, schedules: dict[str, CacheSchedule], images: int, bar: Bar
 ) -> None:
-    # One a prompt: prompts differ more than seeds do.
+    # One image per prompt: prompts differ more than seeds do.
     first = {item.prompt: item for item in reversed(study.held_out or study.items)}
     items = list(reversed(first.values()))[:images]
     pictures = tuple(Picture(item.prompt.text, item.seed) for item in items)
@@ -108,7 +108,7 @@ def _make_images(
 def _measure_times(
     study: Study, folder: Path, generator: ImageGenerator, schedules: dict[str, CacheSchedule], bar: Bar
 ) -> None:
-    """Time batches of images in turns with the uncached one, unless that has been done on this device."""
+    """Time batches under each schedule, interleaved with uncached ones, unless this was done on this device."""
     device, known = device_name(generator.pipe.device), read_measured(folder)
     ratios = known["speedups"] if known["device"] == device else {}
     todo = {name: schedule for name, schedule in schedules.items() if name not in ratios}
@@ -120,6 +120,6 @@ def _measure_times(
         name: partial(generator.generate, embeds, seeds, schedule)
         for name, schedule in {"uncached": schedules["uncached"], **todo}.items()
     }
-    times = measure_interleaved(runs, ROUNDS, progress=lambda rounds: bar(rounds, "timing"))
+    times = measure_interleaved(runs, TIMED_ROUNDS, progress=lambda rounds: bar(rounds, "timing"))
     document = {"device": device, "speedups": {**ratios, **speedups(times, "uncached")}}
     write_atomic(folder / MEASURED, json.dumps(document, indent=1, ensure_ascii=False) + "\n")

@@ -19,11 +19,11 @@ _HOST = "127.0.0.1"
 
 @contextmanager
 def live_page(folder: Path, port: int = 0) -> Iterator[str]:
-    """Serve the page of a study to this machine's browsers while the context lasts.
+    """Serve the page of a study to browsers on this machine until the end of the context.
 
     Args:
-        folder: of the study; it may not be there yet.
-        port: any free one if 0.
+        folder: of the study, which need not exist yet.
+        port: TCP port; 0 takes a free one.
 
     Yields:
         the page's address.
@@ -34,7 +34,7 @@ def live_page(folder: Path, port: int = 0) -> Iterator[str]:
     try:
         server = ThreadingHTTPServer((_HOST, port), partial(_Handler, _Page(folder)))
     except OSError as error:
-        raise EcadError(f"port {port}: expected a free one, found: {error.strerror}; choose another") from error
+        raise EcadError(f"`port` {port} cannot be used: {error.strerror}; choose another") from error
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, name="ecad-live", daemon=True)
     thread.start()
@@ -47,7 +47,7 @@ def live_page(folder: Path, port: int = 0) -> Iterator[str]:
 
 
 class _Page:
-    """The page of a study as it is now, made anew only when the study has changed."""
+    """The current page of a study, made again when the study has changed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -55,7 +55,7 @@ class _Page:
         self._made: tuple[str, bytes] = ("", b"")
 
     def version(self) -> str:
-        """Differs where the study's files do."""
+        """A text that changes when the study's files do."""
         files = [self._folder / f"{DATABASE}{suffix}" for suffix in ("", "-wal")]
         stats = [file.stat() for file in files if file.exists()]
         return "-".join(f"{stat.st_mtime_ns}.{stat.st_size}" for stat in stats) or "none"
@@ -74,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().__init__(*rest)  # type: ignore[arg-type]
 
     def do_GET(self) -> None:
-        # A page elsewhere whose name is made to point here must not read the study.
+        # Against DNS rebinding: a foreign page whose host name resolves to this machine must not read the study.
         if self.headers.get("Host", "").rpartition(":")[0] not in (_HOST, "localhost"):
             self._answer(403, b"not this host", "text/plain")
         elif self.path == "/version":
@@ -83,13 +83,13 @@ class _Handler(BaseHTTPRequestHandler):
             try:
                 self._answer(200, self._shown.content(), "text/html")
             except EcadError:
-                waiting = b'<!doctype html><meta http-equiv="refresh" content="2"><p>The search has not begun yet.'
+                waiting = b'<!doctype html><meta http-equiv="refresh" content="2"><p>The search has not started yet.'
                 self._answer(200, waiting, "text/html")
         else:
             self._answer(404, b"no such page", "text/plain")
 
     def log_message(self, format: str, *args: object) -> None:
-        """The terminal belongs to the search's progress."""
+        """Log nothing: the terminal shows the search's progress."""
 
     def _answer(self, status: int, content: bytes, kind: str) -> None:
         self.send_response(status)

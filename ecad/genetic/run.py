@@ -1,4 +1,4 @@
-"""One process's share of a study: generations, progress and limits."""
+"""One process's run of a search: generations, progress and the time limit."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import numpy as np
 
 from ecad.errors import EcadError
 from ecad.genetic.algorithms.nsga2 import Nsga2
-from ecad.genetic.algorithms.surrogate_search import Fast
-from ecad.genetic.evaluation.evaluator import Evaluator, evaluate_each, why_given_up
+from ecad.genetic.algorithms.surrogate_search import SurrogateSearch
+from ecad.genetic.evaluation.evaluator import Evaluator, evaluate_each, failure_reason
 from ecad.genetic.problem import Problem
 from ecad.genetic.study.store import Store
-from ecad.genetic.study.study import Candidate, name_of
+from ecad.genetic.study.study import Candidate, candidate_name
 from ecad.schedules.schedule import Bits
 from ecad.utils.pareto import hypervolume, pareto
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a search stands after a candidate.
+    """The state of a search after a candidate.
 
     Args:
-        generation: which it is in, from 0.
+        generation: of the candidate, from 0.
         evaluated: candidates so far.
-        front_size: those that nothing evaluated so far beats.
-        hypervolume: the area they dominate, as in `study.Generation`.
+        front_size: non-dominated candidates so far.
+        hypervolume: of the front, as in `study.Generation`.
         images: made since the study began.
         seconds: spent since the study began.
-        seconds_left: an estimate; None without a limit.
+        seconds_left: estimate; None without a limit.
     """
 
     generation: int
@@ -46,7 +46,16 @@ class Progress:
 
 @dataclass
 class Run:
-    """One process's share of a study."""
+    """One process's run of a search.
+
+    Args:
+        problem: the schedules and their costs.
+        evaluator: makes and scores images.
+        store: of the study.
+        folder: of the study; None writes no candidate files.
+        max_seconds: limit for the whole study; None sets none.
+        on_progress: called after each new candidate.
+    """
 
     problem: Problem
     evaluator: Evaluator
@@ -59,20 +68,20 @@ class Run:
         self.front_cost, self.front_quality = np.zeros(0, dtype=np.int64), np.zeros(0)
         self.worst_quality = np.inf
         self.evaluated = self.new = 0
-        self.before = sum(row.seconds for row in self.store.generations())
+        self.seconds_before = sum(row.seconds for row in self.store.generations())
         self.began = self.mark = time.monotonic()
 
-    def generations(self, algorithm: Nsga2 | Fast, most: int | None, population_size: int) -> None:
-        """Search in generations until there were so many, nothing is left to try, or the time is over."""
+    def generations(self, algorithm: Nsga2 | SurrogateSearch, most: int | None, population_size: int) -> None:
+        """Search until `most` generations are complete, nothing is left to try, or the time is up."""
         for number in itertools.count() if most is None else range(most):
             later = None if most is None else (most - number - 1) * population_size
             if not self._generation(algorithm, number, later):
                 return
 
-    def _generation(self, algorithm: Nsga2 | Fast, number: int, later: int | None) -> bool:
-        """Ask for a generation, evaluate what the study does not know of it, tell; False if the search is over.
+    def _generation(self, algorithm: Nsga2 | SurrogateSearch, number: int, later: int | None) -> bool:
+        """Ask for a generation, evaluate its unknown candidates and tell; return False if the search is over.
 
-        `later` is how many candidates will follow it, if that is known.
+        `later` is the number of candidates in later generations, if known.
         """
         bits = algorithm.ask()
         if not len(bits):
@@ -80,40 +89,43 @@ class Run:
         cost = self.problem.costs(bits)
         quality = self.store.begin(number, bits, cost, algorithm.random_state)
         todo = np.flatnonzero(np.isnan(quality)).tolist()
-        self.count(number, cost, quality)
-        schedules = [self.problem.schedule(bits[i], name_of(number, i)) for i in todo]
+        self.update_front(number, cost, quality)
+        schedules = [self.problem.schedule(bits[i], candidate_name(number, i)) for i in todo]
         results = evaluate_each(self.evaluator, schedules, self.store, number)
         for place, i in enumerate(todo, start=1):
             if self.is_late():
                 return False
             quality[i] = next(results).mean()
             left = None if later is None else len(todo) - place + later
-            self.close(number, i, bits[i], int(cost[i]), float(quality[i]), left)
+            self.complete(number, i, bits[i], int(cost[i]), float(quality[i]), left)
         if np.isnan(quality).all():
-            reason = next(filter(None, (why_given_up(self.evaluator, one, self.store) for one in schedules)), "")
+            reason = next(filter(None, (failure_reason(self.evaluator, one, self.store) for one in schedules)), "")
             raise EcadError(f"no candidate of generation {number} could be evaluated; the first: {reason}")
         algorithm.tell(cost, quality)
         return True
 
-    def close(self, generation: int, number: int, bits: Bits, cost: int, quality: float, left: int | None) -> None:
-        """Keep what a candidate is worth, NaN if it was given up; `left` is how many are still to come, if known."""
+    def complete(self, generation: int, number: int, bits: Bits, cost: int, quality: float, left: int | None) -> None:
+        """Store a candidate's quality (NaN if it was given up) and report progress.
+
+        `left` is the number of candidates still to come, if known.
+        """
         if not np.isnan(quality):
-            plain = self.problem.schedule(bits, name_of(generation, number))
-            self._keep(Candidate(generation, number, plain, cost, quality, self.problem.unit))
-        self.count(generation, np.array([cost]), np.array([quality]))
+            plain = self.problem.schedule(bits, candidate_name(generation, number))
+            self._store(Candidate(generation, number, plain, cost, quality, self.problem.unit))
+        self.update_front(generation, np.array([cost]), np.array([quality]))
         self.new += 1
         self._report(generation, left)
 
-    def _keep(self, candidate: Candidate) -> None:
-        # The file first: whatever the store calls complete has one.
+    def _store(self, candidate: Candidate) -> None:
+        # The file first: every candidate that the store calls complete has one.
         if self.folder is not None:
             candidate.schedule.save(self.folder / candidate.path)
         now = time.monotonic()
         self.store.complete(candidate.generation, candidate.number, candidate.quality, now - self.mark)
         self.mark = now
 
-    def count(self, number: int, cost: np.ndarray, quality: np.ndarray) -> None:
-        """Reckon with candidates of a generation, cost (n,) and quality (n,); NaN is not known, or never will be."""
+    def update_front(self, number: int, cost: np.ndarray, quality: np.ndarray) -> None:
+        """Update the front with candidates of a generation: cost (n,), quality (n,), NaN where unknown or given up."""
         known = ~np.isnan(quality)
         cost, quality = cost[known], quality[known]
         self.evaluated += len(cost)
@@ -124,11 +136,11 @@ class Run:
         self.front_cost, self.front_quality = cost[front], quality[front]
 
     def is_late(self) -> bool:
-        """Whether the time for the study is over."""
+        """Whether the time limit of the study has passed."""
         return self.max_seconds is not None and self._seconds() >= self.max_seconds
 
     def _seconds(self) -> float:
-        return self.before + time.monotonic() - self.began
+        return self.seconds_before + time.monotonic() - self.began
 
     def _report(self, number: int, candidates_left: int | None) -> None:
         if self.on_progress is None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ecad.commands.main import finish, main, require_exact
-from ecad.commands.options import MOST, FileMode, Guidance, Pixels, RequireExact, Steps, Weights
+from ecad.commands.options import MOST, FileMode, Guidance, ModelOptions, Pixels, RequireExact, Steps, grouped_options
 from ecad.errors import EcadError
 from ecad.prompts import Prompt, read_prompts
 from ecad.utils.console import bar
@@ -16,7 +16,9 @@ from ecad.utils.files import make_folder
 from ecad.utils.seeds import check_seeds
 
 
+@grouped_options
 def infer(
+    *,
     image_generator: Annotated[
         str, typer.Argument(help="A name that `ecad models` lists, or any pipeline's folder, hub id or .json.")
     ],
@@ -36,8 +38,7 @@ def infer(
     guidance_scale: Guidance = None,
     output_dir: Annotated[Path, typer.Option(help="For its folders `embeddings` and `images`.")] = Path("outputs"),
     exact: RequireExact = False,
-    weights: Weights = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    model: ModelOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
 ) -> None:
     """Generate images from prompts. Images already in the output folder from other prompts or settings are replaced."""
@@ -50,7 +51,6 @@ def infer(
     prompts = [Prompt("0000", prompt)] if prompt is not None else _read(prompt_file, file_format)
     seeds = [start_seed + seed_step * i for i in range(num_images_per_prompt)]
     check_seeds((seeds[0], seeds[-1]))
-    from ecad.image_generators import get_image_generator
     from ecad.jobs.encode import embed, embedding_settings, num_shards, numbered
     from ecad.jobs.generate import cut_batches, job_of, make_images
     from ecad.prompts.store import find_stored, stores_to_write
@@ -59,7 +59,7 @@ def infer(
     chosen = None if schedule is None else CacheSchedule.load(schedule)
     found = None if input_embeddings is None else find_stored(input_embeddings)
     make_folder(output_dir)
-    generator = get_image_generator(image_generator, weights, device=device, only="images" if found else None)
+    generator = model.load(image_generator, only="images" if found else None)
     asked = {"steps": steps, "guidance_scale": guidance_scale, "height": height, "width": width}
     job = job_of(generator, chosen, output_dir / "images", **asked)  # type: ignore[arg-type]
     if found is None:

@@ -60,7 +60,7 @@ def test_what_is_given_again_counts_and_is_kept(run):
 def test_without_a_study_there_is_nothing_to_resume(run, tmp_path, content):
     if content is not None:
         (tmp_path / FLAGS).write_text(content)
-    with pytest.raises(EcadError, match="expected a study with its flags"):
+    with pytest.raises(EcadError, match="--resume needs a study with its flags"):
         run("--resume")
     assert not CALLS
 
@@ -79,6 +79,6 @@ def test_a_kept_flag_that_is_no_value_of_it_is_refused(run, tmp_path, flag, valu
     CALLS.clear()
     kept = json.loads((tmp_path / FLAGS).read_text())
     (tmp_path / FLAGS).write_text(json.dumps({**kept, flag: value}))
-    with pytest.raises(EcadError, match=f"flags.json: {flag}: expected what the flag takes, found "):
+    with pytest.raises(EcadError, match=f"flags.json: {flag}: not a value of the flag: "):
         run("--resume")
     assert not CALLS

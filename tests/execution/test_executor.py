@@ -15,7 +15,7 @@ import pytest
 from ecad.errors import EcadError
 from ecad.execution import Executor, Failure, Task, WorkerSpec
 from ecad.execution.local import LocalWorkers, split_gpus
-from ecad.execution.pool import by_host
+from ecad.execution.pool import summary_by_host
 
 Squares = Callable[..., Executor]
 
@@ -26,11 +26,11 @@ def tasks(faults: dict[int, str], count: int = 8) -> list[Task]:
 
 @pytest.fixture
 def squares(tmp_path: Path) -> Squares:
-    def make(count: int = 2, timeout: float = 60, tell: Callable[[str], None] = print, **options: object) -> Executor:
+    def make(count: int = 2, timeout: float = 60, notify: Callable[[str], None] = print, **options: object) -> Executor:
         folder = tmp_path / "tries"
         folder.mkdir(exist_ok=True)
         spec = WorkerSpec("jobs:squares", {"folder": str(folder), **options})
-        return Executor(LocalWorkers(spec, count), timeout, tmp_path / "failures.log", tell)
+        return Executor(LocalWorkers(spec, count), timeout, tmp_path / "failures.log", notify)
 
     return make
 
@@ -38,7 +38,7 @@ def squares(tmp_path: Path) -> Squares:
 def test_every_fault_ends_in_a_result_or_a_reason(squares: Squares, tmp_path: Path) -> None:
     faults = {1: "die 1", 2: "raise 2", 4: "hang 1", 5: "raise", 6: "die"}
     said: list[str] = []
-    with squares(timeout=1.5, tell=said.append) as executor:
+    with squares(timeout=1.5, notify=said.append) as executor:
         results = list(executor.run(tasks(faults)))
         again = list(executor.run(tasks({}, 3)))
     assert sorted(place for place, _ in results) == list(range(8))
@@ -58,7 +58,7 @@ def test_every_fault_ends_in_a_result_or_a_reason(squares: Squares, tmp_path: Pa
     rows = executor.summary()
     assert sum(row["tasks"] for row in rows) == 6 + 3
     assert sum(row["failed"] for row in rows) == 1 + 2 + 1 + 3 + 3
-    [line] = by_host(rows)
+    [line] = summary_by_host(rows)
     assert "9 tasks" in line
     assert "10 tries failed" in line
 
@@ -122,13 +122,16 @@ def test_a_worker_without_the_model_is_one_line(squares: Squares, monkeypatch: p
 
 
 def test_workers_that_die_while_they_load_are_not_started_for_ever(squares: Squares) -> None:
-    with squares(1, die_while_loading=True) as executor, pytest.raises(EcadError, match="3 in a row died while they"):
+    with (
+        squares(1, die_while_loading=True) as executor,
+        pytest.raises(EcadError, match="3 in a row died while"),
+    ):
         executor.facts  # noqa: B018
 
 
 def test_workers_that_differ_do_not_work_together(squares: Squares, tmp_path: Path) -> None:
     said: list[str] = []
-    with squares(2, tell=said.append, weights_of=str(tmp_path / "tries")) as executor:
+    with squares(2, notify=said.append, weights_of=str(tmp_path / "tries")) as executor:
         assert len(list(executor.run(tasks({}, 4)))) == 4
         while not said:
             list(executor.run(tasks({}, 1)))
@@ -144,7 +147,7 @@ def test_gpus_are_shared_out(count: int, each: float, expected: list[str]) -> No
 
 
 def test_more_workers_than_gpus_are_refused() -> None:
-    with pytest.raises(EcadError, match=r"^--gpus-per-worker 1: expected 5 GPUs for 5 workers, found 4; give fewer"):
+    with pytest.raises(EcadError, match=r"^`gpus_per_worker` 1: 5 workers need 5 GPUs, found 4; reduce"):
         split_gpus(list("abcd"), 5, 1)
 
 

@@ -24,9 +24,9 @@ def tasks(faults: dict[int, str], count: int = 8) -> list[Task]:
 
 @pytest.fixture
 def squares(cluster: Any, tmp_path: Path) -> Callable[..., Executor]:
-    def make(count: int | None = None, tell: Callable[[str], None] = print, timeout: float = 60) -> Executor:
+    def make(count: int | None = None, notify: Callable[[str], None] = print, timeout: float = 60) -> Executor:
         spec = WorkerSpec("jobs:squares", {"folder": str(tmp_path)})
-        return Executor(RayWorkers(spec, count), timeout, tmp_path / "log" / "failures.log", tell)
+        return Executor(RayWorkers(spec, count), timeout, tmp_path / "log" / "failures.log", notify)
 
     return make
 
@@ -66,7 +66,7 @@ def test_faults_and_nodes_that_come_and_go(cluster: Any, nodes: Any, squares: An
     second = nodes()
     said: list[str] = []
     faults = {0: "die 1", 1: "raise", 3: "hang 1", 5: "slow 1"}
-    with squares(tell=said.append, timeout=6) as executor:
+    with squares(notify=said.append, timeout=6) as executor:
         assert dict(executor.run(tasks(faults))) == {i: i**2 for i in range(8)} | {
             1: Failure("ValueError: a bad day", 3)
         }
@@ -104,7 +104,7 @@ def test_unfit_nodes_are_left_out_with_one_line(cluster: Any, nodes: Any, square
     nodes(env_vars={"WITHOUT_THE_MODEL": "1"})
     nodes(env_vars={"PYTHONPATH": f"{here}:{other.parent}"})
     said: list[str] = []
-    with squares(tell=said.append) as executor:
+    with squares(notify=said.append) as executor:
         while len(said) < 2:
             assert len(list(executor.run(tasks({}, 2)))) == 2
             time.sleep(0.1)
@@ -119,8 +119,8 @@ def test_unfit_nodes_are_left_out_with_one_line(cluster: Any, nodes: Any, square
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("nowhere", "--address: expected auto or host:port, found 'nowhere'"),
-        ("127.0.0.1:1", "--address 127.0.0.1:1: expected a Ray cluster there, found none"),
+        ("nowhere", "`address`: expected auto or host:port, found 'nowhere'"),
+        ("127.0.0.1:1", "`address` 127.0.0.1:1: no Ray cluster answers there"),
     ],
 )
 def test_a_wrong_address_is_one_line(address: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,7 @@ def test_more_generations_go_on_where_fewer_ended(tmp_path):
 def test_time_ends_a_search_and_more_time_goes_on(tmp_path, monkeypatch):
     search(problem(), evaluator(), tmp_path / "whole", **SMALL)
     now = [0.0]
-    monkeypatch.setattr("ecad.genetic.search.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("ecad.genetic.run.time.monotonic", lambda: now[0])
     plain, made = evaluator(), []
 
     def generate(schedule, items):
@@ -149,7 +149,7 @@ def test_time_ends_a_search_and_more_time_goes_on(tmp_path, monkeypatch):
 
 def test_progress_counts_and_estimates(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("ecad.genetic.search.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("ecad.genetic.run.time.monotonic", lambda: now[0])
     plain, seen = evaluator(), []
 
     def generate(schedule, items):
@@ -285,14 +285,14 @@ def test_a_study_is_not_resumed_with_other_settings(tmp_path, name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mode": "quick"}, "mode 'quick' is unknown: expected paper or fast"),
-        ({"generations": 0}, "generations: expected at least 1, found 0"),
-        ({"population_size": 1}, "population_size: expected at least 2, found 1"),
-        ({"max_seconds": -1.0}, "max_seconds: expected at least 0, found -1.0"),
-        ({"max_seconds": float("nan")}, "max_seconds: expected at least 0, found nan"),
-        ({"max_cost": 10}, "max_cost: expected at least .*, found 10"),
-        ({"mode": "paper", "min_quality": 1.0}, "mode paper takes no limit on cost, quality or memory"),
-        ({"problem": problem(steps=1)}, "steps: expected at least 2, found 1"),
+        ({"mode": "quick"}, "`mode` 'quick' is unknown: expected paper or fast"),
+        ({"generations": 0}, "`generations`: expected at least 1, found 0"),
+        ({"population_size": 1}, "`population_size`: expected at least 2, found 1"),
+        ({"max_seconds": -1.0}, "`max_seconds`: expected at least 0, found -1.0"),
+        ({"max_seconds": float("nan")}, "`max_seconds`: expected at least 0, found nan"),
+        ({"max_cost": 10}, "`max_cost`: expected at least .*, found 10"),
+        ({"mode": "paper", "min_quality": 1.0}, "`mode` paper takes no limit on cost, quality or memory"),
+        ({"problem": problem(steps=1)}, "`steps`: expected at least 2, found 1"),
         ({"initial": [heuristics.none(pixart_sites(2), 20)]}, "schedule 'none' does not fit this search"),
     ],
 )

@@ -17,7 +17,7 @@ import synthetic
 from ecad.errors import NotFiniteError
 from ecad.execution import Executor, Job, WorkerSpec
 from ecad.execution.local import LocalWorkers
-from ecad.genetic.evaluation.pool import Images, PooledEvaluator
+from ecad.genetic.evaluation.pool import ImageSet, PooledEvaluator
 from ecad.genetic.genes import Forecast
 from ecad.genetic.search import search
 from ecad.genetic.study.items import all_items
@@ -56,7 +56,7 @@ def run(
     plain = synthetic.evaluator()
     spec = WorkerSpec("synthetic_worker:worker", {"faults": faults})
     with Executor(LocalWorkers(spec, workers), 60, folder / "failures.log") as executor:
-        images = Images(plain.prompts, plain.seeds, "synthetic")
+        images = ImageSet(plain.prompts, plain.seeds, "synthetic")
         evaluator = PooledEvaluator(executor, 0, images, plain.batch_size)
 
         def report(progress: object) -> None:

@@ -159,7 +159,7 @@ def make_results(folder: Path) -> None:
 
 def make_study(folder: Path) -> None:
     with Store.open(folder) as store:
-        store.settle({"scorer": "psnr"}, {"ecad": "0"})
+        store.ensure_settings({"scorer": "psnr"}, {"ecad": "0"})
 
 
 def read_study(folder: Path) -> None:

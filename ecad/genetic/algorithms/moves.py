@@ -1,7 +1,7 @@
-"""Changes to a schedule that respect its structure: steps in time, blocks in depth, and components.
+"""Mutation and crossover that follow a schedule's structure: steps, blocks and components.
 
-A recomputation that stale neighbours feed is wasted, so sites change together: in *regions*, some steps by some sites.
-The first step computes whatever its bits say, and is left alone.
+Recomputing a site whose inputs are stale is of little use, so sites change together. The first step always computes and
+is left unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ecad.schedules.schedule import Bits
 
 
 def mutate(bits: Bits, sites: Sites, random: np.random.Generator) -> Bits:
-    """A copy of one schedule, bool (steps, sites), with one move or a few; at least two steps."""
+    """A copy of one schedule, bool (steps, sites) with at least two steps, changed by one or more moves."""
     bits = bits.copy()
     for _ in range(random.geometric(0.5)):
         if random.random() < 0.5:
@@ -26,7 +26,7 @@ def mutate(bits: Bits, sites: Sites, random: np.random.Generator) -> Bits:
 
 
 def exchange(first: Bits, second: Bits, sites: Sites, random: np.random.Generator) -> tuple[Bits, Bits]:
-    """Copies of two schedules that have exchanged a range of steps: of all sites, a component, some blocks, or both."""
+    """Copies of two schedules with a range of steps exchanged, at all sites or at those of `_some_sites`."""
     start, end = np.sort(random.choice(len(first), size=2, replace=False)) + 1
     region = np.zeros(first.shape, dtype=bool)
     region[start:end] = _some_sites(sites, random)
@@ -34,7 +34,7 @@ def exchange(first: Bits, second: Bits, sites: Sites, random: np.random.Generato
 
 
 def _shift(bits: Bits, columns: Bits, random: np.random.Generator) -> None:
-    """Move what happens at a step to the next one, and what happens there here, if there is any difference."""
+    """Swap the bits of two neighbouring steps, chosen among those that differ."""
     differs = (bits[1:-1] != bits[2:])[:, columns].any(axis=1)
     if differs.any():
         step = random.choice(np.flatnonzero(differs)) + 1
@@ -43,18 +43,18 @@ def _shift(bits: Bits, columns: Bits, random: np.random.Generator) -> None:
 
 
 def _toggle(bits: Bits, columns: Bits, random: np.random.Generator) -> None:
-    """Let some sites recompute together at one step, or reuse."""
+    """Let some sites all recompute, or all reuse, at one step."""
     step = random.integers(1, len(bits))
     share = bits[step, columns].mean()
     bits[step, columns] = random.random() >= share
 
 
 def _some_sites(sites: Sites, random: np.random.Generator) -> Bits:
-    """A mask over the sites, by equal chances: all; one component; a range of blocks; one component in such a range."""
+    """A mask over the sites, equally likely all, one component, a range of blocks, or one component in such a range."""
     block_of, component_of = _coordinates(sites)
     chosen = np.ones(len(sites), dtype=bool)
     if random.random() < 0.5:
-        # Short ranges are as likely as long ones: lengths 1 to n are drawn with odds 1/length.
+        # Lengths are log-uniform: short ranges are as likely as long ones.
         blocks = block_of[-1] + 1
         length = int(np.exp(random.uniform(0, np.log(blocks + 1))))
         start = random.integers(0, blocks - length + 1)
@@ -66,7 +66,7 @@ def _some_sites(sites: Sites, random: np.random.Generator) -> Bits:
 
 @lru_cache
 def _coordinates(sites: Sites) -> tuple[np.ndarray, np.ndarray]:
-    """Each site's block and component, as numbers."""
+    """The index of each site's block and component."""
     blocks = {block: i for i, block in enumerate(dict.fromkeys(block for block, _ in sites))}
     components = {component: i for i, component in enumerate(dict.fromkeys(component for _, component in sites))}
     pairs = [(blocks[block], components[component]) for block, component in sites]

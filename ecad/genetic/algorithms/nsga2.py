@@ -1,4 +1,4 @@
-"""Mode `paper`, the search of arXiv 2506.15682 as released: NSGA-II (Deb et al., 2002) as pymoo has it."""
+"""Mode `paper`: the search of arXiv 2506.15682 as released, pymoo's NSGA-II (Deb et al., 2002)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ecad.schedules.schedule import Bits
 
 
 class Nsga2:
-    """A search that is asked for candidates and told their cost and quality, in turns.
+    """A search with an ask-and-tell interface: `ask` for candidates, then `tell` their cost and quality.
 
     Args:
-        problem: what is searched.
-        population_size: candidates a generation, at least 2.
-        seed: of all its random choices.
-        initial: bool (n, steps, sites), where it starts; the rest of the first generation is random.
+        problem: the schedules and their costs.
+        population_size: candidates per generation, at least 2.
+        seed: random seed.
+        initial: bool (n, steps, sites), the first candidates; the rest of the first generation is random.
 
     >>> from ecad.schedules import heuristics, pixart_sites
     >>> problem = Problem(heuristics.none(pixart_sites(2), 4), lambda bits, _: bits.sum(axis=(1, 2)))
@@ -58,27 +58,29 @@ class Nsga2:
         return genomes.reshape(-1, *self._shape)
 
     def tell(self, cost: np.ndarray, quality: np.ndarray) -> None:
-        """What the candidates just asked for are worth: cost (n,), smaller is better, and quality (n,), larger is.
+        """Add the results of the candidates just asked for.
 
-        The quality of what could not be evaluated is NaN.
+        Args:
+            cost: (n,), smaller is better.
+            quality: (n,), larger is better; NaN if the candidate could not be evaluated.
         """
         reused = (~self._asked.get("X").astype(bool)).sum(axis=1, keepdims=True)
         failed = np.isnan(quality)
         worst = np.nanmin(quality, initial=0.0)
-        # Nothing cached at all is no solution, and what could not be evaluated still less.
+        # A schedule that reuses nothing violates the constraint, a candidate that could not be evaluated even more.
         violation = np.where(failed[:, None], 2.0, 1.0 - reused)
         self._asked.set("F", np.column_stack([cost, -np.where(failed, worst, quality)]), "G", violation)
         self._algorithm.tell(infills=self._asked)
 
     @property
     def random_state(self) -> dict[str, Any]:
-        """The state of its random generator, as JSON values."""
+        """The state of the random generator, as JSON values."""
         state: dict[str, Any] = self._algorithm.random_state.bit_generator.state
         return state
 
 
 class _StartFrom(Sampling):
-    """What is given, and random genomes as far as a generation needs more."""
+    """The given genomes, filled up with random ones."""
 
     def __init__(self, start: Bits) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""What a schedule's images will be worth, guessed from those already made.
+"""The surrogate: predicts a schedule's quality from the images already made.
 
-A rough error model says how much harm a schedule does, and where; a Gaussian process (Rasmussen and Williams, 2006,
-algorithm 2.1) corrects it by what was measured.
+A rough error model estimates how large a schedule's error is and where it arises. A Gaussian process (Rasmussen and
+Williams, 2006, algorithm 2.1) corrects it by the measured qualities.
 """
 
 from __future__ import annotations
@@ -14,24 +14,28 @@ import numpy as np
 from ecad.schedules import Sites
 from ecad.schedules.schedule import Bits
 
-# In units of the features' spread, and of the variance that the error model leaves.
+# Features of candidates -> expected quality and its standard deviation.
+Predictor = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+# Candidate hyperparameters: length scales in units of the features' spread, noise in units of the residual variance.
 _LENGTHS, _NOISES = (0.5, 1.0, 2.0, 4.0), (0.003, 0.03, 0.3)
 
 
-def harm(plans: Bits, step_errors: np.ndarray) -> np.ndarray:
-    """Where each schedule's error comes from, as a rough model has it.
+def modelled_errors(plans: Bits, step_errors: np.ndarray) -> np.ndarray:
+    """A rough model of each schedule's error, by step and site.
 
-    Features drift evenly, so a reused output is off by its age. An output computed among stale ones inherits their
-    mean. What one site errs in a run of reused steps adds up; runs and sites err independently.
+    Outputs drift at a constant rate, so a reused output is off in proportion to its age. An output that is computed
+    from stale ones inherits their mean error. The errors of one site add up within a run of reused steps; runs and
+    sites are independent.
 
     Args:
         plans: bool (n, steps, sites), what is computed.
-        step_errors: float (steps - 1,), the squared error of reusing at step 1, 2, ... what the step before computed.
+        step_errors: float (steps - 1,), squared errors of reusing, at step 1, 2, ..., what the step before computed.
 
     Returns:
         float64 (n, steps - 1, sites), squared errors whose sum is the schedule's.
 
-    >>> harm(np.array([[[1], [0], [0], [1], [0]]], dtype=bool), np.ones(4))[0, :, 0].tolist()
+    >>> modelled_errors(np.array([[[1], [0], [0], [1], [0]]], dtype=bool), np.ones(4))[0, :, 0].tolist()
     [1.0, 8.0, 0.0, 1.0]
     """
     num_sites = plans.shape[2]
@@ -48,74 +52,78 @@ def harm(plans: Bits, step_errors: np.ndarray) -> np.ndarray:
     return found
 
 
-def describe(plans: Bits, sites: Sites, step_errors: np.ndarray) -> np.ndarray:
-    """Features of schedules: the logarithm of their harm first, then the share that each step and component has in it.
+def features(plans: Bits, sites: Sites, step_errors: np.ndarray) -> np.ndarray:
+    """Features of schedules: the logarithm of the modelled error, then the share of each step and component in it.
 
     Args:
         plans: bool (n, steps, sites).
         sites: of the model.
-        step_errors: float (steps - 1,), as for `harm`.
+        step_errors: float (steps - 1,), as for `modelled_errors`.
 
     Returns:
-        float64 (n, features); shares as square roots, so that distances between them mean the same everywhere. The
-        last feature is 1 where the first row is False, which stands for a schedule that forecasts.
+        float64 (n, features). Shares are square roots, which makes distances comparable (Hellinger). The last feature
+        is 1 where the first row is False, which stands for a schedule that extrapolates.
     """
     components = list(dict.fromkeys(component for _, component in sites))
     member = np.array([[component == name for name in components] for _, component in sites], dtype=np.float64)
-    parts = (harm(plans, step_errors) @ member).reshape(len(plans), -1)
+    parts = (modelled_errors(plans, step_errors) @ member).reshape(len(plans), -1)
     total = parts.sum(axis=1, keepdims=True) + 1e-9 * step_errors.mean()
     return np.concatenate([np.log10(total), np.sqrt(parts / total), ~plans[:, 0, :1]], axis=1)
 
 
-def fit(features: np.ndarray, quality: np.ndarray) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Learn quality from features.
+def fit(known: np.ndarray, quality: np.ndarray) -> Predictor:
+    """Fit the surrogate.
 
     Args:
-        features: float (n, features), as `describe` has them; n at least 2.
+        known: float (n, features), from `features`; n at least 2.
         quality: float (n,).
 
     Returns:
         a function of features (m, features) that gives the expected quality, float64 (m,), and its standard deviation.
     """
-    center, spread = features.mean(axis=0), features.std(axis=0)
-    # The shares keep their proportions; the harm, which the straight lines know already, counts as one of them.
+    center, spread = known.mean(axis=0), known.std(axis=0)
+    # The shares keep their proportions. The modelled error, which the linear terms include, counts as one of them.
     scale = np.full(len(spread), max(np.sqrt((spread[1:-1] ** 2).sum()), 1e-9))
     scale[0], scale[-1] = max(spread[0], 1e-9), 1.0
-    lines, *_ = np.linalg.lstsq(_lines(features), quality)
-    rest = quality - _lines(features) @ lines
-    variance = max(float(rest.var()), 1e-12)
-    points = (features - center) / scale
-    apart = _distances(points, points)
+    coefficients, *_ = np.linalg.lstsq(_linear_terms(known), quality)
+    residuals = quality - _linear_terms(known) @ coefficients
+    variance = max(float(residuals.var()), 1e-12)
+    points = (known - center) / scale
+    distances = _distances(points, points)
     choices = product(_LENGTHS, _NOISES)
-    _, length, noise = min(_surprise(apart, rest / np.sqrt(variance), *two) for two in choices)
-    inverse = np.linalg.inv(np.linalg.cholesky(_matern(apart, length) + noise * np.eye(len(rest))))
-    weights = inverse.T @ (inverse @ rest)
+    _, length, noise = min(
+        _negative_log_likelihood(distances, residuals / np.sqrt(variance), *pair) for pair in choices
+    )
+    inverse = np.linalg.inv(np.linalg.cholesky(_matern(distances, length) + noise * np.eye(len(residuals))))
+    weights = inverse.T @ (inverse @ residuals)
 
     def predict(others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        near = _matern(_distances((others - center) / scale, points), length)
-        mean = _lines(others) @ lines + near @ weights
-        known = (near @ inverse.T) ** 2
-        return mean, np.sqrt(variance * np.maximum(1 - known.sum(axis=1), 0))
+        covariance = _matern(_distances((others - center) / scale, points), length)
+        mean = _linear_terms(others) @ coefficients + covariance @ weights
+        explained = (covariance @ inverse.T) ** 2
+        return mean, np.sqrt(variance * np.maximum(1 - explained.sum(axis=1), 0))
 
     return predict
 
 
-def _lines(features: np.ndarray) -> np.ndarray:
-    """The terms of two straight lines over the harm, one for schedules that forecast and one for the others."""
-    harm, forecasts = features[:, :1], features[:, -1:]
-    return np.concatenate([np.ones_like(harm), harm, forecasts, forecasts * harm], axis=1)
+def _linear_terms(described: np.ndarray) -> np.ndarray:
+    """Intercept and slope over the log of the modelled error, for schedules that extrapolate and for the others."""
+    error, forecasts = described[:, :1], described[:, -1:]
+    return np.concatenate([np.ones_like(error), error, forecasts, forecasts * error], axis=1)
 
 
-def _surprise(apart: np.ndarray, rest: np.ndarray, length: float, noise: float) -> tuple[float, float, float]:
-    """Minus the log likelihood of what is left to explain, and the two numbers it is under."""
-    factor = np.linalg.cholesky(_matern(apart, length) + noise * np.eye(len(rest)))
-    white = np.linalg.solve(factor, rest)
+def _negative_log_likelihood(
+    distances: np.ndarray, residuals: np.ndarray, length: float, noise: float
+) -> tuple[float, float, float]:
+    """Negative log marginal likelihood of the residuals, and the hyperparameters it belongs to."""
+    factor = np.linalg.cholesky(_matern(distances, length) + noise * np.eye(len(residuals)))
+    white = np.linalg.solve(factor, residuals)
     return float(white @ white / 2 + np.log(np.diag(factor)).sum()), length, noise
 
 
-def _matern(apart: np.ndarray, length: float) -> np.ndarray:
-    """The covariance of Matérn, 5/2."""
-    ratio = np.sqrt(5) * apart / length
+def _matern(distances: np.ndarray, length: float) -> np.ndarray:
+    """The Matérn covariance with smoothness 5/2."""
+    ratio = np.sqrt(5) * distances / length
     covariance: np.ndarray = (1 + ratio + ratio**2 / 3) * np.exp(-ratio)
     return covariance
 

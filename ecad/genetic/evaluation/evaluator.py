@@ -1,4 +1,4 @@
-"""Making and scoring the images of candidates, each once: what is in the study is not made again."""
+"""Makes and scores the images of candidates, each once: images with a score in the study are not made again."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Job = tuple[CacheSchedule, Batch]
 
 
 class Evaluator(Protocol):
-    """Anything that makes images under schedules and scores them.
+    """Makes images under schedules and scores them.
 
     Attributes:
-        scorer: the name that its scores go by in the study.
-        prompts: what images are made of.
+        scorer: the name of its scores in the study.
+        prompts: of the images.
         seeds: of the images of each prompt.
-        batch_size: images made at once. Batches are cut from `all_items` in order: an interruption changes none.
+        batch_size: images per batch. Batches are cut from `all_items` in order, so an interruption changes none.
         decibels: whether a score is -10 log10 of a squared error, so that a search can read errors off it.
-        settings: what else its scores depend on (generator, guidance scale, ...), as JSON values; a study refuses to
-            go on with others.
+        settings: everything else that its scores depend on (generator, guidance scale, ...), as JSON values; a study
+            cannot be resumed with others.
     """
 
     @property
@@ -50,15 +50,15 @@ class Evaluator(Protocol):
         """Make and score batches.
 
         Args:
-            jobs: taken when there is room for one; None says that there may be more when the next scores are known.
+            jobs: taken as capacity allows; None means that there may be more once the next scores are known.
 
         Yields:
-            (place of the job, its scores), in any order: float64 (items,), larger is better; or that it was given up.
+            (index of the job, its scores), in any order: float64 (items,), larger is better; or a `Failure`.
         """
         ...
 
     def output_products(self) -> np.ndarray | None:
-        """`CacheSchedule.output_products` of its first batch; None if it cannot tell."""
+        """`CacheSchedule.output_products` of its first batch; None if they are unknown."""
         ...
 
 
@@ -67,18 +67,18 @@ class LocalEvaluator:
     """Makes and scores images in this process, one batch of one schedule after the other.
 
     Args:
-        generate: (schedule, items) -> images, one an item, in any form that `score` takes.
+        generate: (schedule, items) -> one image per item, in any form that `score` takes.
         score: (images, items) -> float (items,), larger is better.
         scorer: name of the score.
-        prompts: what images are made of.
+        prompts: of the images.
         seeds: of the images of each prompt.
-        batch_size: images made at once.
+        batch_size: images per batch.
         decibels: whether a score is -10 log10 of a squared error.
-        settings: what else the scores depend on (generator, guidance scale, ...), as JSON values.
-        products_of: items -> `CacheSchedule.output_products`, from uncached images; None if nobody can tell.
+        settings: everything else that the scores depend on (generator, guidance scale, ...), as JSON values.
+        products_of: items -> `CacheSchedule.output_products`, from uncached images; None if they are unknown.
 
     Raises:
-        EcadError: no prompt, no seed, or no image a batch.
+        EcadError: there is no prompt or no seed, or the batch size is not positive.
 
     >>> evaluator = LocalEvaluator(
     ...     generate=lambda schedule, items: [schedule.share_recomputed] * len(items),
@@ -106,7 +106,7 @@ class LocalEvaluator:
             ("batch_size", self.batch_size),
         ):
             if found < 1:
-                raise EcadError(f"{name}: expected at least one, found {found}")
+                raise EcadError(f"`{name}`: expected at least one, found {found}")
 
     def run(self, jobs: Iterable[Job | None]) -> Iterator[tuple[int, np.ndarray | Failure]]:
         for place, (schedule, items) in enumerate(filter(None, jobs)):
@@ -128,13 +128,13 @@ def evaluate(evaluator: Evaluator, schedules: Sequence[CacheSchedule], store: St
     Args:
         evaluator: makes and scores the images.
         schedules: of one model.
-        store: of a study of that model, which knows some of the scores and learns the rest; None knows none.
+        store: of a study of that model, whose scores are used and which receives the new ones; None stores nothing.
 
     Returns:
         float64 (schedules, prompts * seeds), the scores of one prompt side by side.
 
     Raises:
-        EcadError: a scorer's answer is not one finite number an item, or images could not be made.
+        EcadError: a scorer does not return one finite number per item, or images could not be made.
     """
     if store is None:
         with Store.open(None) as memory:
@@ -142,7 +142,7 @@ def evaluate(evaluator: Evaluator, schedules: Sequence[CacheSchedule], store: St
     found = np.array(list(evaluate_each(evaluator, schedules, store)))
     for schedule, scores in zip(schedules, found, strict=True):
         if np.isnan(scores).any():
-            reason = why_given_up(evaluator, schedule, store)
+            reason = failure_reason(evaluator, schedule, store)
             raise EcadError(f"{evaluator.scorer} of schedule {schedule.name!r}: given up: {reason}")
     return found
 
@@ -150,33 +150,38 @@ def evaluate(evaluator: Evaluator, schedules: Sequence[CacheSchedule], store: St
 def evaluate_each(
     evaluator: Evaluator, schedules: Sequence[CacheSchedule], store: Store, generation: int | None = None
 ) -> Iterator[np.ndarray]:
-    """`evaluate`, schedule by schedule as they are ready; `generation` is where the study counts new images.
+    """`evaluate`, yielding each schedule's scores as soon as they and all earlier ones are complete.
 
-    The scores of images that were given up are NaN.
+    Args:
+        evaluator, schedules, store: as for `evaluate`.
+        generation: for which the study counts new images.
+
+    Yields:
+        float64 (prompts * seeds,), NaN for images that were given up.
     """
-    cards = [Card.of(evaluator, schedule, store) for schedule in schedules]
-    by_plan: dict[bytes, Card] = {}
-    for card in cards:
-        by_plan.setdefault(card.plan, card)
-    places = [(card, start) for card in by_plan.values() for start in card.missing]
-    outcomes = evaluator.run([card.missing[start] for card, start in places])
-    for card in cards:
-        shared = by_plan[card.plan]
+    evaluations = [Evaluation.from_store(evaluator, schedule, store) for schedule in schedules]
+    by_plan: dict[bytes, Evaluation] = {}
+    for evaluation in evaluations:
+        by_plan.setdefault(evaluation.plan, evaluation)
+    batches = [(evaluation, start) for evaluation in by_plan.values() for start in evaluation.missing]
+    outcomes = evaluator.run([evaluation.missing[start] for evaluation, start in batches])
+    for evaluation in evaluations:
+        shared = by_plan[evaluation.plan]
         while shared.missing:
             place, found = next(outcomes)
-            owner, start = places[place]
-            owner.keep(start, found, evaluator, store, generation)
+            owner, start = batches[place]
+            owner.record(start, found, evaluator, store, generation)
         yield shared.scores
 
 
 @dataclass(eq=False)
-class Card:
-    """What is known of a schedule's images, and what is not.
+class Evaluation:
+    """The scores of a schedule's images, and the batches that are still to be made.
 
     Args:
-        plan: what they depend on.
+        plan: key of the schedule's images, see `plan_key`.
         scores: float64 (items,), NaN where there is none.
-        missing: place of a batch's first image -> the batch, which is to be made.
+        missing: index of a batch's first image -> the batch.
     """
 
     plan: bytes
@@ -184,8 +189,8 @@ class Card:
     missing: dict[int, Job]
 
     @classmethod
-    def of(cls, evaluator: Evaluator, schedule: CacheSchedule, store: Store) -> Card:
-        """Look a schedule up in a study."""
+    def from_store(cls, evaluator: Evaluator, schedule: CacheSchedule, store: Store) -> Evaluation:
+        """Read the scores of a schedule from a study."""
         items, size = all_items(evaluator.prompts, evaluator.seeds), evaluator.batch_size
         plan = plan_key(schedule)
         scores = store.scores(plan, items, evaluator.scorer)
@@ -197,27 +202,27 @@ class Card:
         }
         return cls(plan, scores, missing)
 
-    def keep(
+    def record(
         self, start: int, found: np.ndarray | Failure, evaluator: Evaluator, store: Store, generation: int | None
     ) -> None:
-        """Enter what came of a batch, here and in the study."""
+        """Store the result of a batch, here and in the study."""
         schedule, items = self.missing.pop(start)
         if isinstance(found, Failure):
             store.add_failures(self.plan, items, evaluator.scorer, found)
         else:
-            scores = checked(found, schedule, items, evaluator.scorer)
+            scores = check_scores(found, schedule, items, evaluator.scorer)
             store.add_scores(self.plan, items, evaluator.scorer, scores, generation)
             self.scores[start : start + len(items)] = scores
 
 
-def why_given_up(evaluator: Evaluator, schedule: CacheSchedule, store: Store) -> str | None:
-    """Why images of a schedule were given up; None if none were."""
+def failure_reason(evaluator: Evaluator, schedule: CacheSchedule, store: Store) -> str | None:
+    """The reason why images of a schedule were given up; None if none were."""
     items = all_items(evaluator.prompts, evaluator.seeds)
     return next(filter(None, store.failures(plan_key(schedule), items, evaluator.scorer)), None)
 
 
-def checked(scores: object, schedule: CacheSchedule, items: Batch, scorer: str) -> np.ndarray:
-    """The scores of a batch; raises EcadError if they are not one finite number an item."""
+def check_scores(scores: object, schedule: CacheSchedule, items: Batch, scorer: str) -> np.ndarray:
+    """The scores of a batch as float64 (items,); raises EcadError unless they are one finite number per item."""
     found = np.asarray(scores, dtype=np.float64)
     if found.shape != (len(items),):
         expected = f"one score for each of {len(items)} images"

@@ -1,9 +1,10 @@
-"""The problem and the evaluator of a loaded image generator."""
+"""The evaluator of a loaded image generator."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -28,84 +29,111 @@ def evaluator_of(
 
     Args:
         generator: makes the images.
-        prompts: what they are made of.
+        prompts: of the images.
         seeds: of the images of each prompt.
-        quality: a scorer that rises as images get better: "psnr", likeness to the uncached image of the same prompt and
-            seed, in decibels (its noise is so low that a handful of prompts ranks schedules); or another of
-            `quality_names()`, such as "image_reward"; or several, such as "image_reward+clip": the sum of what each
-            gains over the uncached image of the same prompt and seed, in standard deviations of the uncached images.
-        batch_size: images made at once.
+        quality: a scorer for which higher is better: "psnr", the similarity to the uncached image of the same prompt
+            and seed in decibels (low noise: a few prompts rank schedules); or another of `quality_names()`,
+            such as "image_reward"; or several, such as "image_reward+clip": the sum of their gains over the uncached
+            image of the same prompt and seed, in standard deviations of the uncached images.
+        batch_size: images per batch.
 
     Raises:
-        EcadError: an unknown quality, one whose weights are not found, several of which one compares images or finds
-            all uncached ones alike, no prompt or no seed.
+        EcadError: the quality is unknown, its weights are not found, several scorers are given of which one compares
+            images, or there is no prompt or no seed.
     """
-    scorers = _scorers(quality, str(generator.pipe.device))
-    embeds = generator.encode([prompt.text for prompt in prompts])
-    place = {prompt.id: index for index, prompt in enumerate(prompts)}
-
-    def generate(schedule: CacheSchedule | None, items: Batch) -> np.ndarray:
-        batch = embeds[[place[item.prompt.id] for item in items]]
-        return generator.generate(batch, [item.seed for item in items], schedule)
-
-    def products_of(items: Batch) -> np.ndarray | None:
-        return generator.output_products(
-            embeds[[place[item.prompt.id] for item in items]], [item.seed for item in items]
-        )
-
-    @cache
-    def uncached(items: Batch) -> np.ndarray:
-        # In the same batch as the candidates', so that rounding is the same, too.
-        return generate(None, items)
-
-    def score(images: np.ndarray, items: Batch) -> np.ndarray:
-        references = uncached(items) if scorers[0].compares else None
-        return scorers[0].score(images, [item.prompt.text for item in items], references)
-
-    def scores(images: np.ndarray, items: Batch) -> np.ndarray:
-        return np.array([scorer.score(images, [item.prompt.text for item in items], None) for scorer in scorers])
-
-    @cache
-    def uncached_scores() -> dict[Item, np.ndarray]:
-        items = all_items(prompts, seeds)
-        batches = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
-        found = np.concatenate([scores(generate(None, batch), batch) for batch in batches], axis=1)
-        return dict(zip(items, found.T, strict=True))
-
-    def gain(images: np.ndarray, items: Batch) -> np.ndarray:
-        known = uncached_scores()
-        spread = np.std(list(known.values()), axis=0)
-        if not spread.all():
-            name = scorers[int(np.argmin(spread))].name
-            raise EcadError(
-                f"quality {quality!r}: {name} finds all {len(known)} uncached images alike: give more prompts"
-            )
-        gained = scores(images, items) - np.array([known[item] for item in items]).T
-        return np.asarray((gained / spread[:, None]).sum(axis=0))
-
-    versions = [scorer.version for scorer in scorers if scorer.version]
+    images = _ScoredImages(generator, prompts, seeds, quality, batch_size)
     return LocalEvaluator(
-        generate,
-        score if len(scorers) == 1 else gain,
+        images.generate,
+        images.score if len(images.scorers) == 1 else images.gain,
         scorer=quality,
         prompts=prompts,
         seeds=seeds,
         batch_size=batch_size,
         decibels=quality == "psnr",
-        settings={
+        settings=images.settings(),
+        products_of=images.output_products,
+    )
+
+
+class _ScoredImages:
+    """Makes and scores images; keeps the uncached ones that scores are relative to. Arguments: see `evaluator_of`."""
+
+    def __init__(
+        self,
+        generator: ImageGenerator,
+        prompts: Sequence[Prompt],
+        seeds: Sequence[int],
+        quality: str,
+        batch_size: int,
+    ) -> None:
+        self.scorers = _scorers(quality, str(generator.pipe.device))
+        self._generator, self._quality, self._batch_size = generator, quality, batch_size
+        self._items = all_items(prompts, seeds)
+        self._embeds = generator.encode([prompt.text for prompt in prompts])
+        self._place = {prompt.id: index for index, prompt in enumerate(prompts)}
+        self._uncached: dict[Batch, np.ndarray] = {}
+
+    def settings(self) -> dict[str, Any]:
+        """What scores depend on besides prompts, seeds and batch size."""
+        generator, versions = self._generator, [scorer.version for scorer in self.scorers if scorer.version]
+        return {
             "generator": generator.name,
             "weights": generator.fingerprint(),
             PARTS: {**generator.text_parts_fingerprints(), **generator.parts()},
             "guidance_scale": generator.guidance_scale,
             **({"call": generator.call} if generator.call else {}),
             **({"scorer": " + ".join(versions)} if versions else {}),
-        },
-        products_of=products_of,
-    )
+        }
+
+    def generate(self, schedule: CacheSchedule | None, items: Batch) -> np.ndarray:
+        """Images under a schedule, uint8 (items, height, width, 3); None caches nothing."""
+        batch = self._embeds[[self._place[item.prompt.id] for item in items]]
+        return self._generator.generate(batch, [item.seed for item in items], schedule)
+
+    def output_products(self, items: Batch) -> np.ndarray | None:
+        """`CacheSchedule.output_products` of uncached images."""
+        batch = self._embeds[[self._place[item.prompt.id] for item in items]]
+        return self._generator.output_products(batch, [item.seed for item in items])
+
+    def score(self, images: np.ndarray, items: Batch) -> np.ndarray:
+        """The scores of the only scorer, float (items,)."""
+        [scorer] = self.scorers
+        references = self._references(items) if scorer.compares else None
+        return scorer.score(images, [item.prompt.text for item in items], references)
+
+    def gain(self, images: np.ndarray, items: Batch) -> np.ndarray:
+        """The sum over scorers of the gain over the uncached image, in standard deviations, float64 (items,)."""
+        uncached = self._uncached_scores
+        spread = np.std(list(uncached.values()), axis=0)
+        if not spread.all():
+            name = self.scorers[int(np.argmin(spread))].name
+            raise EcadError(
+                f"quality {self._quality!r}: {name} gives all {len(uncached)} uncached images the same score: use more "
+                "prompts"
+            )
+        gained = self._scores(images, items) - np.array([uncached[item] for item in items]).T
+        return np.asarray((gained / spread[:, None]).sum(axis=0))
+
+    def _references(self, items: Batch) -> np.ndarray:
+        # Uncached images of the same batch as the candidate's, so that both are rounded alike.
+        if items not in self._uncached:
+            self._uncached[items] = self.generate(None, items)
+        return self._uncached[items]
+
+    def _scores(self, images: np.ndarray, items: Batch) -> np.ndarray:
+        texts = [item.prompt.text for item in items]
+        return np.array([scorer.score(images, texts, None) for scorer in self.scorers])
+
+    @cached_property
+    def _uncached_scores(self) -> dict[Item, np.ndarray]:
+        starts = range(0, len(self._items), self._batch_size)
+        batches = [self._items[start : start + self._batch_size] for start in starts]
+        found = np.concatenate([self._scores(self.generate(None, batch), batch) for batch in batches], axis=1)
+        return dict(zip(self._items, found.T, strict=True))
 
 
 def _scorers(quality: str, device: str) -> list[Scorer]:
-    """The scorers that a quality is made of; raises EcadError if they are unknown or do not go together."""
+    """The scorers of a quality; raises EcadError if one is unknown or they cannot be combined."""
     names = quality.split("+")
     for name in names:
         if name not in quality_names():
@@ -114,5 +142,5 @@ def _scorers(quality: str, device: str) -> list[Scorer]:
     scorers = [get_scorer(name, device=device) for name in names]
     if len(names) > 1 and any(scorer.compares for scorer in scorers):
         alone = next(scorer.name for scorer in scorers if scorer.compares)
-        raise EcadError(f"quality {quality!r}: {alone} has no value for the uncached image itself: expected it alone")
+        raise EcadError(f"quality {quality!r}: {alone} compares with the uncached image and cannot be combined")
     return scorers

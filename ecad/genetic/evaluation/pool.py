@@ -1,4 +1,4 @@
-"""An evaluator whose images are made by workers. Nothing here loads a model: that is the workers' business."""
+"""An evaluator whose images are made by workers. This module loads no model; the workers do."""
 
 from __future__ import annotations
 
@@ -16,8 +16,14 @@ from ecad.prompts import Prompt
 
 
 @dataclass(frozen=True)
-class Images:
-    """What candidates are judged by: some seeds of some prompts, and a scorer (see `evaluator_of`)."""
+class ImageSet:
+    """The images that candidates are scored on, and the scorer.
+
+    Args:
+        prompts: of the images.
+        seeds: of the images of each prompt.
+        quality: the scorer; see `evaluator_of`.
+    """
 
     prompts: Sequence[Prompt]
     seeds: Sequence[int]
@@ -29,15 +35,15 @@ class PooledEvaluator:
     """An evaluator whose images are made by workers.
 
     Args:
-        executor: of workers that `worker` builds.
-        which: place of `images` among those that the workers know.
-        images: what candidates are judged by.
-        batch_size: images made at once.
+        executor: of workers that `workers.worker` builds.
+        which: index of `images` among the workers' image sets.
+        images: what candidates are scored on.
+        batch_size: images per batch.
     """
 
     executor: Executor
     which: int
-    images: Images
+    images: ImageSet
     batch_size: int
 
     @property

@@ -1,4 +1,4 @@
-"""The search problem of an image generator: costs in MACs or in time, and a limit on memory."""
+"""The search problem of an image generator: cost in MACs or in time, and a memory limit."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ecad.utils.files import parse_json, write_atomic
 
 
 def problem_of(generator: ImageGenerator) -> Problem:
-    """All schedules of a generator at its own number of steps and image size, priced in MACs of one image."""
+    """All schedules of a generator at its number of steps and image size; the cost is the MACs of one image."""
     return problem_for(generator.architecture, generator.rows(), generator.guidance_scale)
 
 
 def problem_for(architecture: Architecture, rows: int, guidance_scale: float | None) -> Problem:
-    """`problem_of` a generator that is not loaded, whose sampler makes so many rows of its steps."""
+    """`problem_of` for a generator that is not loaded; `rows` is the number of rows that its sampler makes."""
     table = macs_table(architecture)
     config: dict[str, Any] = {"height": architecture.height, "width": architecture.width}
     if guidance_scale is not None:
@@ -38,12 +38,12 @@ def problem_for(architecture: Architecture, rows: int, guidance_scale: float | N
 
 
 def latency_problem(generator: ImageGenerator, prompts: Sequence[Prompt], file: Path) -> Problem:
-    """`problem_of`, priced in nanoseconds of one image on the generator's device.
+    """`problem_of`, where the cost is the time of one image on the generator's device in nanoseconds.
 
     Args:
-        generator: what is timed.
-        prompts: a batch of them.
-        file: that keeps the times: a search that goes on must not have other prices.
+        generator: to be timed.
+        prompts: one batch.
+        file: of the measured times. If it exists its times are used, so that a resumed search has the same costs.
 
     Raises:
         EcadError: the file is damaged, or its times are of another device.
@@ -56,7 +56,7 @@ def latency_problem(generator: ImageGenerator, prompts: Sequence[Prompt], file: 
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise EcadError(f"{file}: expected a table of times, found {error}; search in another folder") from error
         if expected != device:
-            raise EcadError(f"{file}: times of another device: expected {expected}, found {device}")
+            raise EcadError(f"{file}: its times were measured on another device: expected {expected}, found {device}")
     else:
         table = time_table(generator, generator.encode([prompt.text for prompt in prompts]))
         write_atomic(file, json.dumps({"device": device, "table": table.to_json()}) + "\n")
@@ -64,7 +64,7 @@ def latency_problem(generator: ImageGenerator, prompts: Sequence[Prompt], file: 
 
 
 def within_memory(problem: Problem, architecture: Architecture, max_cached_bytes: int | None) -> Problem:
-    """The same problem, its schedules keeping at most so many bytes of one image; raises as `sites_within` does."""
+    """The problem restricted to schedules that keep at most `max_cached_bytes` per image; raises as `sites_within`."""
     if max_cached_bytes is None:
         return problem
     return replace(problem, reusable=sites_within(max_cached_bytes, architecture, problem.forecast != "never"))

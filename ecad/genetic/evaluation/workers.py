@@ -1,16 +1,15 @@
-"""Making and scoring the images of candidates on many workers, each with a model and a scorer of its own.
+"""Sets up a search: its problem, and evaluators that make images in this process or on workers.
 
-A task is one batch of images under one schedule and travels as bits; the prompts are encoded once by each worker. The
-batches are those that one process would make, so the scores are the same to the last bit.
+On workers a task is one batch of images under one schedule, which travels as bits; each worker loads the model and
+encodes the prompts once. The batches are those that one process would make, so the scores are the same to the last bit.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from functools import cache, partial
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,12 @@ from ecad.cost.architectures import Architecture
 from ecad.errors import EcadError
 from ecad.execution import Executor
 from ecad.execution import Job as WorkerJob
-from ecad.execution.pool import Spread, everywhere
-from ecad.genetic.evaluation.evaluator import Evaluator, LocalEvaluator, checked
+from ecad.execution.pool import WorkerSettings, shared_path
+from ecad.genetic.evaluation.evaluator import Evaluator, LocalEvaluator, check_scores
 from ecad.genetic.evaluation.image_evaluator import evaluator_of
-from ecad.genetic.evaluation.pool import Images, PooledEvaluator
+from ecad.genetic.evaluation.pool import ImageSet, PooledEvaluator
 from ecad.genetic.evaluation.problems import latency_problem, problem_for, problem_of, within_memory
-from ecad.genetic.genes import Forecast
+from ecad.genetic.genes import Forecast, unpack
 from ecad.genetic.problem import Problem
 from ecad.genetic.study.items import all_items
 from ecad.genetic.study.layout import TIMES
@@ -35,61 +34,109 @@ from ecad.prompts import Prompt
 from ecad.schedules.provenance import Provenance
 
 
-@contextmanager
-def evaluators(
-    spread: Spread,
-    folder: Path,
-    images: Sequence[Images],
-    *,
-    image_generator: str,
-    weights: str | os.PathLike[str] | None = None,
-    device: str = "auto",
-    batch_size: int = 8,
-    timed: bool = False,
-    forecast: Forecast = "never",
-    max_cached_bytes: int | None = None,
-) -> Iterator[tuple[Problem, Callable[[int], Evaluator], Provenance, Executor | None]]:
-    """The problem of an image generator, an evaluator for each of some sets of images by its place, what its schedules
-    are made for, and the workers.
+@dataclass(frozen=True)
+class ModelSettings:
+    """The model to search.
 
     Args:
-        spread: over which workers; in this process if there is one only.
-        folder: `failures.log` goes into it.
-        images: the sets; prompts are encoded when a set is first used.
-        image_generator, weights, device: which model.
-        batch_size: images made at once; also what a worker is given at once.
-        timed: price schedules in time, measured in this process, instead of MACs.
-        forecast: whether schedules do: "never", "always" or "either".
-        max_cached_bytes: that a schedule may keep of one image.
+        image_generator, weights, device: as for `get_image_generator`.
+        batch_size: images per batch.
+    """
+
+    image_generator: str
+    weights: str | None = None
+    device: str = "auto"
+    batch_size: int = 8
+
+
+@dataclass(frozen=True)
+class ProblemSettings:
+    """The problem to search.
+
+    Args:
+        timed: whether the cost is time, measured in this process, instead of MACs.
+        forecast: whether schedules extrapolate: "never", "always" or "either".
+        max_cached_bytes: the most that a schedule may keep per image; None sets no limit.
+    """
+
+    timed: bool = False
+    forecast: Forecast = "never"
+    max_cached_bytes: int | None = None
+
+    def apply(self, problem: Problem, architecture: Architecture) -> Problem:
+        """A problem with these forecasts and this memory limit."""
+        return within_memory(replace(problem, forecast=self.forecast), architecture, self.max_cached_bytes)
+
+
+@dataclass(frozen=True)
+class SearchSetup:
+    """What a search of an image generator needs.
+
+    Args:
+        problem: the schedules and their costs.
+        evaluator: index of an image set -> its evaluator; prompts are encoded when it is first used.
+        provenance: of the schedules that are found.
+        executor: of the workers; None if images are made in this process.
+    """
+
+    problem: Problem
+    evaluator: Callable[[int], Evaluator]
+    provenance: Provenance
+    executor: Executor | None
+
+
+@contextmanager
+def search_setup(
+    workers: WorkerSettings, folder: Path, images: Sequence[ImageSet], model: ModelSettings, wanted: ProblemSettings
+) -> Iterator[SearchSetup]:
+    """Load an image generator, or start workers that do, until the end of the context.
+
+    Args:
+        workers: which workers; a single local one is this process.
+        folder: of the study; `failures.log` and measured times are written there.
+        images: the image sets that evaluators are wanted for.
+        model: the image generator.
+        wanted: the kind of problem.
 
     Raises:
-        EcadError: the model or the workers cannot be had.
+        EcadError: the model cannot be loaded, the workers cannot be started, or time is to be measured on workers.
     """
-    options: dict[str, Any] = {"weights": everywhere(weights), "device": device}
-    options["image_generator"] = found_everywhere(image_generator)
-    if spread.in_process:
-        generator = get_image_generator(image_generator, weights, device=device)
-        make = partial(evaluator_of, generator, batch_size=batch_size)
-        origin = provenance_for(generator)
-        problem = problem_of(generator)
-        if timed:
-            problem = latency_problem(generator, images[0].prompts[:batch_size], folder / TIMES)
-        problem = replace(problem, forecast=forecast)
-        problem = within_memory(problem, generator.architecture, max_cached_bytes)
-        yield problem, lambda i: make(images[i].prompts, images[i].seeds, images[i].quality), origin, None
+    if workers.in_process:
+        yield _setup_here(folder, images, model, wanted)
         return
-    if timed:
-        raise EcadError("time is measured in this process: expected one local worker, found more; or search by MACs")
-    known = [[[[prompt.id, prompt.text] for prompt in one.prompts], list(one.seeds), one.quality] for one in images]
-    options.update(batch_size=batch_size, images=known)
-    with spread.open("ecad.genetic.evaluation.workers:worker", options, folder) as executor:
+    if wanted.timed:
+        raise EcadError("a search by latency measures time in this process: use one local worker, or search by MACs")
+    sets = [[[[prompt.id, prompt.text] for prompt in one.prompts], list(one.seeds), one.quality] for one in images]
+    options = {
+        "image_generator": found_everywhere(model.image_generator),
+        "weights": shared_path(model.weights),
+        "device": model.device,
+        "batch_size": model.batch_size,
+        "images": sets,
+    }
+    with workers.open("ecad.genetic.evaluation.workers:worker", options, folder) as executor:
         facts = executor.facts
         architecture = Architecture(**facts["architecture"])
-        problem = problem_for(architecture, facts["rows"], facts["guidance_scale"])
-        problem = replace(problem, forecast=forecast)
-        problem = within_memory(problem, architecture, max_cached_bytes)
-        origin = Provenance(**facts["provenance"])
-        yield problem, lambda which: PooledEvaluator(executor, which, images[which], batch_size), origin, executor
+        yield SearchSetup(
+            wanted.apply(problem_for(architecture, facts["rows"], facts["guidance_scale"]), architecture),
+            lambda which: PooledEvaluator(executor, which, images[which], model.batch_size),
+            Provenance(**facts["provenance"]),
+            executor,
+        )
+
+
+def _setup_here(folder: Path, images: Sequence[ImageSet], model: ModelSettings, wanted: ProblemSettings) -> SearchSetup:
+    generator = get_image_generator(model.image_generator, model.weights, device=model.device)
+    if wanted.timed:
+        problem = latency_problem(generator, images[0].prompts[: model.batch_size], folder / TIMES)
+    else:
+        problem = problem_of(generator)
+
+    def evaluator(which: int) -> LocalEvaluator:
+        chosen = images[which]
+        return evaluator_of(generator, chosen.prompts, chosen.seeds, chosen.quality, model.batch_size)
+
+    return SearchSetup(wanted.apply(problem, generator.architecture), evaluator, provenance_for(generator), None)
 
 
 def worker(
@@ -99,14 +146,13 @@ def worker(
     batch_size: int,
     images: Sequence[tuple[Sequence[tuple[str, str]], Sequence[int], str]],
 ) -> WorkerJob:
-    """Load a generator and a scorer.
+    """Load a generator and scorers, in a worker.
 
-    A task is (which of `images`, steps, packed bits, whether the schedule forecasts, its output products, place of the
-    first image); or which of `images` alone, for the products themselves.
+    A task is (index of `images`, steps, packed bits, whether the schedule extrapolates, its output products, index of
+    the first image); or an index of `images` alone, which asks for the output products.
     """
     generator = get_image_generator(image_generator, weights, device=device)
     template = problem_of(generator).template
-    num_sites = len(template.sites)
 
     @cache
     def evaluator(which: int) -> LocalEvaluator:
@@ -117,23 +163,19 @@ def worker(
         if isinstance(task, int):
             return evaluator(task).output_products()
         which, steps, packed, forecast, products, first = task
-        bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=steps * num_sites).astype(bool)
-        recompute = bits.reshape(steps, num_sites)
+        recompute = unpack(packed, (steps, len(template.sites)))
         schedule = template.replace(recompute=recompute, forecast=forecast, output_products=products)
         own = evaluator(which)
         items = all_items(own.prompts, own.seeds)[first : first + batch_size]
         scores = own.score(own.generate(schedule, items), items)
-        return checked(scores, schedule, items, own.scorer)
+        return check_scores(scores, schedule, items, own.scorer)
 
-    own = evaluator(0)
     architecture = asdict(generator.architecture)
-    return WorkerJob(
-        work,
-        {
-            "architecture": architecture | {"transformer": dict(architecture["transformer"])},
-            "rows": generator.rows(),
-            "guidance_scale": generator.guidance_scale,
-            "provenance": provenance_for(generator).to_json(),
-            "settings": dict(own.settings),
-        },
-    )
+    facts: dict[str, Any] = {
+        "architecture": architecture | {"transformer": dict(architecture["transformer"])},
+        "rows": generator.rows(),
+        "guidance_scale": generator.guidance_scale,
+        "provenance": provenance_for(generator).to_json(),
+        "settings": dict(evaluator(0).settings),
+    }
+    return WorkerJob(work, facts)

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def first_difference(expected: Any, found: Any, name: str = "") -> str | None:
-    """Where two JSON values differ first, "population_size: expected 72, found 24"; None if they are equal."""
+    """The first difference of two JSON values, such as "population_size: expected 72, found 24"; None if equal."""
     if isinstance(expected, dict) and isinstance(found, dict):
         pairs = [(f"{name}.{key}", expected.get(key), found.get(key)) for key in {**expected, **found}]
     elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):

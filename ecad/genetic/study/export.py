@@ -1,4 +1,4 @@
-"""What a search hands out: its front, each schedule scored on held-out images and told where it comes from."""
+"""Exports a study's front: a selection of its schedules, with held-out scores and provenance."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from ecad.schedules.plan import plan_key
 from ecad.schedules.provenance import KEY, Interval, Provenance
 from ecad.utils.files import as_file_name
 
-# More than a person can choose from; a long search's front has hundreds, most of them nearly alike.
-MOST = 24
+# A long search's front has hundreds of schedules, most of them nearly alike.
+MAX_EXPORTED = 24
 
 
-def handed_out(front: Sequence[Candidate]) -> list[Candidate]:
-    """Of a front, cheapest first, the best at or below each of at most `MOST` evenly spaced costs."""
-    if len(front) <= MOST:
+def select_for_export(front: Sequence[Candidate]) -> list[Candidate]:
+    """The best candidate at or below each of at most `MAX_EXPORTED` evenly spaced costs; `front` is cheapest first."""
+    if len(front) <= MAX_EXPORTED:
         return list(front)
     costs = np.array([candidate.cost for candidate in front])
-    last = np.searchsorted(costs, np.linspace(costs[0], costs[-1], MOST), side="right") - 1
+    last = np.searchsorted(costs, np.linspace(costs[0], costs[-1], MAX_EXPORTED), side="right") - 1
     return [front[i] for i in np.unique(last)]
 
 
 def with_provenance(
     schedule: CacheSchedule, origin: Provenance, study: Study, held_out: Mapping[str, Interval], images: int
 ) -> CacheSchedule:
-    """A schedule of a study with all that is known of it.
+    """A schedule that records the model, the search and its held-out scores.
 
     Args:
-        schedule: that the study found.
-        origin: of schedules of its generator.
-        study: that found it.
-        held_out: scorer -> its score.
-        images: that these are means of.
+        schedule: found by the study.
+        origin: provenance of any schedule of the study's generator.
+        study: that found the schedule.
+        held_out: scorer -> its held-out score.
+        images: the number of images that these are means of.
     """
     settings = study.settings
     provenance = replace(
@@ -58,7 +58,7 @@ def with_provenance(
 
 
 def save_front(schedules: Sequence[CacheSchedule], folder: Path) -> None:
-    """Write the front's files into a study's folder, and take away those of an earlier front."""
+    """Write schedules into the folder `front` of a study, and remove those of an earlier front."""
     files = {f"{as_file_name(schedule.name)}.json": schedule for schedule in schedules}
     for old in (folder / FRONT).glob("gen_*_cand_*.json"):
         if old.name not in files:

@@ -9,7 +9,7 @@ from ecad.prompts import Prompt
 
 
 class Item(NamedTuple):
-    """One image that every candidate is judged by."""
+    """One image that every candidate is scored on."""
 
     prompt: Prompt
     seed: int
@@ -19,5 +19,5 @@ Batch = tuple[Item, ...]
 
 
 def all_items(prompts: Sequence[Prompt], seeds: Sequence[int]) -> Batch:
-    """The images that a candidate is judged by: for each prompt, one a seed."""
+    """The images that a candidate is scored on: one per prompt and seed, the seeds of a prompt side by side."""
     return tuple(Item(prompt, seed) for prompt in prompts for seed in seeds)

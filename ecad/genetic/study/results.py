@@ -1,4 +1,4 @@
-"""What there is to show of a study, finished or not."""
+"""A study, finished or not, as the results that a report shows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ecad.cost.memory import kept_bytes_of_many
 from ecad.cost.table import CostTable
 from ecad.errors import EcadError, ScheduleError
 from ecad.genetic.algorithms.surrogate_check import guesses
-from ecad.genetic.study.layout import DATABASE, MEASURED, PICTURES, TIMES
+from ecad.genetic.baselines import baselines
+from ecad.genetic.study.layout import DATABASE, FRONT, MEASURED, PICTURES, TIMES
 from ecad.genetic.study.study import Candidate as Evaluated
 from ecad.genetic.study.study import Study
 from ecad.images.folder import MANIFEST
@@ -31,17 +32,15 @@ from ecad.report.results import (
     Results,
     image_paths,
 )
-from ecad.schedules import CacheSchedule, heuristics
+from ecad.schedules import CacheSchedule
 from ecad.schedules.files import measured_speedup
 from ecad.schedules.schedule import Bits
 from ecad.utils.files import parse_json
 from ecad.utils.versions import PARTS
 
-BASELINES = (2, 3, 4)
-
 
 def read_results(folder: str | os.PathLike[str]) -> Results:
-    """What there is to show in a folder: a demo's results, or a study.
+    """The results in a folder: a demo's, or a study's.
 
     Raises:
         EcadError: neither is there, or it is damaged.
@@ -58,7 +57,7 @@ def read_results(folder: str | os.PathLike[str]) -> Results:
 
 
 def study_results(folder: str | os.PathLike[str]) -> Results:
-    """Read a study: its front, hand-made schedules where they were scored, held-out scores, and images if it has some.
+    """The results of a study: its front and baselines, their held-out scores, and images if there are any.
 
     Raises:
         EcadError: there is no study, nothing is in it yet, or it is damaged.
@@ -71,7 +70,7 @@ def study_results(folder: str | os.PathLike[str]) -> Results:
 
 
 def results_of(study: Study, folder: Path | None = None) -> Results:
-    """`study_results` of an open study; `folder` is where its images and measured times are, None for neither."""
+    """`study_results` of an open study. `folder` holds its images and measured times; None if there are none."""
     scorer = study.settings["scorer"]
     pictures = read_pictures(folder)
     entries = [
@@ -109,15 +108,14 @@ def results_of(study: Study, folder: Path | None = None) -> Results:
 
 
 def shown(study: Study) -> list[tuple[str, str, CacheSchedule, int]]:
-    """Name, kind, schedule and MACs of what a report shows: the uncached one, hand-made ones, the front."""
+    """Name, kind, schedule and MACs of the schedules that a report shows: uncached, baselines, front."""
     template = study.uncached
     [macs] = macs_of(study, [template], [study.uncached_cost])
     found = [("uncached", "uncached", template.replace(output_products=None), macs)]
-    if (architecture := architecture_of(study)) is not None and template.num_steps > max(BASELINES):
+    if (architecture := architecture_of(study)) is not None:
         table = macs_table(architecture)
-        for n in BASELINES if table.sites == template.sites else ():
-            schedule = heuristics.every_n(template.sites, template.num_steps, n).replace(config=template.config)
-            found.append((f"every-{n}", "baseline", schedule, int(table.price(schedule.recompute))))
+        for name, schedule in baselines(template).items() if table.sites == template.sites else ():
+            found.append((name, "baseline", schedule, int(table.price(schedule.recompute))))
     front = study.front()
     pairs = zip(front, _macs(study, front), strict=True)
     return found + [(candidate.schedule.name, "found", candidate.schedule, macs) for candidate, macs in pairs]
@@ -128,7 +126,7 @@ def _macs(study: Study, candidates: Sequence[Evaluated]) -> list[int]:
 
 
 def macs_of(study: Study, schedules: Sequence[CacheSchedule], costs: Sequence[int]) -> list[int]:
-    """MACs of an image under each of some schedules of a study; what it has for a cost, if its model is unknown."""
+    """MACs per image under each of a study's schedules; the given costs, if its model is unknown."""
     architecture = architecture_of(study)
     if study.unit == "MACs" or architecture is None or not schedules:
         return list(costs)
@@ -137,17 +135,17 @@ def macs_of(study: Study, schedules: Sequence[CacheSchedule], costs: Sequence[in
 
 
 def _tables(schedules: Sequence[CacheSchedule]) -> tuple[Bits, np.ndarray]:
-    """What schedules of one shape recompute, and which of them forecast."""
+    """What schedules of one shape recompute, and which of them extrapolate."""
     return np.array([one.recompute for one in schedules]), np.array([one.forecast for one in schedules])
 
 
 def generator_of(study: Study) -> str:
     """The name of the image generator that was searched."""
-    return str(study.settings["evaluator"].get("generator", "a model of its own"))
+    return str(study.settings["evaluator"].get("generator", "a custom model"))
 
 
 def architecture_of(study: Study) -> Architecture | None:
-    """The denoiser that was searched; None if it is not one of the known generators'."""
+    """The denoiser that was searched; None if its generator is not registered."""
     config = study.settings["config"]
     try:
         return find_architecture(generator_of(study), config.get("height"), config.get("width"))
@@ -156,7 +154,7 @@ def architecture_of(study: Study) -> Architecture | None:
 
 
 def read_pictures(folder: Path | None) -> tuple[Picture, ...]:
-    """Which prompts and seeds the images in a study's folder are of; none if there are no images."""
+    """The prompts and seeds of the images in a study's folder; none if there are no images."""
     if folder is None or not (folder / PICTURES).is_file():
         return ()
     try:
@@ -189,7 +187,7 @@ def _entry(
 
 
 def _kept(study: Study, schedules: Sequence[CacheSchedule]) -> list[int] | list[None]:
-    """Most bytes kept under each of some schedules of a study, if its model is known."""
+    """Peak bytes kept under each of a study's schedules; None where its model is unknown."""
     architecture, sites = architecture_of(study), study.uncached.sites
     if architecture is None or macs_table(architecture).sites != sites:
         return [None] * len(schedules)
@@ -201,7 +199,7 @@ def _kept(study: Study, schedules: Sequence[CacheSchedule]) -> list[int] | list[
 
 
 def _expected(study: Study, schedule: CacheSchedule, folder: Path | None) -> int | None:
-    """Nanoseconds of an image, if the study was searched by expected time and has kept its price list."""
+    """Expected nanoseconds per image, if the study was searched by latency and its table of times exists."""
     if study.unit != "ns" or folder is None or not (folder / TIMES).is_file():
         return None
     try:
@@ -214,7 +212,7 @@ def _expected(study: Study, schedule: CacheSchedule, folder: Path | None) -> int
 
 
 def read_measured(folder: Path) -> dict[str, Any]:
-    """What `ecad report --images` has measured: the device, and how many times faster than uncached each schedule is.
+    """What `ecad report --images` has measured: the device, and each schedule's speed-up over uncached.
 
     Raises:
         EcadError: the file is damaged.
@@ -225,18 +223,18 @@ def read_measured(folder: Path) -> dict[str, Any]:
         told = parse_json((folder / MEASURED).read_bytes())
         speedups = {str(name): float(ratio) for name, ratio in told["speedups"].items()}
         if not all(0 < ratio < float("inf") for ratio in speedups.values()):
-            raise ValueError("a ratio that is none")
+            raise ValueError("a speed-up that is not positive")
         return {"device": str(told["device"]), "speedups": speedups}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise EcadError(f"{folder / MEASURED}: expected measured speed-ups, found {error}: remove it") from error
 
 
 def _speedup(folder: Path | None, name: str) -> float | None:
-    """What `ecad latency` has written into the schedule's file in the folder `front`, or `--images` has measured."""
+    """The speed-up that `ecad latency` wrote into the schedule's file in `front`, or that `--images` measured."""
     if folder is None:
         return None
     measured: float | None = read_measured(folder)["speedups"].get(name)
-    file = folder / "front" / f"{name}.json"
+    file = folder / FRONT / f"{name}.json"
     try:
         value = measured_speedup(CacheSchedule.load(file)) if file.is_file() else None
     except ScheduleError:
@@ -259,14 +257,16 @@ def _missing(study: Study, entries: list[Entry]) -> list[str]:
     if not study.candidates:
         told.append("No schedule has been evaluated yet.")
     elif study.candidates[-1].generation > (study.history[-1].number if study.history else -1):
-        told.append(f"Generation {study.candidates[-1].generation} is not finished: the search runs or was stopped.")
+        told.append(
+            f"Generation {study.candidates[-1].generation} is not complete: the search is running or was stopped."
+        )
     if study.failures:
         name, reason = next(iter(study.failures.items()))
-        told.append(f"{len(study.failures)} candidates were given up, the first, {name}: {' '.join(reason.split())}")
+        told.append(f"{len(study.failures)} candidates were given up; the first, {name}: {' '.join(reason.split())}")
     if study.candidates and not any(entry.scores for entry in entries if entry.kind == "found"):
         told.append("No held-out scores: the search writes them when it ends.")
     elif any(entry.kind == "found" and not entry.scores for entry in entries):
         told.append("Some schedules of the front have no held-out scores.")
     if study.candidates and not any(entry.images for entry in entries):
-        told.append("No images: `ecad report FOLDER --images 6` makes some, and scores hand-made schedules.")
+        told.append("No images: `ecad report FOLDER --images 6` makes some, and scores the baselines.")
     return told

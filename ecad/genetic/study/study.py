@@ -1,10 +1,10 @@
-"""A study: one search with everything it learnt, as its folder holds it."""
+"""A study: one search and everything it evaluated, read from its folder."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, get_args
@@ -12,10 +12,10 @@ from typing import Any, get_args
 import numpy as np
 
 from ecad.errors import EcadError, ScheduleError
-from ecad.genetic.genes import Forecast, schedule_of
+from ecad.genetic.genes import Forecast, SearchSpace, unpack
 from ecad.genetic.study.items import Batch, Item, all_items
 from ecad.genetic.study.layout import DATABASE
-from ecad.genetic.study.store import CandidateRow, Store
+from ecad.genetic.study.store import Store
 from ecad.prompts import Prompt
 from ecad.schedules import CacheSchedule
 from ecad.schedules.output_products import read_products
@@ -30,7 +30,7 @@ class Candidate:
 
     Args:
         generation, number: its place in the study.
-        plain: its schedule, by its name alone.
+        plain: its schedule without metrics.
         cost: of one image.
         quality: mean score of its images, larger is better.
         unit: of the cost, "MACs" or "ns".
@@ -45,7 +45,7 @@ class Candidate:
 
     @cached_property
     def schedule(self) -> CacheSchedule:
-        """What it recomputes, with its cost and quality among the metrics."""
+        """Its schedule, with cost and quality among the metrics."""
         macs = {"total_macs": self.cost, "total_macs_T": self.cost / 1e12}
         cost = macs if self.unit == "MACs" else {"expected_ms": self.cost / 1e6}
         return self.plain.replace(
@@ -60,21 +60,21 @@ class Candidate:
 
     @property
     def path(self) -> Path:
-        """Its file inside the study's folder, as the paper's release lays it out."""
+        """Its file inside the study's folder, in the layout of the paper's release."""
         return Path(f"gen_{self.generation:03d}", "candidates", f"cand_{self.number:03d}.json")
 
 
 @dataclass(frozen=True)
 class Generation:
-    """Where a study stood when a generation was complete.
+    """The state of a study when a generation was complete.
 
     Args:
         number: 0 for the initial population.
         images: made since the study began.
         seconds: spent since the study began.
-        front_size: candidates that nothing evaluated so far beats.
-        hypervolume: the area they dominate, as `front.hypervolume` has it, measured from the cost of an uncached image
-            and the worst quality of generation 0.
+        front_size: non-dominated candidates so far.
+        hypervolume: of the front (`utils.pareto.hypervolume`), measured from the cost of an uncached image and the
+            worst quality of generation 0.
     """
 
     number: int
@@ -85,20 +85,21 @@ class Generation:
 
 
 class Study:
-    """What a study holds, read at once: a search that goes on changes nothing.
+    """A snapshot of a study: a search that continues to write it changes nothing here.
 
     Args:
-        store: open for as long as `scores` is to be asked.
+        store: of the study; must stay open while scores are read.
 
     Attributes:
         settings: of the search.
-        versions: package -> all versions of it that worked on the study.
-        items: the images that every candidate is judged by.
+        space: the search space.
+        versions: package -> all versions of it that searched the study.
+        items: the images that every candidate is scored on.
         held_out: other images that were scored.
-        candidates: all that were evaluated, in order, those of an unfinished generation too.
+        candidates: all that were evaluated, in order, including those of an unfinished generation.
         unit: of all costs, "MACs" or "ns".
-        history: one entry a complete generation.
-        failures: name of a candidate that was given up -> why.
+        history: one entry per complete generation.
+        failures: name of a candidate that was given up -> the reason.
 
     Raises:
         EcadError: nothing is in it yet, or it is damaged.
@@ -121,7 +122,7 @@ class Study:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Study:
-        """Read the study in a folder, finished or not, also while a search writes it.
+        """Read the study in a folder, finished or not, even while a search writes it.
 
         Raises:
             EcadError: there is no study, nothing is in it yet, or it is damaged or of a newer ecad.
@@ -134,7 +135,7 @@ class Study:
             raise
 
     def front(self) -> list[Candidate]:
-        """The candidates within the search's limits that no other one equals or beats in both, cheapest first."""
+        """The Pareto front of the candidates within the search's limits, cheapest first."""
         most, least = self.settings.get("max_cost"), self.settings.get("min_quality")
         cost = np.array([candidate.cost for candidate in self.candidates])
         quality = np.array([candidate.quality for candidate in self.candidates], dtype=np.float64)
@@ -150,12 +151,11 @@ class Study:
         return self._store.scores(plan_key(schedule), self.held_out, self.settings["scorer"])
 
     def search_scores(self, schedule: CacheSchedule) -> np.ndarray:
-        """`scores` of any schedule of the model, a candidate or not."""
+        """The scores of any schedule's images of `items`, float64 (items,); NaN where there is none."""
         return self._store.scores(plan_key(schedule), self.items, self.settings["scorer"])
 
     def plot(self) -> Any:
-        """Everything evaluated, and the front, generation by generation: a plotly figure (the extra `report`)."""
-        # Searches know nothing of reports, but for this: people look for a study's picture here.
+        """A plotly figure of all candidates and the front, by generation; needs the extra `report`."""
         from ecad.report import check_installed
 
         check_installed()
@@ -166,43 +166,37 @@ class Study:
 
     @property
     def uncached(self) -> CacheSchedule:
-        """The schedule of the study's model that recomputes everything."""
-        settings = self.settings
-        recompute = np.ones((settings["steps"], len(settings["sites"])), dtype=bool)
-        products = read_products(settings.get("output_products"), len(recompute))
-        return CacheSchedule(
-            recompute, settings["sites"], "uncached", config=settings["config"], output_products=products
-        )
+        """The schedule that recomputes everything."""
+        return self.space.template
 
     def close(self) -> None:
-        """Close the study's file; all but the scores and `plot` stays usable."""
+        """Close the study's file; everything but scores and `plot` remains usable."""
         self._store.close()
 
     def _read(self, store: Store) -> None:
         settings = self.settings
+        self.space = _space(settings)
         self.versions = store.versions()
         self.uncached_cost: int = settings["uncached_cost"]
         self.items: Batch = all_items([Prompt(*prompt) for prompt in settings["prompts"]], settings["seeds"])
         scored = [Item(Prompt(id, text), seed) for id, text, seed in store.items(settings["scorer"])]
         known = {(item.prompt.id, item.prompt.text, item.seed) for item in self.items}
         self.held_out: Batch = tuple(i for i in scored if (i.prompt.id, i.prompt.text, i.seed) not in known)
-        # Candidates first: a search that goes on may add generations in between, but takes none away.
+        # Candidates before generations: a search that is writing may add generations meanwhile, but removes none.
         rows = store.candidates()
-        self.unit = settings.get("unit", "MACs")
-        forecast = settings.get("forecast", "never")
-        if forecast not in get_args(Forecast):
-            raise ValueError(f"forecast: expected one of {', '.join(get_args(Forecast))}, found {forecast!r}")
-        make = partial(_candidate, template=self.uncached, forecast=forecast, unit=self.unit)
-        self.candidates = [make(row, row.quality) for row in rows if row.quality is not None]
+        self.unit: str = settings.get("unit", "MACs")
+        self.candidates: list[Candidate] = []
         self.failures: dict[str, str] = {}
         unfinished = set()
         for row in rows:
-            if row.quality is None:
-                plan = plan_key(make(row, np.nan).plain)
-                if reason := next(filter(None, store.failures(plan, self.items, settings["scorer"])), None):
-                    self.failures[name_of(row.generation, row.number)] = reason
-                else:
-                    unfinished.add(row.generation)
+            name = candidate_name(row.generation, row.number)
+            plain = self.space.schedule(unpack(row.bits, self.space.shape), name)
+            if row.quality is not None:
+                self.candidates.append(Candidate(row.generation, row.number, plain, row.cost, row.quality, self.unit))
+            elif reason := next(filter(None, store.failures(plan_key(plain), self.items, settings["scorer"])), None):
+                self.failures[name] = reason
+            else:
+                unfinished.add(row.generation)
         self.history = self._history(store, unfinished)
 
     def _history(self, store: Store, unfinished: set[int]) -> list[Generation]:
@@ -226,16 +220,21 @@ class Study:
         return history
 
 
-def name_of(generation: int, number: int) -> str:
+def candidate_name(generation: int, number: int) -> str:
     """The name of a candidate's schedule."""
     return f"gen_{generation:03d}_cand_{number:03d}"
 
 
-def _candidate(row: CandidateRow, quality: float, template: CacheSchedule, forecast: Forecast, unit: str) -> Candidate:
-    shape = template.recompute.shape
-    if len(row.bits) != -(-template.recompute.size // 8):
-        raise ValueError(f"expected {template.recompute.size} bits, found {8 * len(row.bits)}")
-    bits = np.unpackbits(np.frombuffer(row.bits, dtype=np.uint8), count=template.recompute.size)
-    named = template.replace(name=name_of(row.generation, row.number))
-    plain = schedule_of(bits.astype(bool).reshape(shape), named, forecast)
-    return Candidate(row.generation, row.number, plain, row.cost, quality, unit)
+def _space(settings: dict[str, Any]) -> SearchSpace:
+    recompute = np.ones((settings["steps"], len(settings["sites"])), dtype=bool)
+    products = read_products(settings.get("output_products"), len(recompute))
+    template = CacheSchedule(
+        recompute, settings["sites"], "uncached", config=settings["config"], output_products=products
+    )
+    forecast = settings.get("forecast", "never")
+    if forecast not in get_args(Forecast):
+        raise ValueError(f"forecast: expected one of {', '.join(get_args(Forecast))}, found {forecast!r}")
+    reusable = settings.get("reusable")
+    return SearchSpace(
+        template, forecast=forecast, reusable=None if reusable is None else np.array(reusable, dtype=bool)
+    )

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from synthetic import every_plan, front, problem, quality, run
 
-from ecad.genetic.algorithms.surrogate_search import Fast
-from ecad.genetic.algorithms.whole_steps import every_few, probes, whole_steps
+from ecad.genetic.algorithms.surrogate_search import SurrogateSearch
+from ecad.genetic.algorithms.whole_steps import probes, sparse_every_n, whole_steps
 from ecad.schedules import flux_sites, pixart_sites
 
 TWO_BY_TWO = tuple((f"blocks.{block}", component) for block in range(2) for component in ("attn1", "ff"))
@@ -13,7 +13,7 @@ TWO_BY_TWO = tuple((f"blocks.{block}", component) for block in range(2) for comp
 
 def start(model, size=10, seed=0, **changes):
     settings = {"initial": np.zeros((0, *model.shape), dtype=bool), "decibels": False, **changes}
-    return Fast(model, size, seed, **settings)
+    return SurrogateSearch(model, size, seed, **settings)
 
 
 @pytest.mark.parametrize("sites", [flux_sites(1, 1), pixart_sites(2)])
@@ -43,7 +43,7 @@ def test_it_begins_with_what_is_given_and_probes_and_goes_on_with_what_these_pro
     search.tell(model.costs(first), np.append(np.zeros(4), -10 * np.log10(errors)))
     asked = search.ask()
     promised = {
-        one.tobytes(): one for one in model.plans(np.concatenate([every_few(model), whole_steps(model, errors)]))
+        one.tobytes(): one for one in model.plans(np.concatenate([sparse_every_n(model), whole_steps(model, errors)]))
     }
     known = {one.tobytes() for one in first}
     assert np.array_equal(asked, [one for plan, one in promised.items() if plan not in known])
@@ -52,7 +52,7 @@ def test_it_begins_with_what_is_given_and_probes_and_goes_on_with_what_these_pro
 
 def test_without_decibels_no_images_go_into_probes():
     model = problem(steps=6)
-    promised = model.plans(np.concatenate([every_few(model), whole_steps(model, np.ones(5))]))
+    promised = model.plans(np.concatenate([sparse_every_n(model), whole_steps(model, np.ones(5))]))
     assert np.array_equal(start(model).ask(), promised[np.sort(np.unique(promised, axis=0, return_index=True)[1])])
 
 

@@ -12,9 +12,9 @@ from ecad.genetic import Problem
 from ecad.genetic.algorithms.whole_steps import (
     best_forecasts,
     best_steps,
-    every_few,
     forecast_steps,
     probes,
+    sparse_every_n,
     whole_steps,
 )
 from ecad.genetic.genes import Forecast
@@ -109,9 +109,9 @@ def test_a_probe_reuses_one_step() -> None:
 def test_every_few_steps_are_repeated_and_where_some_may_forecast_forecast() -> None:
     problem = Problem(heuristics.none(pixart_sites(2), 8), lambda bits, _: bits.sum(axis=(1, 2)))
     places = [[0, 3, 6], [0, 4], [0, 5], [0, 6]]
-    assert [np.flatnonzero(one.all(axis=1)).tolist() for one in every_few(problem)] == places
+    assert [np.flatnonzero(one.all(axis=1)).tolist() for one in sparse_every_n(problem)] == places
     either = replace(problem, forecast="either")
-    schedules = [either.schedule(bits, "few") for bits in every_few(either)]
+    schedules = [either.schedule(bits, "few") for bits in sparse_every_n(either)]
     assert [np.flatnonzero(one.recompute.all(axis=1)).tolist() for one in schedules] == 2 * places
     assert [one.forecast for one in schedules] == 4 * [False] + 4 * [True]
 

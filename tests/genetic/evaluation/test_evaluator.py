@@ -124,5 +124,5 @@ def test_a_scorer_that_does_not_answer_is_refused(scores, message):
 
 @pytest.mark.parametrize("changes", [{"prompts": []}, {"seeds": ()}, {"batch_size": 0}])
 def test_nothing_to_judge_by_is_refused(changes):
-    with pytest.raises(EcadError, match=f"^{next(iter(changes))}: expected at least one, found 0$"):
+    with pytest.raises(EcadError, match=f"^`{next(iter(changes))}`: expected at least one, found 0$"):
         evaluator(**changes)

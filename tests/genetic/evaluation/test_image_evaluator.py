@@ -7,7 +7,7 @@ import pytest
 
 from ecad.cost.memory import kept_bytes_of_many
 from ecad.errors import EcadError
-from ecad.genetic.algorithms.surrogate_search import Fast
+from ecad.genetic.algorithms.surrogate_search import SurrogateSearch
 from ecad.genetic.evaluation import image_evaluator
 from ecad.genetic.evaluation.evaluator import evaluate
 from ecad.genetic.evaluation.image_evaluator import evaluator_of
@@ -109,7 +109,7 @@ def test_within_a_memory_limit_no_schedule_of_a_search_keeps_more(generator: Ima
     limited = within_memory(free, generator.architecture, limit)
     kept = kept_bytes_of_many(limited.plans(random), free.template.sites, generator.architecture, forecast)
     assert limit * 0.8 < kept.max() <= limit
-    algorithm = Fast(limited, 12, 0, random[:0], decibels=True)
+    algorithm = SurrogateSearch(limited, 12, 0, random[:0], decibels=True)
     for _ in range(3):
         bits = algorithm.ask()
         assert len(bits)

@@ -113,5 +113,5 @@ def test_an_asynchronous_search_needs_no_workers(tmp_path: Path) -> None:
 
 
 def test_mode_paper_is_not_asynchronous() -> None:
-    with pytest.raises(EcadError, match=r"^mode paper works in generations: expected mode fast"):
+    with pytest.raises(EcadError, match=r"^`mode` paper works in generations: use `mode` fast"):
         search(synthetic.problem(), synthetic.evaluator(), mode="paper", generations=1, asynchronous=True)

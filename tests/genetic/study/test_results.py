@@ -30,9 +30,7 @@ def test_a_study_is_shown_as_it_is(finished: Path) -> None:
         assert shown.forecast == one.plain.forecast
     assert {shown.forecast for shown in results.candidates} == {False, True}
     assert [generation.number for generation in results.history] == [0, 1, 2, 3]
-    assert results.missing == (
-        "No images: `ecad report FOLDER --images 6` makes some, and scores hand-made schedules.",
-    )
+    assert results.missing == ("No images: `ecad report FOLDER --images 6` makes some, and scores the baselines.",)
     study.close()
 
 
@@ -57,7 +55,7 @@ def test_a_study_without_an_end_says_so(study_folder: Path) -> None:
     connection.close()
     results = study_results(study_folder)
     assert results.missing[:2] == (
-        "Generation 3 is not finished: the search runs or was stopped.",
+        "Generation 3 is not complete: the search is running or was stopped.",
         "No held-out scores: the search writes them when it ends.",
     )
     assert results.scorers == []

@@ -59,7 +59,7 @@ def test_a_generation_is_kept_and_checked(tmp_path, asked):
         assert store.candidates(1) == []
         other_state = {**state, "state": {**state["state"], "state": state["state"]["state"] + 1}}
         for changed in ((bits[::-1], cost, state), (bits, cost + 1, state), (bits, cost, other_state)):
-            with pytest.raises(EcadError, match="generation 0 comes out otherwise than when the study made it"):
+            with pytest.raises(EcadError, match="generation 0 has other candidates than when the study began"):
                 store.begin(0, *changed)
 
 
@@ -86,16 +86,16 @@ def test_images_are_counted_where_they_were_made(asked):
 )
 def test_other_settings_are_refused_by_name(tmp_path, changes, message):
     with Store.open(tmp_path) as store:
-        store.settle(SETTINGS, {"numpy": "2"})
+        store.ensure_settings(SETTINGS, {"numpy": "2"})
         with pytest.raises(EcadError, match=f"the study has other settings: {message}; use those or another folder$"):
-            store.settle({**SETTINGS, **changes}, {})
+            store.ensure_settings({**SETTINGS, **changes}, {})
         assert store.settings() == SETTINGS
 
 
 def test_versions_that_worked_on_a_study_are_all_kept(tmp_path):
     for version in ("2.0", "2.1", "2.0"):
         with Store.open(tmp_path) as store:
-            store.settle(SETTINGS, {"numpy": version, "ecad": "0.1"})
+            store.ensure_settings(SETTINGS, {"numpy": version, "ecad": "0.1"})
     with Store.read(tmp_path) as store:
         assert store.versions() == {"ecad": ["0.1"], "numpy": ["2.0", "2.1"]}
 
@@ -166,7 +166,7 @@ def test_a_transaction_that_fails_leaves_nothing(asked):
 
 def test_at_rest_a_study_is_one_file_that_reading_leaves_alone(tmp_path):
     with Store.open(tmp_path) as store:
-        store.settle(SETTINGS, {})
+        store.ensure_settings(SETTINGS, {})
     with Store.read(tmp_path) as store:
         assert store.settings() == SETTINGS
         assert {path.name for path in tmp_path.iterdir()} == {"study.sqlite", "study.lock"}
