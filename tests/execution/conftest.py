@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from python_path import python_path
 
 # A dead node is known after seconds instead of half a minute.
 _IMPATIENT = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
@@ -17,7 +17,8 @@ _IMPATIENT = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500,
 def cluster() -> Iterator[Any]:
     """A head that works on nothing; tests add nodes, and take them away."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1] / "support")
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = python_path()
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
@@ -28,4 +29,6 @@ def cluster() -> Iterator[Any]:
     yield made
     ray.shutdown()
     made.shutdown()
-    del os.environ["PYTHONPATH"]
+    os.environ.pop("PYTHONPATH")
+    if before is not None:
+        os.environ["PYTHONPATH"] = before

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+from python_path import python_path
 
 from ecad.errors import EcadError
 from ecad.execution import Executor, Failure, Task, WorkerSpec
@@ -160,7 +161,7 @@ def test_workers_die_with_their_driver(tmp_path: Path) -> None:
     )
     script = tmp_path / "driver.py"
     script.write_text(code)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "support")}
+    environment = {**os.environ, "PYTHONPATH": python_path()}
     driver = subprocess.Popen([sys.executable, script], env=environment)
     sign = tmp_path / "3-0"
     while not sign.exists() or not sign.read_text():

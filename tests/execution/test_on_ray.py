@@ -10,6 +10,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from python_path import python_path
 
 from ecad.errors import EcadError
 from ecad.execution import Executor, Failure, Task, WorkerSpec
@@ -99,10 +100,9 @@ def test_unfit_nodes_are_left_out_with_one_line(cluster: Any, nodes: Any, square
     other = tmp_path / "other" / "diffusers-0.1.dist-info"
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Name: diffusers\nVersion: 0.1\n")
-    here = str(Path(__file__).parents[1] / "support")
     nodes()
     nodes(env_vars={"WITHOUT_THE_MODEL": "1"})
-    nodes(env_vars={"PYTHONPATH": f"{here}:{other.parent}"})
+    nodes(env_vars={"PYTHONPATH": f"{python_path()}:{other.parent}"})
     said: list[str] = []
     with squares(notify=said.append) as executor:
         while len(said) < 2:

@@ -84,12 +84,12 @@ def test_several_scorers_add_up_what_each_gains_in_spreads_of_the_uncached_image
     assert evaluator.settings["scorer"] == "red 1 + blue 1"
     assert not evaluator.decibels
     alone = evaluator_of(generator, PROMPTS[:1], [3], "red+blue")
-    with pytest.raises(EcadError, match="red finds all 1 uncached images alike: give more"):
+    with pytest.raises(EcadError, match="red gives all 1 uncached images the same score: use more"):
         evaluate(alone, [every_4])
 
 
 def test_a_comparison_has_no_gain_over_the_uncached_image(generator: ImageGenerator) -> None:
-    with pytest.raises(EcadError, match="psnr has no value for the uncached image itself: expected it alone"):
+    with pytest.raises(EcadError, match="psnr compares with the uncached image and cannot be combined"):
         evaluator_of(generator, PROMPTS, [0], "judge+psnr")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import synthetic
 import synthetic_worker
+from python_path import python_path
 
 from ecad.errors import EcadError
 from ecad.genetic import Candidate, Study
@@ -41,7 +42,7 @@ def failures(folder: Path) -> list[tuple[object, ...]]:
 def killed_after(candidates: int, folder: Path, options: dict[str, object]) -> None:
     """Search until so many candidates are done, then kill the driver."""
     command = [sys.executable, str(HERE / "synthetic_worker.py"), str(folder), json.dumps(options)]
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    environment = {**os.environ, "PYTHONPATH": python_path()}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as driver:
         assert driver.stdout is not None
         for _ in range(candidates):

@@ -202,11 +202,13 @@ def test_a_study_of_a_release_whose_keys_named_less_is_read_and_gone_on_with(tmp
     older, newer = heuristics.every_n(pixart_sites(1), 4, 2), heuristics.none(pixart_sites(1), 4)
     key = plan_key(older)
     with Store.open(tmp_path) as store:
-        store.settle(SETTINGS, {"ecad": "0"})
+        store.ensure_settings(SETTINGS, {"ecad": "0"})
         store.add_scores(key_without_sites(key), ITEMS[:2], "x", np.array([1.0, 2.0]))
         store.add_failures(key_without_sites(plan_key(newer)), ITEMS[:1], "x", Failure("no", 1))
     with Store.open(tmp_path) as store:
-        store.settle({**SETTINGS, "evaluator": {**SETTINGS["evaluator"], "parts": {"vae": "12ab"}}}, {"ecad": "1"})
+        store.ensure_settings(
+            {**SETTINGS, "evaluator": {**SETTINGS["evaluator"], "parts": {"vae": "12ab"}}}, {"ecad": "1"}
+        )
         assert store.settings() == SETTINGS
         store.add_scores(key, ITEMS[2:3], "x", np.array([3.0]))
         assert np.array_equal(store.scores(key, ITEMS, "x"), [1.0, 2.0, 3.0, np.nan], equal_nan=True)
@@ -218,7 +220,7 @@ def test_a_study_of_a_pipeline_with_another_part_is_refused(tmp_path):
         return {**SETTINGS, "evaluator": {**SETTINGS["evaluator"], "parts": {"vae": vae}}}
 
     with Store.open(tmp_path) as store:
-        store.settle(settings("12ab"), {})
-        store.settle(settings("12ab"), {})
+        store.ensure_settings(settings("12ab"), {})
+        store.ensure_settings(settings("12ab"), {})
         with pytest.raises(EcadError, match=r"parts.*vae.*12ab.*34cd"):
-            store.settle(settings("34cd"), {})
+            store.ensure_settings(settings("34cd"), {})
