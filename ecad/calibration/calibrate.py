@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from ecad.calibration.fitting import Fitter, Images, Make, share_run
+from ecad.calibration.polish import polish
 from ecad.calibration.step_choice import best_forecasts, harms
-from ecad.calibration.trajectory import Trajectory, fitted_weights, recorded_trajectory
+from ecad.calibration.trajectory import Trajectory, recorded_trajectory
 from ecad.errors import EcadError
 from ecad.image_generators.generator import pictures_of
 from ecad.quality import psnr
 from ecad.runtime.cache import cached
 from ecad.schedules.front import Front, Point
+from ecad.schedules.plan import plan_key
 from ecad.schedules.schedule import CacheSchedule
 from ecad.utils.pareto import pareto
 
 SPEEDUPS = (1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 3.5, 4, 5, 6)
 LEAST = 2
-
-# Makes the images of prompts at some places under a schedule, or uncached: uint8 (images, height, width, 3).
-Make = Callable[[Sequence[int], CacheSchedule | None], np.ndarray]
+# For each speed-up: two choices of steps fitted in two ways; then what is unfitted, fitted and polished is validated.
+_FITS, _CHOICES = 4, 3
 
 
 def calibrate(
@@ -33,20 +34,23 @@ def calibrate(
     *,
     seed: int = 0,
     speedups: Sequence[float] = SPEEDUPS,
+    max_images: float | None = None,
     on_progress: Callable[[float], None] | None = None,
     **call: Any,
 ) -> Front:
     """A front of schedules for a pipeline, without a search.
 
     Half of the prompts are generated uncached, which tells which steps matter; for each speed-up the steps to compute
-    are chosen by dynamic programming, and output weights are fitted along a cached run. The other half, the validation
-    prompts, choose among what was fitted.
+    are chosen by dynamic programming, and output weights are fitted along a cached run. With more images to spend,
+    computed steps are moved as long as that gains. The other half, the validation prompts, choose among all that.
 
     Args:
         pipe: a diffusers pipeline that makes images or videos of prompts, with one denoiser.
         prompts: at least 2, of the kind that it will be used for; 8 are enough.
         seed: of the first prompt's noise; the next prompt's is one more.
         speedups: how many times fewer steps than all compute.
+        max_images: how much work of the denoiser may be spent in all, in uncached images; None, or less than it needs:
+            no step is moved.
         on_progress: called with the share of the work that is done.
         call: further arguments of the pipeline's call, such as num_inference_steps and guidance_scale: the schedules
             are for these.
@@ -73,10 +77,9 @@ def calibrate(
         return np.asarray(np.round(images * 255), dtype=np.uint8)
 
     name = type(getattr(pipe, "transformer", pipe)).__name__
-    return Calibration(pipe, make, len(prompts), speedups, on_progress or (lambda _: None)).front(name)
+    return Calibration(pipe, make, len(prompts), speedups, max_images, on_progress).front(name)
 
 
-@dataclass
 class Calibration:
     """One calibration of a pipeline.
 
@@ -84,76 +87,78 @@ class Calibration:
         pipe: whose scheduler is watched.
         make: makes images with it.
         prompts: how many there are.
-        speedups: as for `calibrate`.
-        on_progress: as for `calibrate`.
+        speedups, max_images, on_progress: as for `calibrate`.
 
-    Attributes:
-        images: made so far, in units of the denoiser's work for an uncached one.
+    Raises:
+        EcadError: as `calibrate` does.
     """
 
-    pipe: Any
-    make: Make
-    prompts: int
-    speedups: Sequence[float]
-    on_progress: Callable[[float], None]
-    images: float = field(default=0.0, init=False)
-
-    def __post_init__(self) -> None:
-        if self.prompts < LEAST:
-            raise EcadError(f"calibrate: expected at least {LEAST} prompts, found {self.prompts}")
-        if not self.speedups or min(self.speedups) < 1:
-            raise EcadError(f"calibrate: expected speedups of at least 1, found {list(self.speedups)}")
-        middle = -(-self.prompts // 2)
-        self._fitting, self._validation = range(middle), range(middle, self.prompts)
+    def __init__(
+        self,
+        pipe: Any,
+        make: Make,
+        prompts: int,
+        speedups: Sequence[float] = SPEEDUPS,
+        max_images: float | None = None,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> None:
+        if prompts < LEAST:
+            raise EcadError(f"calibrate: expected at least {LEAST} prompts, found {prompts}")
+        if not speedups or min(speedups) < 1:
+            raise EcadError(f"calibrate: expected speedups of at least 1, found {list(speedups)}")
+        self._pipe, self._images, self._speedups, self._max_images = pipe, Images(make), speedups, max_images
+        self._on_progress = on_progress or (lambda _: None)
+        middle = -(-prompts // 2)
+        self._fitting, self._validation = range(middle), range(middle, prompts)
 
     def front(self, name: str) -> Front:
         """Calibrate; raises as `calibrate` does."""
-        with recorded_trajectory(self.pipe) as trajectory:
-            self._make(self._fitting, None)
-        references = self._make(self._validation, None)
-        counts = sorted({int(trajectory.steps / speedup) for speedup in self.speedups} - {0, 1, trajectory.steps})
-        points = []
-        for place, count in enumerate(counts):
-            points += [self._validated(one, references) for one in self._candidates(trajectory, count)]
-            self.on_progress((place + 1) / len(counts))
+        with recorded_trajectory(self._pipe) as trajectory:
+            self._images(self._fitting, None)
+        fitter = Fitter(self._pipe, trajectory, self._images, self._fitting)
+        counts = sorted({int(trajectory.steps / speedup) for speedup in self._speedups} - {0, 1, trajectory.steps})
+        self._plan(sum(counts) / trajectory.steps)
+        candidates = self._candidates(fitter, trajectory, counts)
+        points = self._validated(list({plan_key(one): one for one in candidates}.values()))
         costs, qualities = np.array([p.cost for p in points]), np.array([p.quality for p in points])
-        made = {"method": "calibrate", "images": round(self.images, 1)}
+        made = {"method": "calibrate", "images": round(self._images.made, 1)}
         split = {"fitting_prompts": len(self._fitting), "validation_prompts": len(self._validation)}
         return Front(name, [points[i] for i in pareto(costs, qualities)], provenance=made | split)
 
-    def _candidates(self, trajectory: Trajectory, count: int) -> Iterator[CacheSchedule]:
-        """The best fitted schedule of so many computed steps by the fitting prompts, and the same steps unfitted."""
-        products = trajectory.products()
-        uncached = CacheSchedule.for_model(self.pipe, trajectory.steps)
-        fitted = []
-        weighings = harms(trajectory.coefficients) if trajectory.is_affine else [np.ones(trajectory.steps)]
-        for places in dict.fromkeys(best_forecasts(products, harm)[count - 1] for harm in weighings):
-            runs = np.isin(np.arange(trajectory.steps), places)
-            plain = uncached.replace(
-                recompute=np.repeat(runs[:, None], len(uncached.sites), axis=1),
-                name=f"{count}_of_{trajectory.steps}",
-                forecast=True,
-                output_products=products,
-            )
-            if not trajectory.is_affine:
-                yield plain
-                return
-            for corrects in (False, True):
-                fitted.append((*self._fit(trajectory, plain, runs.tolist(), corrects), plain))
-        weights, _, plain = min(fitted, key=lambda found: found[1])
-        yield plain
-        yield plain.replace(output_weights=weights)
+    def _plan(self, share: float) -> None:
+        """Set how many images are for what; `share` is what one prompt's cached images of all speed-ups take."""
+        self._for_validation = len(self._validation) * (1 + _CHOICES * share)
+        least = len(self._fitting) * (1 + _FITS * share) + self._for_validation
+        self._in_all = max(least, self._max_images or 0.0)
 
-    def _fit(self, trajectory: Trajectory, plain: CacheSchedule, runs: list[bool], corrects: bool) -> Any:
-        return fitted_weights(self.pipe, trajectory, runs, corrects, lambda: self._make(self._fitting, plain))
+    def _candidates(self, fitter: Fitter, trajectory: Trajectory, counts: Sequence[int]) -> list[CacheSchedule]:
+        """For each number of computed steps what the validation prompts shall choose from."""
+        laws = harms(trajectory.coefficients) if trajectory.is_affine else [np.ones(trajectory.steps)]
+        chosen = [best_forecasts(fitter.products, harm) for harm in laws]
+        steps = {count: list(dict.fromkeys(law[count - 1] for law in chosen)) for count in counts}
+        if not trajectory.is_affine:
+            return [fitter.unfitted(places) for count in counts for places in steps[count]]
+        starts = {}
+        for count in counts:
+            fits = [fitter.fit(places, corrects) for places in steps[count] for corrects in (False, True)]
+            starts[count] = min(fits, key=lambda one: one.error)
+            self._report()
+        best = polish(fitter, starts, laws[0], self._may_go_on)
+        unfitted = [fitter.unfitted(starts[count].steps) for count in counts]
+        return [*unfitted, *(one.schedule for one in (*starts.values(), *best.values()))]
 
-    def _validated(self, schedule: CacheSchedule, references: np.ndarray) -> Point:
-        quality = float(psnr(self._make(self._validation, schedule), references).mean())
-        return Point(schedule, self._cost(schedule), quality)
+    def _may_go_on(self) -> bool:
+        self._report()
+        return self._max_images is not None and self._images.made + self._for_validation < self._max_images
 
-    def _make(self, places: Sequence[int], schedule: CacheSchedule | None) -> np.ndarray:
-        self.images += len(places) * (1.0 if schedule is None else self._cost(schedule))
-        return self.make(places, schedule)
+    def _validated(self, schedules: Sequence[CacheSchedule]) -> list[Point]:
+        references, points = self._images(self._validation, None), []
+        for schedule in schedules:
+            quality = float(psnr(self._images(self._validation, schedule), references).mean())
+            points.append(Point(schedule, share_run(schedule), quality))
+            self._report()
+        self._on_progress(1.0)
+        return points
 
-    def _cost(self, schedule: CacheSchedule) -> float:
-        return float(schedule.recompute.any(axis=1).mean())
+    def _report(self) -> None:
+        self._on_progress(min(self._images.made / self._in_all, 1.0))

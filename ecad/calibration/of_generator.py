@@ -27,6 +27,7 @@ def calibrated_front(
     *,
     seed: int = 0,
     speedups: Sequence[float] = SPEEDUPS,
+    max_images: float | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Front:
     """`ecad.calibrate` a generator at its own settings.
@@ -35,7 +36,7 @@ def calibrated_front(
         generator: whose pipeline.
         prompts: as for `calibrate`: the first half to fit, the others to choose by.
         held_out: prompts by which nothing is chosen; the front's schedules are scored by them, too.
-        seed, speedups, on_progress: as for `calibrate`.
+        seed, speedups, max_images, on_progress: as for `calibrate`.
 
     Returns:
         the front; its schedules carry their MACs and provenance.
@@ -48,8 +49,7 @@ def calibrated_front(
     def make(places: Sequence[int], schedule: CacheSchedule | None) -> np.ndarray:
         return generator.generate(embeds[list(places)], [seed + place for place in places], schedule)
 
-    calibration = Calibration(generator.pipe, make, len(prompts), speedups, on_progress or (lambda _: None))
-    front = calibration.front(generator.name)
+    front = Calibration(generator.pipe, make, len(prompts), speedups, max_images, on_progress).front(generator.name)
     scores = _held_out_scores(generator, front.schedules, held_out)
     table, origin = macs_table(generator.architecture), provenance_for(generator)
     points = []

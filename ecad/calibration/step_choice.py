@@ -62,6 +62,14 @@ def best_forecasts(products: np.ndarray, harm: np.ndarray) -> list[tuple[int, ..
     return found
 
 
+def total_harm(products: np.ndarray, harm: np.ndarray, places: Sequence[int]) -> float:
+    """What `best_forecasts` makes least, of given places in order, the first of them 0."""
+    off, found = forecast_errors(products) * harm, 0.0
+    for before, last, end in zip((len(products), *places), places, (*places[1:], len(products)), strict=False):
+        found += float(off[before, last, last + 1 : end].sum())
+    return found
+
+
 def _followed(following: Sequence[np.ndarray], steps: int) -> tuple[int, ...]:
     before, place, places = steps, 0, [0]
     for table in reversed(following):

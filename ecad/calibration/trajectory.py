@@ -93,7 +93,8 @@ class OutputFit:
     Arguments:
         trajectory: of the same images, uncached.
         runs: bool (steps,), in which steps the denoiser runs.
-        corrects: whether computed outputs are fitted, too: those before mend what staleness did to the latents.
+        corrects: whether computed outputs are fitted, too, by the two before: they mend what staleness did to the
+            latents. Then forecasts are made of two outputs, else of three: that is better (docs/search.md).
 
     Attributes:
         weights: one row a step so far.
@@ -112,7 +113,7 @@ class OutputFit:
         row, target = len(self.weights), self._trajectory.latents[len(self.weights) + 1]
         if self._runs[row]:
             self._outputs = [output.detach().clone(), *self._outputs[: MOST - 1]]
-        newest = self._outputs
+        newest = self._outputs if self._runs[row] or not self._corrects else self._outputs[:2]
         weights: tuple[float, ...] = (1.0,)
         given = newest[0]
         if not self._runs[row] or (len(newest) > 1 and self._corrects):

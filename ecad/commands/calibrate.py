@@ -28,6 +28,9 @@ def calibrate(
     held_out: Annotated[
         int, typer.Option(min=0, help="How many of the prompts after these score the front, choosing nothing.")
     ] = 8,
+    max_images: Annotated[
+        float | None, typer.Option(min=1, help="Spend so many images' work on better steps; by default none.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the first image's noise.")] = 0,
     model: ModelOptions,
     as_json: AsJson = False,
@@ -40,7 +43,12 @@ def calibrate(
     with Progress(console=stderr, disable=as_json) as progress:
         task = progress.add_task("calibrating", total=1.0)
         front = calibrated_front(
-            generator, prompts, judges, seed=seed, on_progress=lambda done: progress.update(task, completed=done)
+            generator,
+            prompts,
+            judges,
+            seed=seed,
+            max_images=max_images,
+            on_progress=lambda done: progress.update(task, completed=done),
         )
     front.save(output)
     rows = [

@@ -31,10 +31,9 @@ class Maker:
         return squeezed.round().byte().numpy()[:, None, :, None].repeat(3, axis=3)
 
 
-def calibrated(tiny, speedups=(2, 4)) -> tuple[Maker, Calibration, Front]:
-    maker = Maker(tiny)
-    calibration = Calibration(tiny.pipe, maker, 4, speedups, lambda _: None)
-    return maker, calibration, calibration.front("tiny")
+def calibrated(tiny, speedups=(2, 4), max_images=None) -> tuple[Maker, list[float], Front]:
+    maker, progress = Maker(tiny), []
+    return maker, progress, Calibration(tiny.pipe, maker, 4, speedups, max_images, progress.append).front("tiny")
 
 
 def test_a_front_has_a_schedule_for_each_speedup_and_none_that_a_cheaper_one_beats(tiny):
@@ -54,11 +53,25 @@ def test_the_prompts_that_fit_and_those_that_choose_are_disjoint(tiny):
     assert dict(front.provenance)["fitting_prompts"] == dict(front.provenance)["validation_prompts"] == 2
 
 
-def test_images_are_counted_by_what_the_denoiser_does(tiny):
-    maker, calibration, front = calibrated(tiny)
+def images(maker: Maker) -> float:
     shares = [1.0 if schedule is None else schedule.recompute.any(axis=1).mean() for _, schedule in maker.asked]
-    assert np.isclose(calibration.images, sum(2 * share for share in shares))
-    assert np.isclose(dict(front.provenance)["images"], calibration.images, atol=0.06)
+    return float(2 * np.sum(shares))
+
+
+def test_images_are_counted_by_what_the_denoiser_does(tiny):
+    maker, progress, front = calibrated(tiny)
+    assert np.isclose(dict(front.provenance)["images"], images(maker), atol=0.06)
+    assert progress == sorted(progress)
+    assert progress[-1] == 1
+
+
+def test_more_images_move_steps_and_no_more_are_made(tiny):
+    first, more = calibrated(tiny), calibrated(tiny, max_images=40)
+    assert images(first[0]) < images(more[0]) <= 40
+    tried = [
+        {schedule.recompute.any(axis=1).tobytes() for _, schedule in one[0].asked if schedule} for one in (first, more)
+    ]
+    assert tried[0] < tried[1]
 
 
 def test_of_a_sampler_that_is_not_affine_forecasts_are_left_as_they_are(tiny, monkeypatch):
@@ -81,7 +94,7 @@ def test_of_a_sampler_that_is_not_affine_forecasts_are_left_as_they_are(tiny, mo
 )
 def test_what_cannot_be_calibrated_is_refused_before_any_image(prompts, speedups, message):
     with pytest.raises(EcadError, match=message):
-        Calibration(None, None, prompts, speedups, lambda _: None)  # type: ignore[arg-type]
+        Calibration(None, None, prompts, speedups)  # type: ignore[arg-type]
 
 
 def test_nothing_is_left_on_the_pipeline(tiny):

@@ -8,11 +8,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecad.calibration.step_choice import best_forecasts, harms
+from ecad.calibration.step_choice import best_forecasts, harms, total_harm
 from ecad.schedules.forecast import forecast_errors
 
 
 def total(products: np.ndarray, harm: np.ndarray, places: tuple[int, ...]) -> float:
+    """The same as `total_harm`, step by step."""
     steps, errors = len(products), forecast_errors(products)
     found = 0.0
     for step in set(range(steps)) - set(places):
@@ -30,6 +31,7 @@ def test_no_other_steps_do_less_harm(steps: int, seed: int) -> None:
         assert len(places) == count
         least = min(total(products, harm, (0, *rest)) for rest in combinations(range(1, steps), count - 1))
         assert np.isclose(total(products, harm, places), least)
+        assert np.isclose(total_harm(products, harm, places), least)
 
 
 def test_harm_grows_with_the_square_of_the_sampler_s_coefficient() -> None:

@@ -1,0 +1,55 @@
+"""Moves computed steps one at a time, as long as fitted images come closer to the uncached ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ecad.calibration.fitting import Fitted, Fitter
+from ecad.calibration.step_choice import total_harm
+
+# How far a step is moved at once.
+_FARTHEST = 2
+# What the error's logarithm must fall by, so that the next move starts from there.
+_WORTH = 0.01
+
+
+def polish(
+    fitter: Fitter, starts: dict[int, Fitted], harm: np.ndarray, may_go_on: Callable[[], bool]
+) -> dict[int, Fitted]:
+    """Improve schedules in turns, the moves that promise most first.
+
+    Args:
+        fitter: fits and judges.
+        starts: number of computed steps -> schedule to begin with.
+        harm: float (steps,), as for `best_forecasts`; orders the moves.
+        may_go_on: asked before each move.
+
+    Returns:
+        the best schedule found for each number of computed steps.
+    """
+    best, moves = dict(starts), {count: _moves(start.steps, fitter.products, harm) for count, start in starts.items()}
+    while moves:
+        for count in list(moves):
+            steps = next(moves[count], None)
+            if steps is None:
+                del moves[count]
+                continue
+            if not may_go_on():
+                return best
+            found = fitter.fit(steps, best[count].corrects)
+            if found.error < best[count].error - _WORTH:
+                best[count], moves[count] = found, _moves(steps, fitter.products, harm)
+    return best
+
+
+def _moves(steps: tuple[int, ...], products: np.ndarray, harm: np.ndarray) -> Iterator[tuple[int, ...]]:
+    """One computed step earlier or later, by what it should cost; the first step stays."""
+    near = {
+        tuple(sorted({*steps} - {step} | {step + by}))
+        for step in steps[1:]
+        for by in range(-_FARTHEST, _FARTHEST + 1)
+        if 0 < step + by < len(products) and step + by not in steps
+    }
+    return iter(sorted(near, key=lambda places: (total_harm(products, harm, places), places)))
