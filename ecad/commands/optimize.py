@@ -181,14 +181,9 @@ class AlgorithmOptions:
 
     def initial(self) -> list[CacheSchedule]:
         """The schedules of `initial_dir`."""
-        from ecad.schedules import CacheSchedule
+        from ecad.schedules.files import load_schedules
 
-        if self.initial_dir is None:
-            return []
-        files = sorted(self.initial_dir.glob("*.json"))
-        if not files:
-            raise EcadError(f"{self.initial_dir}: expected a folder with schedules (*.json), found none")
-        return [CacheSchedule.load(path) for path in files]
+        return [] if self.initial_dir is None else [*load_schedules(self.initial_dir).values()]
 
 
 @grouped_options

@@ -1,6 +1,7 @@
-"""What the cost of an image generator depends on: its denoiser's configuration and the sizes it works at.
+"""Architectures: the configuration of a denoiser and the sizes of its inputs, on which the cost depends.
 
-The facts about the known generators are package data (`architectures/*.json`), so pricing needs no weights.
+Those of the known generators are package data (`architectures/*.json`), so that the cost can be computed without
+weights.
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ from ecad.errors import EcadError
 
 @dataclass(frozen=True)
 class Architecture:
-    """A denoiser's configuration and the sizes of one image.
+    """The configuration of a denoiser and the sizes of its inputs for one image.
 
     Args:
-        image_generator: name of the image generator whose denoiser this is.
+        image_generator: name of the image generator.
         transformer: the content of a diffusers transformer's `config.json`, or a loaded transformer's `.config`.
-        height, width: pixels of an image unless the caller says otherwise.
-        text_tokens: length of the text sequence, padding included.
-        guidance_pair: True if each step runs the denoiser with and without the prompt, as a batch of two.
-        pixels_per_latent: pixels along the side of one latent (the VAE's downsampling).
-        steps: denoising steps of an image by default.
-        size_from_schedule: True if height and width in a schedule's config are those of its images.
-        published_text_tokens: text tokens in the paper's published counts, where they are not `text_tokens`.
+        height, width: default size of an image in pixels.
+        text_tokens: length of the text sequence, including padding.
+        guidance_pair: whether each step runs the denoiser with and without the prompt, as a batch of two.
+        pixels_per_latent: pixels per latent along one side (the VAE's downsampling).
+        steps: default number of denoising steps.
+        size_from_schedule: whether height and width in a schedule's config are the size of its images.
+        published_text_tokens: text tokens in the paper's published counts, if they differ from `text_tokens`.
         weights: hub id of the weights.
-        measured: what one image was measured to be, where the inputs of its denoiser are not known: `sites`, MACs of a
-            step by site and, last, outside (`layers`, `attention`), numbers in each site's output and, last, the
-            denoiser's (`kept_numbers`), shape of the `latents`. Text tokens and the guidance pair are in these counts.
+        measured: measurements of one image, for models whose inputs are not known: `sites`; MACs per step by site and,
+            last, outside the sites (`layers`, `attention`); numbers in the output of each site and, last, of the
+            denoiser (`kept_numbers`); shape of the `latents`. They include text tokens and the guidance pair.
 
-    Any other model of a known transformer class is described from its own configuration:
+    The architecture of another model of a known transformer class comes from its configuration:
 
     >>> tiny = {"_class_name": "PixArtTransformer2DModel", "num_layers": 2, "sample_size": 16}
     >>> Architecture("Mine", tiny, height=64, width=64, text_tokens=20, guidance_pair=True, pixels_per_latent=4).steps
@@ -58,7 +59,7 @@ class Architecture:
 
 @lru_cache
 def known_architectures() -> tuple[Architecture, ...]:
-    """Every architecture kept in the package, each generator's in order of image size.
+    """All architectures in the package, sorted by generator and image size.
 
     >>> [known.height for known in known_architectures() if known.image_generator == "PixArtSigmaImageGenerator"]
     [256, 1024]
@@ -69,9 +70,9 @@ def known_architectures() -> tuple[Architecture, ...]:
         if not file.name.endswith(".json"):
             continue
         facts = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(facts["transformer"], str):  # a model inside the package: its own config.json says it
+        if isinstance(facts["transformer"], str):  # the config.json of a built-in model
             config = package.joinpath(facts["transformer"])
-            if not config.is_file():  # not built: the others can still be priced
+            if not config.is_file():  # the built-in models have not been built
                 continue
             facts["transformer"] = json.loads(config.read_text(encoding="utf-8"))
         found.append(Architecture(**facts))
@@ -79,14 +80,14 @@ def known_architectures() -> tuple[Architecture, ...]:
 
 
 def find_architecture(image_generator: str, height: int | None = None, width: int | None = None) -> Architecture:
-    """The architecture behind a generator's name: its smallest, or the one made for images nearest to height x width.
+    """The architecture of a generator: the variant for images nearest to height x width, or else its smallest one.
 
     Args:
         image_generator: name of the generator.
-        height, width: pixels of an image, or None for the generator's default.
+        height, width: size of an image in pixels; None for the generator's default.
 
     Raises:
-        EcadError: an unknown name.
+        EcadError: the name is unknown.
 
     >>> find_architecture("PixArtAlphaImageGenerator").height
     256
@@ -98,7 +99,7 @@ def find_architecture(image_generator: str, height: int | None = None, width: in
         names = ", ".join(sorted({known.image_generator for known in known_architectures()}))
         raise EcadError(
             f"image generator {image_generator!r} is unknown: expected one of {names}; "
-            "for another model pass an ecad.cost.Architecture made from its config.json"
+            "for another model, pass an ecad.cost.Architecture made from its config.json"
         )
     area = max(1, (height or variants[0].height) * (width or variants[0].width))
     return min(variants, key=lambda known: abs(math.log(known.height * known.width / area)))

@@ -1,9 +1,9 @@
-"""The arguments of one denoiser forward, as meta tensors, for each known transformer class."""
+"""The inputs of a denoiser's forward, as meta tensors, for each known transformer class."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -12,52 +12,54 @@ from ecad.errors import EcadError
 
 
 def forward_inputs(architecture: Architecture, height: int, width: int, text_tokens: int) -> dict[str, torch.Tensor]:
-    """Keyword arguments of the forward that one step of one image needs, shapes only (meta device).
+    """Keyword arguments of the forward in one step of one image; shapes only (meta device).
 
     Args:
         architecture: the denoiser.
-        height, width: pixels of the image.
+        height, width: size of the image in pixels.
         text_tokens: length of the text sequence.
 
     Raises:
-        EcadError: as `check_size` does, or the denoiser's class is not in the table.
+        EcadError: the denoiser cannot take the size, or its class is not in the table.
     """
     check_size(architecture, height, width)
     config = architecture.transformer
-    _, inputs = _INPUTS[config["_class_name"]]
     batch = 2 if architecture.guidance_pair else 1
     latent = height // architecture.pixels_per_latent, width // architecture.pixels_per_latent
     with torch.device("meta"):
-        return inputs(config, batch, *latent, text_tokens)
+        return _INPUTS[config["_class_name"]].make(config, batch, *latent, text_tokens)
 
 
 def check_size(architecture: Architecture, height: int, width: int) -> None:
-    """Whether a denoiser can make images of a size, as far as that is known.
+    """Check that a denoiser can make images of a size.
+
+    Args:
+        architecture: the denoiser.
+        height, width: size of the image in pixels.
 
     Raises:
-        EcadError: the size does not divide into the denoiser's patches, is another than what was measured, or the
-            denoiser's class is not in the table.
+        EcadError: the size is not a multiple of the denoiser's patches, differs from the size that was measured, or
+            the denoiser's class is not in the table.
     """
     if architecture.measured is not None:
         if (height, width) != (architecture.height, architecture.width):
             raise EcadError(
-                f"{architecture.image_generator} was measured at {architecture.height}x{architecture.width}: expected "
-                f"that size, found {height}x{width}; describe the pipeline with another height and width"
+                f"{architecture.image_generator} was measured at {architecture.height}x{architecture.width}, and "
+                f"{height}x{width} was requested; set height and width in the description of the pipeline"
             )
         return
     config = architecture.transformer
     name = config.get("_class_name")
     if name not in _INPUTS:
         raise EcadError(
-            f"transformer class {name!r} has no known inputs: expected one of {', '.join(_INPUTS)}; "
-            "for another class call ecad.cost.measure.measure with a forward's arguments"
+            f"the inputs of transformer class {name!r} are not known: expected one of {', '.join(_INPUTS)}; "
+            "for another class, call ecad.cost.measure.measure with a forward's arguments"
         )
-    patch, _ = _INPUTS[name]
-    unit = architecture.pixels_per_latent * patch(config)
+    unit = architecture.pixels_per_latent * _INPUTS[name].patch_size(config)
     if height < 1 or width < 1 or height % unit or width % unit:
         raise EcadError(
-            f"image size {height}x{width} does not fit {architecture.image_generator}: "
-            f"expected a positive height and width divisible by {unit}"
+            f"image size {height}x{width} does not fit {architecture.image_generator}: height and width must be "
+            f"positive multiples of {unit}"
         )
 
 
@@ -85,8 +87,14 @@ def _flux(config: Mapping[str, Any], batch: int, height: int, width: int, text_t
     }
 
 
-# Transformer class -> (latents along the side of one token, inputs of a forward). FLUX's pipeline packs 2 x 2 latents.
-_INPUTS: dict[str, tuple[Callable[[Mapping[str, Any]], int], Callable[..., dict[str, Any]]]] = {
-    "PixArtTransformer2DModel": (lambda config: config.get("patch_size", 2), _pixart),
-    "FluxTransformer2DModel": (lambda config: 2, _flux),
+class _Inputs(NamedTuple):
+    """Per transformer class: config -> latents along the side of a token, and the function that makes the inputs."""
+
+    patch_size: Callable[[Mapping[str, Any]], int]
+    make: Callable[[Mapping[str, Any], int, int, int, int], dict[str, Any]]
+
+
+_INPUTS = {
+    "PixArtTransformer2DModel": _Inputs(lambda config: config.get("patch_size", 2), _pixart),
+    "FluxTransformer2DModel": _Inputs(lambda config: 2, _flux),  # its pipeline packs 2 x 2 latents
 }

@@ -1,4 +1,4 @@
-"""Measured time, as ratios: what is compared runs side by side, so that a noisy machine disturbs all alike."""
+"""Measures time ratios: variants run in turns, so that noise of the machine affects all of them equally."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def measure_interleaved(
     warmup: int = 1,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> dict[str, list[float]]:
-    """Time several things in turn, round after round.
+    """Time several functions in turns, round by round.
 
     Args:
-        runs: what to time, by name.
-        samples: rounds that count.
-        warmup: rounds before them that do not.
-        progress: what to draw the rounds through, for instance a progress bar.
+        runs: name -> the function to time.
+        samples: number of rounds that count.
+        warmup: number of rounds before that do not count.
+        progress: wraps the iterable of rounds, for instance in a progress bar.
 
     Returns:
-        for each name its times in seconds, one a round.
+        name -> time of each round, in seconds.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     for sample in progress(range(-warmup, samples)):
@@ -39,7 +39,11 @@ def measure_interleaved(
 
 
 def speedups(times: Mapping[str, list[float]], reference: str) -> dict[str, float]:
-    """How many times faster than `reference` each was: the median over rounds of the ratio within a round.
+    """The speed-up of each variant over `reference`: the median over rounds of the ratio within a round.
+
+    Args:
+        times: as `measure_interleaved` returns them.
+        reference: name of the variant to compare with.
 
     >>> speedups({"slow": [2.0, 4.0], "fast": [1.0, 2.0]}, "slow")
     {'slow': 1.0, 'fast': 2.0}

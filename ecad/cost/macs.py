@@ -1,18 +1,18 @@
-"""The price of a schedule in multiply-accumulates (MACs): an additive table, and every schedule a dot product.
+"""The cost of a schedule in multiply-accumulates (MACs): the dot product of its bits and an additive cost table.
 
-Two accountings:
+There are two accountings:
 
-- `full`: what really runs. Linear and convolution layers and attention products, without dead work, at the resolution
-  and text length of the generator.
-- `linear`: the paper's published counts, to the integer. Linear and convolution layers only, dead work included.
+- `full` counts what runs: linear and convolution layers and attention products, without outputs that nothing reads, at
+  the resolution and text length of the generator.
+- `linear` reproduces the paper's published counts exactly: linear and convolution layers only, with outputs that
+  nothing reads.
 
-Both count the denoiser alone (no text encoder, no VAE) for one image, the guidance pair included where there is one.
-The first visit of a site computes whatever its bit says.
+Both count the denoiser alone (no text encoder, no VAE) for one image, including the guidance pair if there is one. In
+the first step every site computes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -21,7 +21,7 @@ import numpy as np
 from ecad.cost.architectures import Architecture, find_architecture
 from ecad.cost.table import CostTable
 from ecad.errors import EcadError, ScheduleError
-from ecad.schedules import CacheSchedule, Sites
+from ecad.schedules import CacheSchedule, Sites, tgate
 from ecad.sites.readers import readers
 
 Accounting = Literal["full", "linear"]
@@ -31,19 +31,19 @@ Accounting = Literal["full", "linear"]
 def macs_table(
     architecture: Architecture, accounting: Accounting = "full", height: int | None = None, width: int | None = None
 ) -> CostTable:
-    """The table of one architecture, from one forward on the meta device; remembered.
+    """The cost table of an architecture, from one forward on the meta device; cached.
 
     Args:
         architecture: the denoiser and its sizes.
         accounting: "full" or "linear".
-        height, width: pixels of an image; the architecture's own where None.
+        height, width: size of an image in pixels; None for the architecture's own.
 
     Raises:
-        EcadError: another accounting, or a size that the denoiser cannot take.
+        EcadError: the accounting is unknown, or the denoiser cannot take the size.
     """
     if accounting not in get_args(Accounting):
         raise EcadError(f"accounting {accounting!r} is unknown: expected 'full' or 'linear'")
-    from ecad.cost.measure import measure_architecture  # imports torch, which a wrong argument need not wait for
+    from ecad.cost.measure import measure_architecture  # imports torch, which takes seconds
 
     published = accounting == "linear"
     measured = measure_architecture(
@@ -65,18 +65,18 @@ def count_macs(
     height: int | None = None,
     width: int | None = None,
 ) -> int:
-    """MACs of one image made under a schedule: denoiser only, guidance pair included; no weights, no network.
+    """Count the MACs of one image under a schedule: denoiser only, including the guidance pair. Needs no weights.
 
     Args:
-        schedule: what recomputes when.
-        image_generator: a generator's name, or the Architecture of any other model.
+        schedule: the schedule.
+        image_generator: name of a generator, or the Architecture of another model.
         accounting: "full" counts what runs, "linear" what the paper published (its FLUX files count two images).
-        height, width: pixels. Where None: FLUX takes those in the schedule's config; otherwise, and for every other
-            generator, the generator's own default (PixArt: 256 whatever the config says, as published).
+        height, width: size of the image in pixels. By default, FLUX uses the size in the schedule's config; otherwise,
+            and for all other generators, the generator's default is used (PixArt: 256, as in the published counts).
 
     Raises:
-        EcadError: an unknown generator, accounting or size.
-        ScheduleError: the schedule has other sites.
+        EcadError: the generator, accounting or size is unknown.
+        ScheduleError: the schedule has other sites than the model.
 
     >>> from ecad.schedules import CacheSchedule, pixart_sites
     >>> every_bit = CacheSchedule(np.ones((20, 84), dtype=bool), pixart_sites(28))
@@ -93,7 +93,14 @@ def count_macs_by_step(
     height: int | None = None,
     width: int | None = None,
 ) -> np.ndarray:
-    """What `count_macs` adds up, step by step: int64 (steps,)."""
+    """Like `count_macs`, by step.
+
+    Args:
+        schedule, image_generator, accounting, height, width: as for `count_macs`.
+
+    Returns:
+        int64 (steps,).
+    """
     by_component = count_macs_by_component(schedule, image_generator, accounting, height, width)
     return np.asarray(sum(by_component.values()))
 
@@ -105,17 +112,25 @@ def count_macs_by_component(
     height: int | None = None,
     width: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """What `count_macs` adds up, by component and, as `OUTSIDE`, for all that always runs: int64 (steps,) each.
+    """Like `count_macs`, by component and step.
 
-    A published TGATE file's config names a pipeline that drops guidance at a gate: from there on half the pair counts.
+    The config of a published TGATE file names a pipeline that drops guidance at a gate step. From there on, half of the
+    guidance pair is counted.
+
+    Args:
+        schedule, image_generator, accounting, height, width: as for `count_macs`.
+
+    Returns:
+        component -> int64 (steps,), and `OUTSIDE` for everything that always runs.
     """
     architecture, height, width = _resolve(schedule, image_generator, height, width)
     table = macs_table(architecture, accounting, height, width)
     bits = schedule.recompute[:, _columns(schedule, table.sites, architecture.image_generator)]
     found = table.price_components(bits, schedule.forecast)
-    if architecture.guidance_pair:
+    gate = tgate.pipeline_gate(schedule.config) if architecture.guidance_pair else None
+    if gate is not None:
         for macs in found.values():
-            macs[_gate_step(schedule) :] //= 2
+            macs[gate:] //= 2
     return found
 
 
@@ -126,7 +141,11 @@ def uncached_macs(
     height: int | None = None,
     width: int | None = None,
 ) -> int:
-    """What `count_macs` would give if everything recomputed in every step of the schedule."""
+    """The MACs of one image with the schedule's number of steps if everything is recomputed.
+
+    Args:
+        schedule, image_generator, accounting, height, width: as for `count_macs`.
+    """
     architecture, height, width = _resolve(schedule, image_generator, height, width)
     table = macs_table(architecture, accounting, height, width)
     return int(table.price(np.ones((schedule.num_steps, len(table.sites)), dtype=bool)))
@@ -135,7 +154,7 @@ def uncached_macs(
 def _resolve(
     schedule: CacheSchedule, image_generator: str | Architecture, height: int | None, width: int | None
 ) -> tuple[Architecture, int | None, int | None]:
-    """The architecture and the image size that the arguments, or else the schedule, ask for."""
+    """The architecture and the image size, from the arguments or else from the schedule."""
     known = image_generator if isinstance(image_generator, Architecture) else find_architecture(image_generator)
     if known.size_from_schedule:
         height = _config_size(schedule, "height") if height is None else height
@@ -153,7 +172,7 @@ def _config_size(schedule: CacheSchedule, name: str) -> int | None:
 
 
 def _columns(schedule: CacheSchedule, sites: Sites, name: str) -> list[int]:
-    """Where each of the model's sites stands in the schedule."""
+    """The schedule's column of each of the model's sites."""
     column = {site: index for index, site in enumerate(schedule.sites)}
     theirs = set(sites)
     if odd := [site for site in sites if site not in column] or [site for site in column if site not in theirs]:
@@ -170,18 +189,3 @@ def _columns(schedule: CacheSchedule, sites: Sites, name: str) -> list[int]:
 
 def _summary(sites: Sites) -> str:
     return f"{len(sites)} sites in {len({block for block, _ in sites})} blocks"
-
-
-def _gate_step(schedule: CacheSchedule) -> int:
-    """First step that runs without guidance: TGATE's gate, or the number of steps.
-
-    TGATE (arXiv 2404.02747) drops the unconditional half from the gate on.
-    """
-    pipeline = schedule.config.get("pipeline")
-    if not isinstance(pipeline, Mapping) or pipeline.get("name") != "tgate":
-        return schedule.num_steps
-    kwargs = pipeline.get("kwargs")
-    gate = kwargs.get("gate_step") if isinstance(kwargs, Mapping) else None
-    if isinstance(gate, bool) or not isinstance(gate, int) or gate < 0:
-        raise ScheduleError("config.pipeline.kwargs.gate_step is not a step", expected="0 or more", found=repr(gate))
-    return gate

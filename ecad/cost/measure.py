@@ -1,4 +1,4 @@
-"""What one denoiser forward multiplies, counted on the meta device: by site, and apart for layers and attention."""
+"""Counts the MACs of one denoiser forward on the meta device, by site and separately for layers and attention."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ from ecad.sites.discovery import Site, discover
 
 _LAYERS = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
 _ATEN = torch.ops.aten
-# Products of matrices -> the argument whose last axis is summed over.
+# Matrix product -> the argument whose last axis is summed over.
 _SUMMED_OVER = {_ATEN.mm: 0, _ATEN.bmm: 0, _ATEN.addmm: 1, _ATEN.baddbmm: 1}
 
 
 class Measured(NamedTuple):
-    """MACs of one forward: int64 arrays, one entry a site and a last one for all that is outside the sites.
+    """MACs of one forward.
 
-    `layers` holds linear and convolution layers, `attention` all other matrix products.
+    Args:
+        sites: (block, component) of each site.
+        layers: int64 (sites + 1,), MACs of linear and convolution layers by site and, last, outside the sites.
+        attention: int64 (sites + 1,), MACs of all other matrix products.
     """
 
     sites: tuple[tuple[str, str], ...]
@@ -37,18 +40,18 @@ class Measured(NamedTuple):
 
 
 def measure(transformer: torch.nn.Module, inputs: Mapping[str, Any]) -> Measured:
-    """Count the multiply-accumulates of one forward, each once, at the site that does them.
+    """Count the multiply-accumulates of one forward at the sites that perform them.
 
     Args:
         transformer: the denoiser; on the meta device nothing is computed.
-        inputs: keyword arguments of its forward, on its device.
+        inputs: keyword arguments of its forward, on the same device.
 
     Raises:
-        EcadError: the forward uses a matrix operation that is not counted.
+        EcadError: the forward uses a matrix operation that cannot be counted.
     """
     sites = discover(transformer)
     meter = _Meter(len(sites))
-    # The math backend shows an attention as its two batched products, whatever the device.
+    # The math backend computes attention as two batched matrix products on any device.
     with meter.attached(transformer, sites), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), meter:
         transformer(**inputs)
     return Measured(tuple((site.block, site.component) for site in sites), meter.macs[0], meter.macs[1])
@@ -56,31 +59,38 @@ def measure(transformer: torch.nn.Module, inputs: Mapping[str, Any]) -> Measured
 
 @lru_cache(maxsize=64)
 def measure_architecture(architecture: Architecture, height: int, width: int, text_tokens: int) -> Measured:
-    """`measure` on one step of one image (guidance pair included), without weights; remembered.
+    """Count the MACs of one step of one image, including the guidance pair, without weights; cached.
 
     Args:
         architecture: the denoiser.
-        height, width: pixels of the image.
+        height, width: size of the image in pixels.
         text_tokens: length of the text sequence.
 
     Raises:
-        EcadError: as `forward_inputs` does.
+        EcadError: the denoiser cannot take the size, or its inputs are not known.
     """
     if architecture.measured is not None:
         check_size(architecture, height, width)
         known = architecture.measured
         sites = tuple((block, component) for block, component in known["sites"])
         return Measured(sites, np.array(known["layers"]), np.array(known["attention"]))
-    import diffusers
-
     inputs = forward_inputs(architecture, height, width, text_tokens)
     with torch.device("meta"):
-        transformer = getattr(diffusers, architecture.transformer["_class_name"]).from_config(architecture.transformer)
-        return measure(transformer, inputs)
+        return measure(meta_denoiser(architecture), inputs)
+
+
+def meta_denoiser(architecture: Architecture) -> torch.nn.Module:
+    """Build a denoiser on the meta device, without weights."""
+    import diffusers
+
+    with torch.device("meta"):
+        transformer_class = getattr(diffusers, architecture.transformer["_class_name"])
+        denoiser: torch.nn.Module = transformer_class.from_config(architecture.transformer)
+    return denoiser
 
 
 class _Meter(TorchDispatchMode):
-    """Adds every matrix product's MACs to the running site's entry (row 0: inside a layer, row 1: elsewhere)."""
+    """Adds the MACs of each matrix product to the entry of the running site (row 0: in a layer, row 1: elsewhere)."""
 
     def __init__(self, num_sites: int) -> None:
         super().__init__()
@@ -90,16 +100,16 @@ class _Meter(TorchDispatchMode):
 
     @contextmanager
     def attached(self, transformer: torch.nn.Module, sites: Sequence[Site]) -> Iterator[None]:
-        """Follow, while the context lasts, which site and whether a layer is running."""
+        """Track, within the context, which site is running and whether a layer is."""
         with ExitStack() as stack:
             for index, site in enumerate(sites):
-                self._follow(stack, site.module, "site", index, self.outside)
+                self._track(stack, site.module, "site", index, self.outside)
             for module in transformer.modules():
                 if isinstance(module, _LAYERS):
-                    self._follow(stack, module, "in_layer", True, False)
+                    self._track(stack, module, "in_layer", True, False)
             yield
 
-    def _follow(self, stack: ExitStack, module: torch.nn.Module, name: str, inside: object, outside: object) -> None:
+    def _track(self, stack: ExitStack, module: torch.nn.Module, name: str, inside: object, outside: object) -> None:
         before = module.register_forward_pre_hook(lambda *_: setattr(self, name, inside))
         after = module.register_forward_hook(lambda *_: setattr(self, name, outside))
         stack.callback(before.remove)
@@ -114,7 +124,7 @@ class _Meter(TorchDispatchMode):
             transposed = args[6]
             self._add((args[0] if transposed else out).numel() * math.prod(args[1].shape[1:]))
         elif packet in flop_registry:
-            raise EcadError(f"{func} is not counted by ecad.cost: expected {', '.join(map(str, _SUMMED_OVER))}")
+            raise EcadError(f"{func} cannot be counted: expected one of {', '.join(map(str, _SUMMED_OVER))}")
         return out
 
     def _add(self, macs: int) -> None:

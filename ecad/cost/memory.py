@@ -1,15 +1,15 @@
-"""What a schedule keeps: bytes of features that wait to be reused, known without weights."""
+"""The peak memory of a schedule's cache: bytes of the outputs that are kept for reuse. Needs no weights."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
 import numpy as np
-import torch
 
 from ecad.cost.architectures import Architecture
 from ecad.cost.inputs import forward_inputs
 from ecad.cost.macs import macs_table
+from ecad.cost.measure import meta_denoiser
 from ecad.errors import EcadError
 from ecad.runtime.output_sizes import output_sizes
 from ecad.schedules import CacheSchedule, Sites
@@ -19,14 +19,14 @@ from ecad.sites.readers import readers, running_order
 
 
 def kept_bytes(schedule: CacheSchedule, architecture: Architecture) -> int:
-    """Most bytes of kept features at any moment of one image, guidance pair included, in 16-bit numbers.
+    """The peak of cached bytes while one image is made, including the guidance pair, in 16-bit numbers.
 
     Args:
-        schedule: of the architecture's model.
-        architecture: at its own image size.
+        schedule: a schedule of the architecture's model.
+        architecture: the denoiser, at its own image size.
 
     Raises:
-        EcadError: as `forward_inputs` does.
+        EcadError: the denoiser's inputs are not known.
 
     >>> from ecad.cost import find_architecture
     >>> from ecad.schedules import heuristics, pixart_sites
@@ -44,15 +44,15 @@ def kept_bytes_of_many(
 
     Args:
         recompute: bool (schedules, steps, sites), at least one step.
-        sites: of the architecture's model.
-        architecture: at its own image size.
-        forecast: whether the schedules do.
+        sites: the sites of the architecture's model.
+        architecture: the denoiser, at its own image size.
+        forecast: whether the schedules extrapolate.
 
     Returns:
         int64 (schedules,).
 
     Raises:
-        EcadError: as `forward_inputs` does.
+        EcadError: the denoiser's inputs are not known.
 
     >>> from ecad.cost import find_architecture
     >>> from ecad.schedules import heuristics, pixart_sites
@@ -64,20 +64,20 @@ def kept_bytes_of_many(
 
 
 def sites_within(max_bytes: int, architecture: Architecture, forecast: bool = False) -> np.ndarray:
-    """Which sites may be reused so that no schedule keeps more than so many bytes of one image (see `kept_bytes`).
+    """Choose the sites that may be reused so that no schedule exceeds a limit on `kept_bytes`.
 
-    Those that save the most MACs a kept byte come first.
+    Sites that save the most MACs per kept byte are chosen first.
 
     Args:
-        max_bytes: at any moment.
-        architecture: at its own image size.
-        forecast: whether the schedules do.
+        max_bytes: the limit.
+        architecture: the denoiser, at its own image size.
+        forecast: whether the schedules extrapolate.
 
     Returns:
         bool (sites,).
 
     Raises:
-        EcadError: not even the best site's output may be kept; or as `forward_inputs` does.
+        EcadError: the limit does not allow any site, or the denoiser's inputs are not known.
 
     >>> from ecad.cost import find_architecture
     >>> from ecad.schedules import pixart_sites
@@ -88,13 +88,13 @@ def sites_within(max_bytes: int, architecture: Architecture, forecast: bool = Fa
     table, (*by_site, of_denoiser) = macs_table(architecture), _sizes(architecture)
     sizes = np.array(by_site)
     ranked = np.argsort(-table.per_site / sizes, kind="stable")
-    # All of them kept at once, and beside each the output that its next line begins in.
+    # All of them kept at once; extrapolation keeps two outputs of each.
     most = sizes[ranked].cumsum() * (2 if forecast else 1)
-    # Only where no site computes, the denoiser's own output waits, too.
+    # The denoiser's own outputs are kept only for steps in which no site computes.
     most[-1] += 2 * of_denoiser if forecast else 0
     if most[0] > max_bytes:
-        expected = f"at least {most[0]:,} bytes, for the site that saves most"
-        raise EcadError(f"limit on kept features: expected {expected}, found {max_bytes:,}")
+        needed = f"the site that saves most needs {most[0]:,} bytes"
+        raise EcadError(f"the memory limit of {max_bytes:,} bytes allows no reuse: {needed}")
     chosen = np.zeros(len(sizes), dtype=bool)
     chosen[ranked[most <= max_bytes]] = True
     return chosen
@@ -102,13 +102,10 @@ def sites_within(max_bytes: int, architecture: Architecture, forecast: bool = Fa
 
 @lru_cache(maxsize=16)
 def _sizes(architecture: Architecture) -> tuple[int, ...]:
-    """Bytes of each site's output, and of the denoiser's."""
+    """Bytes of the output of each site and, last, of the denoiser."""
     if architecture.measured is not None:
         return tuple(2 * numbers for numbers in architecture.measured["kept_numbers"])
-    import diffusers
-
     inputs = forward_inputs(architecture, architecture.height, architecture.width, architecture.text_tokens)
-    with torch.device("meta"):
-        transformer = getattr(diffusers, architecture.transformer["_class_name"]).from_config(architecture.transformer)
+    transformer = meta_denoiser(architecture)
     sizes = output_sizes(transformer, discover(transformer), (), inputs)
     return tuple((sizes // 2).tolist())  # counted in the 32-bit numbers of the meta device

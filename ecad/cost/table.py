@@ -1,4 +1,4 @@
-"""An additive price list: what a model costs in every step, and each site whenever it computes."""
+"""An additive cost table: a fixed cost per step, and a cost for each site that computes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ OUTSIDE = "outside the blocks"
 
 @dataclass(frozen=True, eq=False)
 class CostTable:
-    """The cost of one image, in MACs or nanoseconds: `fixed_per_step` always, `per_site[i]` whenever site i computes.
+    """The cost of one image, in MACs or nanoseconds.
 
     Args:
         sites: (block, component) of each site, in gene order.
-        fixed_per_step: what is outside the sites.
-        without_denoiser: what is left of it in a step whose output is forecast (`runtime.plan`): nothing, of MACs.
-        per_site: int64 (sites,).
-        readers: int (sites,), as `families.readers` gives them, if dead work is not done; None if it is, and counts.
+        fixed_per_step: cost of a step outside the sites.
+        per_site: int64 (sites,), cost of a site whenever it computes.
+        readers: int (sites,), as `sites.readers.readers` returns them, if outputs that nothing reads are not computed;
+            None if they are computed and counted.
+        without_denoiser: the part of `fixed_per_step` that remains in a step whose output is extrapolated; 0 for MACs.
     """
 
     sites: Sites
@@ -37,13 +38,13 @@ class CostTable:
 
         Args:
             recompute: bool (..., steps, sites), at least one step.
-            forecast: bool (...), which schedules do.
+            forecast: bool (...), which schedules extrapolate.
 
         Returns:
             int64 (...).
 
         Raises:
-            ScheduleError: the last axis is not as long as there are sites.
+            ScheduleError: the last axis does not have the number of sites.
 
         >>> table = CostTable((("0", "attn1"), ("0", "ff")), 1, np.array([10, 100]))
         >>> bits = np.array([[[1, 1], [0, 1]], [[0, 0], [0, 0]]], dtype=bool)
@@ -52,13 +53,20 @@ class CostTable:
         """
         runs = self._runs(recompute)
         steps = runs.shape[-2]
-        # Adding up the steps as bytes first leaves a small product, in integers: exact to 2**63 (float64: 2**53).
+        # Adding up the steps as bytes first leaves a small product in integers, exact to 2**63 (float64: 2**53).
         times = np.add.reduce(runs.view(np.uint8), axis=-2, dtype=np.uint8 if steps < 256 else np.int64)
         outside = self._outside(runs, forecast).sum(axis=-1) if np.any(forecast) else steps * self.fixed_per_step
         return np.asarray(times.astype(np.int64) @ self.per_site + outside)
 
     def price_components(self, recompute: np.ndarray, forecast: np.ndarray | bool = False) -> dict[str, np.ndarray]:
-        """The cost of each step, int64 (..., steps), by component and `OUTSIDE`, of schedules given as for `price`."""
+        """The cost of each step by component.
+
+        Args:
+            recompute, forecast: as for `price`.
+
+        Returns:
+            component, or `OUTSIDE` for everything outside the sites -> int64 (..., steps).
+        """
         runs = self._runs(recompute)
         costs = runs * self.per_site
         names = np.array([component for _, component in self.sites])
@@ -66,12 +74,12 @@ class CostTable:
         return found | {OUTSIDE: self._outside(runs, forecast)}
 
     def _outside(self, runs: np.ndarray, forecast: np.ndarray | bool) -> np.ndarray:
-        """What each step costs outside the sites, int64 (..., steps)."""
+        """The cost of each step outside the sites, int64 (..., steps)."""
         is_forecast = np.asarray(forecast)[..., None] & ~runs.any(axis=-1)
         return np.asarray(np.where(is_forecast, np.int64(self.without_denoiser), np.int64(self.fixed_per_step)))
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values; `from_json` reads them."""
+        """The JSON value that `from_json` reads."""
         return {
             "sites": [list(site) for site in self.sites],
             "fixed_per_step": self.fixed_per_step,
@@ -82,20 +90,26 @@ class CostTable:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> CostTable:
-        """The table that `to_json` gave; raises KeyError, TypeError or ValueError for anything else."""
+        """Read the table that `to_json` returned.
+
+        Raises:
+            KeyError, TypeError, ValueError: the document is malformed.
+        """
         sites = tuple((str(block), str(component)) for block, component in document["sites"])
         try:
             per_site, readers = np.array(document["per_site"], dtype=np.int64), document["readers"]
             fixed, without = (int(np.int64(int(document[key]))) for key in ("fixed_per_step", "without_denoiser"))
         except OverflowError as error:
-            raise ValueError("a price that no machine can add up") from error
+            raise ValueError("a cost exceeds 64 bits") from error
         if per_site.shape != (len(sites),):
-            raise ValueError(f"{per_site.shape} prices of {len(sites)} sites")
+            raise ValueError(f"costs of shape {per_site.shape} for {len(sites)} sites")
         return cls(sites, fixed, per_site, None if readers is None else np.array(readers), without)
 
     def _runs(self, recompute: np.ndarray) -> np.ndarray:
         if recompute.ndim < 2 or recompute.shape[-1] != len(self.sites) or not recompute.shape[-2]:
             raise ScheduleError(
-                "bits of another model", expected=f"shape (..., steps, {len(self.sites)})", found=str(recompute.shape)
+                "the bits have another shape",
+                expected=f"(..., steps, {len(self.sites)})",
+                found=str(recompute.shape),
             )
         return executed(recompute, self.readers)

@@ -16,9 +16,8 @@ from torch.utils import _pytree as pytree
 
 from ecad.errors import EcadError, ScheduleError
 from ecad.runtime.kept_outputs import Kept
-from ecad.schedules import CacheSchedule
+from ecad.schedules import CacheSchedule, tgate
 
-_NAME, _KEY, _GATE = "compute_attn_tgate", "custom_compute_attn", "gate_step"
 _CROSS_ATTENTION = "attn2"
 
 
@@ -34,14 +33,14 @@ def gates_of(schedule: CacheSchedule) -> dict[int, set[tuple[str, str]]]:
     for (step, block, key), custom in schedule.custom_compute.items():
         if step >= schedule.num_steps:
             continue
-        gate = custom["kwargs"].get(_GATE)
-        if (custom["name"], key, type(gate), len(custom["kwargs"])) != (_NAME, _KEY, int, 1):
+        gate = tgate.entry_gate(custom)
+        if gate is None or key != tgate.KEY:
             raise ScheduleError(
                 f"schedule {schedule.name!r} computes this in its own way, which the runtime does not know",
                 step=f"{step:03d}",
                 block=block,
                 component=key,
-                expected=f"true and false only, or {_NAME} with {_GATE}",
+                expected=f"true and false only, or {tgate.NAME} with {tgate.GATE}",
                 found=str(custom["name"]),
             )
         gates.setdefault(gate, set()).add((block, _CROSS_ATTENTION))

@@ -1,4 +1,4 @@
-"""What to recompute and what to reuse: cache schedules, their files, and the hand-made ones."""
+"""Cache schedules: the table of what to recompute and what to reuse, its file formats, and hand-made schedules."""
 
 from ecad.schedules.schedule import CacheSchedule
 from ecad.sites.names import Sites, flux_sites, pixart_sites

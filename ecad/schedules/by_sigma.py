@@ -1,19 +1,19 @@
-"""Whole steps of a schedule by noise level, so that they carry to another sampler and number of steps. Pure numpy.
+"""Whole steps of a schedule by noise level, which transfer to other samplers and numbers of steps. Pure numpy.
 
-A schedule says under `config.sigmas` at which noise levels its rows call the denoiser: the standard deviation of the
-noise beside an image of weight one (samplers for SD and SDXL), or the share of noise (flow matching: FLUX, SD3). A
-sampler's `sigmas` hold them, in diffusers and in ComfyUI.
+`config.sigmas` of a schedule holds the noise levels at which its rows call the denoiser: the standard deviation of the
+noise relative to the image (samplers for SD and SDXL), or the fraction of noise (flow matching: FLUX, SD3). Diffusers
+and ComfyUI call them the sampler's `sigmas`.
 
-The rule, for a run at other noise levels:
+The rule for a run at other noise levels:
 
-- A noise level's *place* is its row in the schedule, between two rows by the logarithm of sigma.
-- The run computes as densely as the schedule does around each place: as many rows as the schedule computes there, times
-  how many rows the run has there for one of the schedule. The first row of the run computes.
-- A forecast is fitted with the schedule's output products at three places: of the step and of the last two outputs.
+- The *place* of a noise level is its row in the schedule, interpolated by the logarithm of sigma.
+- The run computes as densely as the schedule does around each place: the number of rows that the schedule computes
+  there, times the number of the run's rows per row of the schedule. The first row of the run always computes.
+- An extrapolation is fitted with the schedule's output products at three places: the step and the last two outputs.
 
-A run at the schedule's own noise levels computes the schedule's own rows; output weights, which were fitted to these,
-hold there alone. A schedule that does not say its noise levels
-is resampled to the run's number of rows (`CacheSchedule.resample`).
+A run at the schedule's own noise levels computes the schedule's own rows, and only there its output weights, which were
+fitted to them, are used. A schedule without noise levels is resampled to the run's number of rows
+(`CacheSchedule.resample`).
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ _SAME = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class StepsBySigma:
-    """What a run computes and how it forecasts the rest, by the noise level of a call.
+    """Which steps a run computes, and how it extrapolates the others, by the noise level of a call.
 
     Args:
         sigmas: float (rows,), the noise levels of the run's rows, descending.
-        computed: bool (rows,), the first of them True.
-        forecast: whether outputs are forecast; otherwise the last one is repeated.
+        computed: bool (rows,), which rows compute; the first is True.
+        forecast: whether outputs are extrapolated; otherwise the last one is repeated.
         grid: float (steps,), the noise levels of the rows of `products`.
-        products: float (steps, steps), as in `CacheSchedule.output_products`; None if they are not known.
-        weights: a row of `CacheSchedule.output_weights` a row of the run, or None.
+        products: float (steps, steps), as in `CacheSchedule.output_products`; None if unknown.
+        weights: a row of `CacheSchedule.output_weights` for each row of the run; or None.
     """
 
     sigmas: Sigmas
@@ -64,7 +64,7 @@ class StepsBySigma:
     weights: OutputWeights | None
 
     def row(self, sigma: float) -> int:
-        """The row that a call belongs to: the last that begins at this noise level or above; else the first."""
+        """The row that a call belongs to: the last one that begins at this noise level or above, or else the first."""
         return max(int((self.sigmas >= sigma * (1 - _ROUNDING)).sum()) - 1, 0)
 
     def computes(self, sigma: float) -> bool:
@@ -76,12 +76,12 @@ class StepsBySigma:
         return self.weights is not None or not self.computed[self.row(sigma) + 1 :].all()
 
     def ahead(self, sigma: float, outputs: Sequence[float]) -> Ahead:
-        """What stands for the denoiser's output at a noise level.
+        """What is used as the denoiser's output at a noise level.
 
         Args:
             sigma: the noise level.
-            outputs: noise levels of the last computed outputs, at least one, the newest first; this one among them if
-                it was computed.
+            outputs: noise levels of the last computed outputs, newest first, at least one; including this one if it
+                was computed.
         """
         row = self.row(sigma)
         if self.weights is not None and abs(self.sigmas[row] - sigma) <= _ROUNDING * sigma:
@@ -90,25 +90,25 @@ class StepsBySigma:
                 return weighed
         if outputs[0] == sigma or not self.forecast or self.computed.sum() < 2:
             return Ahead()
-        told = [sigma, *outputs[:2]]
+        levels = [sigma, *outputs[:2]]
         if self.products is not None:
-            products = products_at(self.products, places_of(told, self.grid))
-            return fitted(products, 0, 1, 2 if len(told) == 3 else None)
-        places = places_of(told, self.sigmas)
-        return Ahead() if len(told) < 3 or places[1] == places[2] else Ahead(1.0, float(1 / (places[1] - places[2])))
+            products = products_at(self.products, places_of(levels, self.grid))
+            return fitted(products, 0, 1, 2 if len(levels) == 3 else None)
+        places = places_of(levels, self.sigmas)
+        return Ahead() if len(levels) < 3 or places[1] == places[2] else Ahead(1.0, float(1 / (places[1] - places[2])))
 
 
 def by_sigma(schedule: CacheSchedule, sigmas: Sequence[float] | npt.NDArray[np.floating[Any]]) -> StepsBySigma:
-    """A schedule's whole steps at a run's noise levels, by the rule above.
+    """Transfer the whole steps of a schedule to the noise levels of a run, by the rule above.
 
     A row that computes any site computes the whole denoiser.
 
     Args:
-        schedule: with noise levels or without.
+        schedule: the schedule, with or without noise levels.
         sigmas: float (rows + 1,), descending: where each row of the run begins, and where the last one ends.
 
     Raises:
-        ScheduleError: noise levels that do not descend, or those of the schedule are not one a row.
+        ScheduleError: noise levels do not descend, or the schedule's are not one per row.
 
     >>> from ecad.schedules import CacheSchedule
     >>> bits = [[True], [True], [False], [True], [False], [True]]
@@ -133,33 +133,33 @@ def by_sigma(schedule: CacheSchedule, sigmas: Sequence[float] | npt.NDArray[np.f
 
 
 def sigmas_of(schedule: CacheSchedule) -> Sigmas | None:
-    """The noise levels of a schedule's rows, as its config says; None if it says nothing.
+    """The noise levels of a schedule's rows from its config; None if it has none.
 
     Raises:
-        ScheduleError: it does not say one positive number a row, descending.
+        ScheduleError: they are not descending positive numbers, one per row.
     """
     return checked_sigmas(schedule.config, schedule.num_steps)
 
 
 def checked_sigmas(config: Mapping[str, Any], steps: int) -> Sigmas | None:
-    """What `sigmas_of` does, of a config and its number of steps."""
-    told = config.get(KEY)
-    if told is None:
+    """Like `sigmas_of`, for a config and a number of steps."""
+    values = config.get(KEY)
+    if values is None:
         return None
-    numbers = isinstance(told, (list, tuple)) and all(isinstance(x, (int, float)) for x in told)
-    levels = np.asarray(told if numbers else [], dtype=np.float64)
+    numbers = isinstance(values, (list, tuple)) and all(isinstance(x, (int, float)) for x in values)
+    levels = np.asarray(values if numbers else [], dtype=np.float64)
     if len(levels) != steps or not _descend(levels):
         raise plain.fault(
             "not the noise levels of a schedule",
             ("config", KEY),
             expected=f"{steps} positive numbers, descending",
-            found=plain.show(plain.thaw(told)),
+            found=plain.show(plain.thaw(values)),
         )
     return levels
 
 
 def resampled_sigmas(grid: Sigmas, new_steps: int) -> list[float]:
-    """The noise levels of a schedule that was resampled: at the same relative times, by the logarithm in between."""
+    """The noise levels of a resampled schedule, at the same relative times; interpolated by the logarithm."""
     steps = len(grid)
     places = np.arange(new_steps) * (steps / new_steps)
     inside = np.exp(np.interp(places, np.arange(steps), np.log(grid)))
@@ -168,7 +168,7 @@ def resampled_sigmas(grid: Sigmas, new_steps: int) -> list[float]:
 
 
 def places_of(sigmas: Sequence[float] | Sigmas, grid: Sigmas) -> npt.NDArray[np.float64]:
-    """The places of some noise levels among a schedule's: 0 at its first or above it, as many as it has rows at 0.
+    """The places of noise levels among a schedule's: 0 at its first level and above, its number of rows at sigma 0.
 
     >>> places_of([64.0, 16.0, 4.0, 1.0, 0.5, 0.0], np.array([16.0, 1.0])).tolist()
     [0.0, 0.0, 0.5, 1.0, 1.5, 2.0]
@@ -194,7 +194,7 @@ def _carried(computed: npt.NDArray[np.bool_], places: npt.NDArray[np.float64]) -
     """
     start = computed.nonzero()[0]
     gap = np.diff(start, append=len(computed))
-    # As in `resample_places`: how far a computed step's share of density reaches past it.
+    # As in `resample_places`: how far a computed step's share of density extends beyond it.
     reach = np.minimum(gap, np.concatenate([gap[:1], gap[:-1]]))
     rows, (first, end) = len(places) - 1, places[[0, -1]]
     from_count, to_count = (_counted(place, start, reach) for place in (first, end))
@@ -207,7 +207,7 @@ def _carried(computed: npt.NDArray[np.bool_], places: npt.NDArray[np.float64]) -
     nearest = np.searchsorted(middles, targets + 1e-9, side="right")
     nearest[0] = 0
     order = np.arange(count)
-    # Two at one row: the later one takes the next.
+    # If two fall on one row, the later one takes the next row.
     distinct = np.minimum(np.maximum.accumulate(nearest - order), rows - count) + order
     carried = np.zeros(rows, dtype=bool)
     carried[distinct] = True
@@ -215,7 +215,7 @@ def _carried(computed: npt.NDArray[np.bool_], places: npt.NDArray[np.float64]) -
 
 
 def _counted(place: float, start: npt.NDArray[np.intp], reach: npt.NDArray[np.intp]) -> float:
-    """How many steps a schedule has computed up to a place, with fractions."""
+    """The number of steps that a schedule has computed up to a place, with fractions."""
     index = int(np.searchsorted(start, place, side="right")) - 1
     return float(index + min((place - start[index]) / reach[index], 1.0))
 

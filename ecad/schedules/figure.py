@@ -1,4 +1,4 @@
-"""A schedule as a plotly figure: what is recomputed at which step in which block, and how much of each."""
+"""A schedule as a plotly figure: what is recomputed at which step in which block."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ecad.schedules import CacheSchedule
-from ecad.schedules.schedule import Bits
+from ecad.schedules.fields import Bits
 from ecad.utils.plot_style import LIGHT, axis, escaped, layout
 
 _MANY_BLOCKS = 30
-_BAR = 0.86
-# What a cell may say: its colours from least to most, and its words.
+# Where the heat map ends and the bars beside and above it begin, as a fraction of the figure.
+_MAP_END = 0.86
+# What the heat map can show: its colour scale, and the text of a cell.
 LOOKS = {
     "recomputed": {"colorscale": [[0, LIGHT["reuse"]], [1, LIGHT["found"]]], "says": "%{z:.0%} recomputed"},
     "age": {"colorscale": [[0, LIGHT["reuse"]], [1, LIGHT["baseline"]]], "says": "%{z:.1f} steps old"},
@@ -23,13 +24,12 @@ LOOKS = {
 
 
 def schedule_figure(schedule: CacheSchedule, component: str | None = None, *, ages: bool = False) -> go.Figure:
-    """A heat map with steps across and blocks down, and the share recomputed by step above it, by block beside it.
+    """A heat map with steps across and blocks down, and bars with the share recomputed by step and by block.
 
     Args:
-        schedule: what to show.
-        component: show this one alone, in the blocks that have it; all if None.
-        ages: the heat map shows how many steps old features are, the mean over the components, not the share that is
-            recomputed.
+        schedule: the schedule to show.
+        component: show only this component, in the blocks that have it; None for all.
+        ages: show the age of the outputs in steps (mean over the components) instead of the share that is recomputed.
 
     >>> from ecad.schedules import heuristics, pixart_sites
     >>> schedule_figure(heuristics.every_n(pixart_sites(2), 4, 2), ages=True).data[0].z.tolist()
@@ -72,13 +72,19 @@ def schedule_figure(schedule: CacheSchedule, component: str | None = None, *, ag
 
 
 def age(recompute: Bits) -> np.ndarray:
-    """How many steps old each output is when it is read: int (steps, sites), 0 where it was just computed.
+    """How many steps old each output is when it is used.
+
+    Args:
+        recompute: bool (steps, sites).
+
+    Returns:
+        int (steps, sites), 0 where the output is computed.
 
     >>> age(np.array([[1], [0], [0], [1]], dtype=bool)).ravel().tolist()
     [0, 1, 2, 0]
     """
     steps = np.arange(len(recompute))[:, None]
-    # Whatever the first row says, there is nothing to reuse yet.
+    # The first step always computes: there is nothing to reuse yet.
     computed = np.where(recompute, steps, 0)
     return np.asarray(steps - np.maximum.accumulate(computed, axis=0))
 
@@ -88,12 +94,12 @@ def _layout(num_steps: int, num_blocks: int) -> dict[str, object]:
     return layout(
         290 if num_blocks <= _MANY_BLOCKS else 460,
         {"l": 30, "r": 6, "t": 6, "b": 40},
-        xaxis=axis("step", showgrid=False, tick0=0, dtick=-(-num_steps // 10), domain=[0, _BAR]),
-        # Block keys look like numbers, but "single_0" stands among them: a category each, the first on top.
+        xaxis=axis("step", showgrid=False, tick0=0, dtick=-(-num_steps // 10), domain=[0, _MAP_END]),
+        # Block keys look like numbers, but some are names such as "single_0": one category each, the first on top.
         yaxis=axis(
-            "", type="category", autorange="reversed", showgrid=False, nticks=15, automargin=True, domain=[0, _BAR]
+            "", type="category", autorange="reversed", showgrid=False, nticks=15, automargin=True, domain=[0, _MAP_END]
         ),
-        yaxis2=axis("", domain=[_BAR + 0.02, 1], **share),
-        xaxis2=axis("", domain=[_BAR + 0.02, 1], **share),
+        yaxis2=axis("", domain=[_MAP_END + 0.02, 1], **share),
+        xaxis2=axis("", domain=[_MAP_END + 0.02, 1], **share),
         bargap=0,
     )

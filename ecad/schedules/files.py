@@ -1,4 +1,4 @@
-"""Schedules given as one file or as a folder of files."""
+"""Schedule files: one file or a folder of them, and the metrics that are written into them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from ecad.schedules.schedule import CacheSchedule
 
 
 def load_schedules(path: str | os.PathLike[str]) -> dict[str, CacheSchedule]:
-    """Read `schedule_files`.
+    """Read all `schedule_files`.
+
+    Args:
+        path: a schedule file, or a folder of them.
 
     Returns:
-        file relative to the folder, without its suffix and with slashes -> schedule.
+        name -> schedule; the name is the path relative to the folder, with slashes and without suffix.
 
     Raises:
-        EcadError: nothing is there.
+        EcadError: there is no file.
         ScheduleError: a file is malformed.
     """
     root = Path(path) if Path(path).is_dir() else Path(path).parent
@@ -31,21 +34,21 @@ def load_schedules(path: str | os.PathLike[str]) -> dict[str, CacheSchedule]:
 
 
 def schedule_files(path: str | os.PathLike[str]) -> list[Path]:
-    """A schedule file, or every `*.json` in a folder and below it, in the order of their names.
+    """List a schedule file, or all `*.json` in a folder and its subfolders, sorted by path.
 
     Raises:
-        EcadError: nothing is there.
+        EcadError: there is no file.
     """
     place = Path(path)
     files = sorted(place.rglob("*.json")) if place.is_dir() else [place]
     if not files:
-        raise EcadError(f"{place}: expected a schedule file or a folder with some (*.json), found none")
+        raise EcadError(f"{place}: no schedule files (*.json) in this folder")
     return files
 
 
 @contextmanager
 def in_file(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Name the file in every ScheduleError raised within.
+    """Add the file to every ScheduleError that the block raises.
 
     >>> with in_file("a.json"):
     ...     raise ScheduleError("no steps")
@@ -60,11 +63,11 @@ def in_file(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def macs_metrics(macs_by_step: np.ndarray, accounting: str) -> dict[str, Any]:
-    """MACs of one image as the published files state them; a multiply and an add are two of their `flops`.
+    """MACs of one image in the form of the published files, which count two `flops` per MAC.
 
     Args:
         macs_by_step: int64 (steps,).
-        accounting: "full" or "linear", which published files (always linear) do not say.
+        accounting: "full" or "linear". The published files are all "linear" and do not say so.
 
     >>> metrics = macs_metrics(np.array([10, 5]), "full")
     >>> metrics["total_macs"], metrics["by_inference_step"]["001"]
@@ -84,20 +87,20 @@ def macs_metrics(macs_by_step: np.ndarray, accounting: str) -> dict[str, Any]:
 
 
 def update_metrics(file: Path, schedule: CacheSchedule, values: Mapping[str, Any]) -> None:
-    """Put values among the metrics of a schedule file, atomically, and leave all else as it is.
+    """Add metrics to a schedule file, atomically. Everything else in the file is kept, including concurrent changes.
 
     Args:
-        file: the schedule file; what others have written into it meanwhile is kept.
-        schedule: what was measured.
+        file: the schedule file.
+        schedule: the schedule that was measured.
         values: the metrics.
 
     Raises:
         ScheduleError: the file holds another schedule by now.
     """
-    with _alone_in(file.parent):
+    with _locked_folder(file.parent):
         now = CacheSchedule.load(file)
         if _measured(now) != _measured(schedule):
-            raise ScheduleError("changed while it was measured: measure it again", file=file)
+            raise ScheduleError("the schedule changed while it was measured", file=file, remedy="measure it again")
         now.replace(metrics={**now.metrics, **values}).save(file)
 
 
@@ -121,8 +124,8 @@ def _measured(schedule: CacheSchedule) -> CacheSchedule:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Two processes that write metrics do so one after the other, where the system can lock a folder."""
+def _locked_folder(folder: Path) -> Iterator[None]:
+    """Let processes write metrics one after the other, where the system can lock a folder."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""What stands for a denoiser's output: how it goes on from the last ones that were computed. Pure numpy."""
+"""How a denoiser's output is extrapolated (forecast) from the last outputs that were computed. Pure numpy."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import numpy as np
 from ecad.errors import ScheduleError
 from ecad.schedules.output_weights import OutputWeights
 
-# Changes between outputs that are shorter than this, in parts of the outputs, are rounding (squared).
+# Singular values below this, relative to the largest, are rounding.
 _ROUNDING = 1e-9
 
 
 class Ahead(NamedTuple):
-    """What stands for an output: `scale` times the newest computed one, `slope` times its change since the one before,
-    and `bend` times the change before that.
+    """A linear combination of computed outputs.
 
-    Fields:
-        scale: 1 repeats the newest output.
-        slope: 0 needs no other; None if there is none.
-        bend: likewise.
+    Args:
+        scale: coefficient of the newest output; 1 repeats it.
+        slope: coefficient of its change since the output before; None if there is none.
+        bend: coefficient of the change before that; None if there is none.
     """
 
     scale: float = 1.0
@@ -30,24 +29,30 @@ class Ahead(NamedTuple):
 
     @property
     def depth(self) -> int:
-        """How many computed outputs it is made of."""
+        """Number of computed outputs that are combined."""
         return 1 + (self.slope is not None) + (self.bend is not None)
 
 
 def forecasts(
     runs: Iterable[bool], products: np.ndarray | None = None, weights: OutputWeights | None = None
 ) -> list[Ahead]:
-    """What stands for the denoiser's output in each step.
+    """What is used as the denoiser's output in each step.
 
-    Arguments:
-        runs: bool (steps,), in which steps the denoiser runs; the first among them.
-        products: float (steps, steps), mean inner products of its outputs at any two steps; None if they are not known.
-        weights: a row a step, fitted to these very runs; None if they are not known.
+    With `weights`, these are the coefficients in all steps. Otherwise a computed output is used as it is, and the
+    output of a step in which the denoiser does not run is extrapolated from the last two: with the coefficients of
+    least mean squared error if `products` are given, else linearly by one step. If only one step runs, its output is
+    repeated: the best fit of a distant step would be a faded copy.
 
-    Returns one entry a step: the weights, if they are known. Else a computed output stands for itself, and for another
-    one, if the products are known, the combination of the last two outputs with the least mean squared error, else the
-    point one step further on the line through them. Where one step runs in all, its output is repeated: what fits a far
-    one best is a pale image.
+    Args:
+        runs: bool (steps,), in which steps the denoiser runs; the first step is one of them.
+        products: float (steps, steps), mean inner products of its outputs at any two steps; None if unknown.
+        weights: one row per step, fitted to these steps; None if unknown.
+
+    Returns:
+        one entry per step.
+
+    Raises:
+        ScheduleError: a row of `weights` needs more outputs than were computed by then.
 
     >>> forecasts([True, False, True, False])[1::2]
     [Ahead(scale=1.0, slope=None, bend=None), Ahead(scale=1.0, slope=0.5, bend=None)]
@@ -59,47 +64,41 @@ def forecasts(
     runs = list(runs)
     if weights is not None:
         return _checked([Ahead(*row) for row in weights], runs)
-    found, ran = [], []
+    found, computed = [], []
     is_fitted = sum(runs) > 1
     for step, runs_now in enumerate(runs):
         if runs_now:
-            ran.append(step)
+            computed.append(step)
             found.append(Ahead())
         elif products is not None and is_fitted:
-            fits, _ = _fits(products, *reversed(ran[-2:]))
-            found.append(Ahead(*fits[:, step].tolist()))
+            found.append(fitted(products, step, *reversed(computed[-2:])))
         else:
-            found.append(Ahead(1.0, 1 / (ran[-1] - ran[-2])) if len(ran) > 1 else Ahead())
+            found.append(Ahead(1.0, 1 / (computed[-1] - computed[-2])) if len(computed) > 1 else Ahead())
     return found
 
 
 def fitted(products: np.ndarray, step: int, last: int, before: int | None = None) -> Ahead:
-    """The forecast of one step's output with the least mean squared error that the last two outputs allow.
+    """The extrapolation of one step's output with the least mean squared error.
 
-    Arguments:
+    Args:
         products: as for `forecasts`.
-        step, last, before: rows of these: the step, the last output, the one before it if there is one.
+        step: the step to extrapolate to.
+        last, before: steps of the last output and of the one before; None if there is none.
     """
     fits, _ = _fits(products, last, before)
     return Ahead(*fits[:, step].tolist())
 
 
-def _checked(ahead: list[Ahead], runs: list[bool]) -> list[Ahead]:
-    for step, (one, known) in enumerate(zip(ahead, np.cumsum(runs).tolist(), strict=True)):
-        if one.depth > known:
-            expected, found = f"weights of at most {known} outputs, which run by then", f"of {one.depth}"
-            raise ScheduleError("output_weights", step=f"{step:03d}", expected=expected, found=found)
-    return ahead
-
-
 def forecast_errors(products: np.ndarray) -> np.ndarray:
-    """How far off each fitted forecast is, squared.
+    """The squared error of each fitted extrapolation.
 
-    Arguments:
+    Args:
         products: as for `forecasts`.
 
-    Returns float64 (steps + 1, steps, steps): by the output before the last one, by the last one, of each step; where
-    the first index is `steps` there is no output before. Only what lies ahead of both means anything.
+    Returns:
+        float64 (steps + 1, steps, steps), indexed by the step of the output before the last one (`steps` for none), by
+        the step of the last output, and by the extrapolated step. Only entries with the steps in this order have a
+        meaning.
     """
     steps = len(products)
     found = np.zeros((steps + 1, steps, steps))
@@ -110,15 +109,25 @@ def forecast_errors(products: np.ndarray) -> np.ndarray:
     return np.maximum(found, 0.0)
 
 
-def _fits(products: np.ndarray, last: int, before: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The least squares fits of each step's output by the last one and by its change, and what it shares with these.
+def _checked(ahead: list[Ahead], runs: list[bool]) -> list[Ahead]:
+    for step, (one, known) in enumerate(zip(ahead, np.cumsum(runs).tolist(), strict=True)):
+        if one.depth > known:
+            expected, found = f"weights of at most {known} outputs, which run by then", f"of {one.depth}"
+            raise ScheduleError("output_weights", step=f"{step:03d}", expected=expected, found=found)
+    return ahead
 
-    Both float64 (1, steps), or (2, steps) if there is an output before the last one.
+
+def _fits(products: np.ndarray, last: int, before: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Least squares fits of each step's output to the last output and its change since the one before.
+
+    Returns:
+        the coefficients, and the inner products of each output with the regressors; both float64 (1, steps), or
+        (2, steps) if there is an output before the last one.
     """
-    shares = np.zeros((1 if before is None else 2, len(products)))
-    shares[:, last] = 1.0
+    regressors = np.zeros((1 if before is None else 2, len(products)))
+    regressors[:, last] = 1.0
     if before is not None:
-        shares[1, before] = -1.0
-    shared = shares @ products
-    fits, *_ = np.linalg.lstsq(shared @ shares.T, shared, rcond=_ROUNDING)
+        regressors[1, before] = -1.0
+    shared = regressors @ products
+    fits, *_ = np.linalg.lstsq(shared @ regressors.T, shared, rcond=_ROUNDING)
     return fits, shared

@@ -1,4 +1,4 @@
-"""Front: schedules of one model from cheap to good, in one file, to pick one by speed-up or by quality."""
+"""Front: the Pareto front of schedules of one model in one file, to pick one by speed-up or by quality."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ecad.schedules.schedule import CacheSchedule
 from ecad.utils.files import write_atomic
 
 FORMAT = "ecad front 1"
-# Costs are quotients of whole numbers: 10 of 20 steps are twice as fast, whatever the division's last digit says.
+# Costs are quotients of whole numbers, and division rounds: 10 of 20 steps are exactly twice as fast.
 _ROUNDING = 1e-9
 
 
@@ -30,10 +30,10 @@ class Point:
     """One schedule of a front.
 
     Args:
-        schedule: what to recompute.
-        cost: of one image, as a fraction of an uncached image's; above 0.
-        quality: mean on the validation prompts, by the front's scorer; larger is better.
-        held_out: scorer -> mean and interval on prompts by which nothing was chosen.
+        schedule: the schedule.
+        cost: cost of one image as a fraction of an uncached image's; above 0.
+        quality: mean of the front's scorer on the validation prompts; larger is better.
+        held_out: scorer -> mean and confidence interval on prompts that were not used to choose the schedule.
     """
 
     schedule: CacheSchedule
@@ -43,7 +43,7 @@ class Point:
 
     @property
     def speedup(self) -> float:
-        """How many times less an image costs than an uncached one."""
+        """The cost of an uncached image divided by this schedule's."""
         return 1 / self.cost
 
 
@@ -52,14 +52,14 @@ class Front:
     """Schedules of one model, from the cheapest to the best.
 
     Args:
-        name: what people call it.
-        points: its schedules, in any order; kept with the cheapest first.
-        scorer: what the qualities are scores of.
-        unit: what costs are fractions of, "MACs" or "ns".
-        provenance: how it was made, as JSON values: method, numbers of prompts and images.
+        name: one line of text.
+        points: the schedules, in any order; sorted by cost, cheapest first.
+        scorer: the scorer of `quality`.
+        unit: unit of the costs before they were divided, "MACs" or "ns".
+        provenance: how the front was made, as JSON values: method, numbers of prompts and images.
 
     Raises:
-        EcadError: no schedule, schedules of several models, or a cost that is no positive number.
+        EcadError: there is no schedule, there are schedules of several models, or a cost is not a positive number.
 
     >>> from ecad.schedules import heuristics, pixart_sites
     >>> half, third = (heuristics.every_n(pixart_sites(2), 6, n) for n in (2, 3))
@@ -77,7 +77,7 @@ class Front:
     def __post_init__(self) -> None:
         ordered = tuple(sorted(self.points, key=lambda point: (point.cost, -point.quality)))
         if not ordered:
-            raise EcadError(f"front {self.name!r}: expected at least one schedule, found none")
+            raise EcadError(f"front {self.name!r} has no schedules")
         for point in ordered:
             if not 0 < point.cost < math.inf or not math.isfinite(point.quality):
                 found = f"{point.schedule.name!r} with cost {point.cost} and quality {point.quality}"
@@ -90,21 +90,21 @@ class Front:
 
     @property
     def schedules(self) -> tuple[CacheSchedule, ...]:
-        """Its schedules, the cheapest first."""
+        """The schedules, cheapest first."""
         return tuple(point.schedule for point in self.points)
 
     def pick(self, *, speedup: float | None = None, quality: float | None = None) -> CacheSchedule:
-        """The schedule for a need: give one of the two.
+        """Choose a schedule by speed-up or by quality. Exactly one argument must be given.
 
         Args:
-            speedup: the best schedule that costs at most 1 / speedup of an uncached image.
-            quality: the cheapest schedule of at least this validation quality, in units of the front's scorer.
+            speedup: choose the best schedule that costs at most 1 / speedup of an uncached image.
+            quality: choose the cheapest schedule of at least this validation quality, in units of the front's scorer.
 
         Raises:
-            EcadError: no schedule is that cheap or that good, or not exactly one argument is given.
+            EcadError: no schedule is cheap or good enough, or the number of arguments is not one.
         """
         if (speedup is None) == (quality is None):
-            raise EcadError("pick: expected either speedup or quality, found both or neither")
+            raise EcadError("Front.pick takes either speedup or quality, and not both")
         if speedup is not None:
             cheap = [point for point in self.points if point.cost * speedup <= 1 + _ROUNDING]
             if not cheap:
@@ -118,7 +118,14 @@ class Front:
         return good[0].schedule
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write its file, whole or not at all, a schedule a line; raises EcadError if it cannot be written."""
+        """Write the front to a file atomically, one schedule per line.
+
+        Args:
+            path: the file; missing folders are created.
+
+        Raises:
+            EcadError: the file cannot be written.
+        """
         head = {
             "format": FORMAT,
             "name": self.name,
@@ -131,10 +138,13 @@ class Front:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Front:
-        """Read a front's file.
+        """Read a front from a file.
+
+        Args:
+            path: the file.
 
         Raises:
-            ScheduleError: it cannot be read, is no front, or a schedule in it is malformed.
+            ScheduleError: the file cannot be read, is not a front, or holds a malformed schedule.
         """
         try:
             return _read(file_format.parse(Path(path).read_bytes().decode("utf-8-sig")))
@@ -147,7 +157,7 @@ class Front:
             raise ScheduleError("not text", file=path, expected="a front as JSON in UTF-8") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise ScheduleError("cannot be read", file=path, expected="a front's file", found=reason) from None
+            raise ScheduleError(f"cannot read this front: {reason}", file=path) from None
 
 
 class _Point(BaseModel):

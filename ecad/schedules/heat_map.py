@@ -1,4 +1,4 @@
-"""A schedule as a heat map that a person can read in a terminal, with colour or without."""
+"""A schedule as a heat map in the terminal, readable with and without colour."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ecad.sites.names import by_block
 
 Shares = npt.NDArray[np.float64]
 
-# From all reused to all recomputed; told apart by shape, so that colour only helps.
+# From all reused to all recomputed. The glyphs differ in shape, so that they can be read without colour.
 _SHADES = (("·", "bright_black"), ("░", "blue"), ("▒", "cyan"), ("▓", "yellow"), ("█", "bright_yellow"))
-_WIDEST_CELL = 3
-_LONGEST_LABEL = 24
+_MAX_CELL_WIDTH = 3
+_MAX_LABEL_LENGTH = 24
 
 
 def heat_map(schedule: CacheSchedule, width: int = 80, by_component: bool = False) -> Text:
-    """Steps across, blocks down; the shade is the share of the block's components that recompute.
+    """Draw steps across and blocks down; the shade is the share of the block's components that recompute.
 
     Args:
-        schedule: what to show.
-        width: columns of the terminal; where steps do not fit, a cell stands for several.
-        by_component: one map a component, side by side as far as they fit, not one of all together.
+        schedule: the schedule to show.
+        width: columns of the terminal; if the steps do not fit, a cell stands for several.
+        by_component: draw one map per component, side by side as far as they fit, instead of one for all components.
 
     >>> from ecad.schedules import heuristics, pixart_sites
     >>> print(heat_map(heuristics.every_n(pixart_sites(2), 6, 3, ["attn1", "ff"]), width=60).plain)
@@ -39,7 +39,7 @@ def heat_map(schedule: CacheSchedule, width: int = 80, by_component: bool = Fals
     recomputed: · none  ░ few  ▒ half  ▓ most  █ all
     """
     table = f"{schedule.num_steps} steps × {len(schedule.blocks)} blocks, {schedule.recompute.size} bits"
-    forecast = ", forecast" if schedule.forecast else ""
+    forecast = ", others extrapolated" if schedule.forecast else ""
     text = Text(f"{schedule.name}\n{table}, {schedule.share_recomputed:.1%} recomputed{forecast}\n", no_wrap=True)
     for labels, panels in _by_component(schedule) if by_component else _together(schedule):
         _append_panels(text, labels, panels, width)
@@ -51,14 +51,14 @@ def heat_map(schedule: CacheSchedule, width: int = 80, by_component: bool = Fals
 
 
 def _together(schedule: CacheSchedule) -> Iterator[tuple[list[str], dict[str, Shares]]]:
-    """One map of all blocks and a last row for the whole model."""
+    """One map with a row for each block and a last row for the whole model."""
     blocks = np.array([block for block, _ in schedule.sites])
     rows = [schedule.recompute[:, blocks == block].mean(axis=1) for block in schedule.blocks]
     yield [*schedule.blocks, "all"], {"": np.array([*rows, schedule.recompute.mean(axis=1)])}
 
 
 def _by_component(schedule: CacheSchedule) -> Iterator[tuple[list[str], dict[str, Shares]]]:
-    """For each run of like blocks, one map a component."""
+    """For each run of blocks with the same components, one map per component."""
     columns = iter(schedule.recompute.T.astype(np.float64))
     for components, run in groupby(by_block(schedule.sites), key=lambda entry: entry[1]):
         labels = [block for block, _ in run]
@@ -68,13 +68,13 @@ def _by_component(schedule: CacheSchedule) -> Iterator[tuple[list[str], dict[str
 
 def _append_panels(text: Text, labels: Sequence[str], panels: dict[str, Shares], width: int) -> None:
     """Append maps of the same blocks, as many side by side as fit."""
-    shown = [label if len(label) <= _LONGEST_LABEL else f"…{label[1 - _LONGEST_LABEL :]}" for label in labels]
+    shown = [label if len(label) <= _MAX_LABEL_LENGTH else f"…{label[1 - _MAX_LABEL_LENGTH :]}" for label in labels]
     margin = max(map(len, shown))
     room = max(width - margin - 1, 10)
     if "" in panels:
         room -= len(" 100%")
     steps = next(iter(panels.values())).shape[1]
-    cell = min(max(room // steps, 1), _WIDEST_CELL if "" in panels else 1)
+    cell = min(max(room // steps, 1), _MAX_CELL_WIDTH if "" in panels else 1)
     columns = np.array_split(np.arange(steps), min(steps, room))
     ruler = _ruler([int(column[0]) for column in columns], cell)
     panel_width = max(len(ruler), *map(len, panels))
@@ -102,14 +102,14 @@ def _append_row(text: Text, shares: Shares, columns: Sequence[npt.NDArray[np.int
 
 
 def _shade(share: float) -> int:
-    """The ends only for exactly none and all: one bit in a thousand must not look like none."""
+    """The glyph for a share. Only exactly none and exactly all get the outer glyphs."""
     if share in (0.0, 1.0):
         return 4 * int(share)
     return 1 if share < 0.4 else 3 if share > 0.6 else 2
 
 
 def _ruler(steps: Sequence[int], cell: int) -> str:
-    """The step numbers above their cells, as many as can be told apart."""
+    """The step numbers above their cells, as many as fit."""
     every = 1 if cell > len(str(steps[-1])) else 5
     line = ""
     for i in range(0, len(steps), every):

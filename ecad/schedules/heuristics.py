@@ -1,6 +1,6 @@
-"""Hand-made schedules: the baselines, and where a search starts.
+"""Hand-made schedules: the baselines of a search, and its initial population.
 
-Each takes the model's sites and a number of steps, and tells in the schedule's attributes how it was made.
+Each function takes the model's sites and a number of steps, and records its arguments in the schedule's attributes.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ecad.errors import ScheduleError
-from ecad.schedules.schedule import Bits, CacheSchedule
+from ecad.schedules.fields import Bits, check_number
+from ecad.schedules.schedule import CacheSchedule
 from ecad.sites.names import Sites
 
 
 def none(sites: Sites, steps: int) -> CacheSchedule:
-    """Recompute everything: no caching.
+    """Recompute everything at every step: no caching.
 
     Args:
         sites: the model's (block, component) pairs.
@@ -31,43 +32,43 @@ def none(sites: Sites, steps: int) -> CacheSchedule:
 
 
 def every_n(sites: Sites, steps: int, n: int, components: Iterable[str] | None = None) -> CacheSchedule:
-    """Recompute at every n-th step, from the first on, and reuse in between: FORA (arXiv 2407.01425).
+    """Recompute at every n-th step, starting with the first, and reuse in between: FORA (arXiv 2407.01425).
 
     Args:
         sites: the model's (block, component) pairs.
         steps: denoising steps, at least 1.
-        n: the distance of two recomputations in steps, at least 1.
-        components: those it applies to; the others always recompute. All when None.
+        n: steps from one recomputation to the next, at least 1.
+        components: the components to cache; the others always recompute. None for all.
 
     Raises:
-        ScheduleError: a number out of range, or a component that no block has.
+        ScheduleError: a number is out of range, or no block has a component.
 
     >>> from ecad.schedules import pixart_sites
     >>> every_n(pixart_sites(28), 20, n=3).recompute[:, 0].nonzero()[0].tolist()
     [0, 3, 6, 9, 12, 15, 18]
     """
-    _check("n", n, 1, None)
+    check_number("n", n, 1)
     chosen = _chosen(sites, components)
     recompute = _all_ones(sites, steps)
     recompute[:, _columns(sites, chosen)] = (np.arange(steps) % n == 0)[:, None]
-    told = () if components is None else chosen
-    return _schedule("every_n", "_".join((f"every_{n}", *told)), sites, recompute, n=n, components=list(chosen))
+    suffix = () if components is None else chosen
+    return _schedule("every_n", "_".join((f"every_{n}", *suffix)), sites, recompute, n=n, components=list(chosen))
 
 
 def evenly_spaced_blocks(
     sites: Sites, steps: int, num_blocks: int, num_steps: int, components: Iterable[str] | None = None
 ) -> CacheSchedule:
-    """Reuse in some blocks, evenly spaced over the depth, at some steps, evenly spaced over time.
+    """Reuse in blocks that are evenly spaced over the depth, at steps that are evenly spaced over time.
 
     Args:
         sites: the model's (block, component) pairs.
         steps: denoising steps, at least 2.
-        num_blocks: how many of the blocks that have the components reuse; the first and the last are among them.
-        num_steps: at how many steps they reuse, less than `steps`: the first step has nothing to reuse.
-        components: those that reuse; the others always recompute. All when None.
+        num_blocks: number of blocks that reuse, of those that have the components; includes the first and the last.
+        num_steps: number of steps at which they reuse, less than `steps`: the first step has nothing to reuse.
+        components: the components to cache; the others always recompute. None for all.
 
     Raises:
-        ScheduleError: a number out of range, or a component that no block has.
+        ScheduleError: a number is out of range, or no block has a component.
 
     >>> from ecad.schedules import pixart_sites
     >>> reused = ~evenly_spaced_blocks(pixart_sites(28), 20, num_blocks=3, num_steps=3, components=["ff"]).recompute
@@ -76,8 +77,8 @@ def evenly_spaced_blocks(
     """
     chosen = _chosen(sites, components)
     blocks = _blocks_with(sites, chosen)
-    _check("num_blocks", num_blocks, 0, len(blocks))
-    # Half-way positions go to the even block, as in the published populations.
+    check_number("num_blocks", num_blocks, 0, len(blocks))
+    # Positions half-way between two blocks are rounded to the even one, as in the published populations.
     kept = np.linspace(0, len(blocks) - 1, num_blocks).round().astype(int)
     return _block_schedule("evenly_spaced_blocks", sites, steps, [blocks[i] for i in kept], num_steps, chosen)
 
@@ -85,10 +86,19 @@ def evenly_spaced_blocks(
 def middle_blocks(
     sites: Sites, steps: int, num_blocks: int, num_steps: int, components: Iterable[str] | None = None
 ) -> CacheSchedule:
-    """Reuse in the blocks around the middle of the model, at some steps, evenly spaced over time.
+    """Reuse in the blocks around the middle of the model, at steps that are evenly spaced over time.
 
-    The first and the last blocks, which change most from step to step, recompute. Arguments and errors are those of
-    `evenly_spaced_blocks`.
+    The first and the last blocks, whose outputs change most from step to step, always recompute.
+
+    Args:
+        sites: the model's (block, component) pairs.
+        steps: denoising steps, at least 2.
+        num_blocks: number of blocks that reuse, of those that have the components.
+        num_steps: number of steps at which they reuse, less than `steps`.
+        components: the components to cache; the others always recompute. None for all.
+
+    Raises:
+        ScheduleError: a number is out of range, or no block has a component.
 
     >>> from ecad.schedules import pixart_sites
     >>> reused = ~middle_blocks(pixart_sites(6), 4, num_blocks=2, num_steps=1).recompute
@@ -97,7 +107,7 @@ def middle_blocks(
     """
     chosen = _chosen(sites, components)
     blocks = _blocks_with(sites, chosen)
-    _check("num_blocks", num_blocks, 0, len(blocks))
+    check_number("num_blocks", num_blocks, 0, len(blocks))
     first = (len(blocks) - num_blocks) // 2
     return _block_schedule("middle_blocks", sites, steps, blocks[first : first + num_blocks], num_steps, chosen)
 
@@ -112,33 +122,34 @@ def tgate(
     self_attention: str = "attn1",
     cross_attention: str = "attn2",
 ) -> CacheSchedule:
-    """TGATE (arXiv 2404.02747) without its averaging of the guidance halves.
+    """TGATE (arXiv 2404.02747) without its averaging of the two guidance halves.
 
-    Before the gate, in the semantics-planning phase, cross-attention recomputes and self-attention is cached; from
-    the gate on, in the fidelity-improving phase, cross-attention is frozen. The rest always recomputes.
+    Before the gate, in the semantics-planning phase, cross-attention always recomputes and self-attention is cached.
+    From the gate on, in the fidelity-improving phase, cross-attention is always reused. All other components always
+    recompute.
 
     Args:
         sites: the model's (block, component) pairs.
         steps: denoising steps.
         gate: the first step at which cross-attention is reused, 1 to `steps`.
-        sp_interval: before the gate self-attention recomputes at multiples of this many steps.
+        sp_interval: before the gate, self-attention recomputes at every multiple of this number of steps.
         fi_interval: the same from the gate on.
-        warmup: first steps at which everything recomputes.
-        self_attention: the component's name.
-        cross_attention: the component's name.
+        warmup: number of first steps at which everything recomputes.
+        self_attention: name of the self-attention component.
+        cross_attention: name of the cross-attention component.
 
     Raises:
-        ScheduleError: a number out of range, or a component that no block has.
+        ScheduleError: a number is out of range, or no block has a component.
 
     >>> from ecad.schedules import pixart_sites
     >>> schedule = tgate(pixart_sites(28), 20, gate=10, sp_interval=3)
     >>> ["".join("#" if bit else "." for bit in schedule.recompute[:, i]) for i in (0, 1)]
     ['##.#..#..###########', '##########..........']
     """
-    _check("gate", gate, 1, steps)
-    _check("sp_interval", sp_interval, 1, None)
-    _check("fi_interval", fi_interval, 1, None)
-    _check("warmup", warmup, 1, steps)
+    check_number("gate", gate, 1, steps)
+    check_number("sp_interval", sp_interval, 1)
+    check_number("fi_interval", fi_interval, 1)
+    check_number("warmup", warmup, 1, steps)
     chosen = _chosen(sites, (self_attention, cross_attention))
     step = np.arange(steps)
     recompute = _all_ones(sites, steps)
@@ -153,28 +164,28 @@ def tgate(
 def _block_schedule(
     heuristic: str, sites: Sites, steps: int, blocks: Sequence[str], num_steps: int, components: Sequence[str]
 ) -> CacheSchedule:
-    _check("num_steps", num_steps, 0, steps - 1)
-    # The published rule: the steps that recompute, and one past the end, are evenly spaced.
+    check_number("num_steps", num_steps, 0, steps - 1)
+    # The published rule: the steps that recompute and one beyond the last step are evenly spaced.
     computing = np.arange(steps - num_steps) * (steps + 1) // (steps - num_steps)
     reusing = np.setdiff1d(np.arange(steps), computing)
     recompute = _all_ones(sites, steps)
     recompute[np.ix_(reusing, _columns(sites, components, blocks))] = False
     name = "_".join((heuristic.split("_")[0], f"{len(blocks)}_blocks", f"{num_steps}_steps", *components))
-    told = {"num_blocks": len(blocks), "num_steps": num_steps, "components": list(components)}
-    return _schedule(heuristic, name, sites, recompute, **told)
+    arguments = {"num_blocks": len(blocks), "num_steps": num_steps, "components": list(components)}
+    return _schedule(heuristic, name, sites, recompute, **arguments)
 
 
-def _schedule(heuristic: str, name: str, sites: Sites, recompute: Bits, **told: Any) -> CacheSchedule:
-    return CacheSchedule(recompute, sites, name=name, attributes={"heuristic": heuristic, **told})
+def _schedule(heuristic: str, name: str, sites: Sites, recompute: Bits, **arguments: Any) -> CacheSchedule:
+    return CacheSchedule(recompute, sites, name=name, attributes={"heuristic": heuristic, **arguments})
 
 
 def _all_ones(sites: Sites, steps: int) -> Bits:
-    _check("steps", steps, 1, None)
+    check_number("steps", steps, 1)
     return np.ones((steps, len(sites)), dtype=bool)
 
 
 def _chosen(sites: Sites, components: Iterable[str] | None) -> tuple[str, ...]:
-    """The components as given, or all; each must be some block's."""
+    """The given components, or all of them. Raises ScheduleError if no block has one of them."""
     present = tuple(dict.fromkeys(component for _, component in sites))
     if components is None:
         return present
@@ -192,12 +203,6 @@ def _blocks_with(sites: Sites, components: Sequence[str]) -> list[str]:
 
 
 def _columns(sites: Sites, components: Sequence[str], blocks: Sequence[str] | None = None) -> npt.NDArray[np.intp]:
-    """Where the sites of these components stand, in these blocks or in all."""
-    held = [component in components and (blocks is None or block in blocks) for block, component in sites]
-    return np.flatnonzero(held)
-
-
-def _check(name: str, value: int, least: int, most: int | None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
-        expected = f"a whole number from {least}" + ("" if most is None else f" to {most}")
-        raise ScheduleError(f"{name} is out of range", expected=expected, found=repr(value))
+    """The columns of these components, in these blocks or in all."""
+    chosen = [component in components and (blocks is None or block in blocks) for block, component in sites]
+    return np.flatnonzero(chosen)

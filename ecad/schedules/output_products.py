@@ -1,4 +1,4 @@
-"""How alike a denoiser's outputs at any two steps are: a schedule that forecasts draws its lines by it."""
+"""Inner products of a denoiser's outputs at any two steps, from which extrapolation is calibrated."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from ecad.schedules import json_values as plain
 Products = npt.NDArray[np.float64]
 
 _KEY = "output_products"
-# What rounding may leave of a table that no outputs can have, in parts of its largest entry.
+# Rounding may leave negative eigenvalues of this size, relative to the largest one.
 _ROUNDING = 1e-6
 
 
 def checked_products(values: npt.ArrayLike | None, steps: int) -> Products | None:
-    """A read-only copy of a table of inner products.
+    """Make a read-only copy of a table of inner products.
 
     Args:
         values: float (steps, steps), or None.
-        steps: of the schedule.
+        steps: number of steps of the schedule.
 
     Raises:
-        ScheduleError: another shape, or numbers that are no inner products of anything.
+        ScheduleError: the shape differs, or the numbers cannot be inner products.
     """
     if values is None:
         return None
     table = np.array(values, dtype=np.float64)
     if table.shape != (steps, steps):
-        raise _fault(f"float ({steps}, {steps}), a row a step", f"shape {table.shape}")
+        raise _fault(f"float ({steps}, {steps}), one row per step", f"shape {table.shape}")
     if not np.isfinite(table).all() or not np.array_equal(table, table.T):
-        raise _fault("finite numbers, the same below and above the diagonal", "others")
+        raise _fault("finite numbers and a symmetric table", "others")
     least, most = np.linalg.eigvalsh(table)[[0, -1]]
     if least < -_ROUNDING * max(most, 0.0):
         raise _fault("inner products, which have no negative eigenvalue", f"{least:.3g}")
@@ -42,7 +42,15 @@ def checked_products(values: npt.ArrayLike | None, steps: int) -> Products | Non
 
 
 def read_products(rows: Sequence[Sequence[float]] | None, steps: int) -> Products | None:
-    """The table whose lower triangle a file holds, row by row; raises ScheduleError for another shape."""
+    """Read a table from its lower triangle, as files hold it.
+
+    Args:
+        rows: row i has i + 1 numbers; or None.
+        steps: number of steps of the schedule.
+
+    Raises:
+        ScheduleError: the rows have other lengths.
+    """
     if rows is None:
         return None
     lengths = [len(row) for row in rows]
@@ -61,21 +69,21 @@ def written_products(table: Products) -> list[list[float]]:
 
 
 def same_products(one: npt.ArrayLike | None, other: npt.ArrayLike | None) -> bool:
-    """Whether both are known and equal, or neither is known."""
+    """Whether two tables are equal, or both None."""
     return one is other or (one is not None and other is not None and np.array_equal(one, other))
 
 
 def resampled_products(table: Products, new_steps: int) -> Products:
-    """The table for another number of steps, as if outputs in between lay on straight lines."""
+    """The table for another number of steps, as if the outputs between two steps were interpolated linearly."""
     return products_at(table, np.arange(new_steps) * (len(table) / new_steps))
 
 
-def products_at(table: Products, places: npt.ArrayLike) -> Products:
-    """The inner products of outputs between a table's rows, as if these lay on straight lines.
+def products_at(table: Products, positions: npt.ArrayLike) -> Products:
+    """The inner products of outputs between the steps of a table, as if these were interpolated linearly.
 
     Args:
         table: float (steps, steps).
-        places: float (n,), in rows; past the last row they stand for it.
+        positions: float (n,), in steps; positions beyond the last step stand for it.
 
     Returns:
         float (n, n).
@@ -84,14 +92,14 @@ def products_at(table: Products, places: npt.ArrayLike) -> Products:
     [1.0, 1.25, 2.0]
     """
     steps = len(table)
-    places = np.minimum(np.asarray(places, dtype=np.float64), steps - 1)
-    rows = np.arange(len(places))
-    before = np.minimum(places.astype(np.intp), max(steps - 2, 0))
-    share = np.zeros((len(places), steps))
-    share[rows, before] = 1 - (places - before)
+    positions = np.minimum(np.asarray(positions, dtype=np.float64), steps - 1)
+    rows = np.arange(len(positions))
+    before = np.minimum(positions.astype(np.intp), max(steps - 2, 0))
+    weights = np.zeros((len(positions), steps))
+    weights[rows, before] = 1 - (positions - before)
     if steps > 1:
-        share[rows, before + 1] += places - before
-    found = share @ table @ share.T
+        weights[rows, before + 1] += positions - before
+    found = weights @ table @ weights.T
     return np.asarray((found + found.T) / 2)
 
 

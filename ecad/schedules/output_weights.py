@@ -1,4 +1,4 @@
-"""What the sampler is given for a denoiser's output: one linear combination a step of the last computed outputs."""
+"""Output weights: per step, the linear combination of computed outputs that is used as the denoiser's output."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import numpy as np
 from ecad.errors import ScheduleError
 from ecad.schedules import json_values as plain
 
-# One row a step: weights of the newest computed output, of its change since the one before, and of the change before.
+# One row per step: weights of the newest computed output, of its change since the one before, and of the change before.
 OutputWeights = tuple[tuple[float, ...], ...]
 
-# A fit by more outputs gains nothing (docs/search.md), and each is kept in memory.
+# More outputs improve no fit (docs/search.md), and each is kept in memory.
 MOST = 3
 
 
 def checked_weights(
     rows: Sequence[Sequence[float]] | None, recompute: np.ndarray, forecast: bool
 ) -> OutputWeights | None:
-    """A copy of a table of weights that nobody can change.
+    """Make a read-only copy of a table of weights.
 
     Args:
-        rows: 1 to `MOST` weights a step; or None.
+        rows: 1 to `MOST` weights per step; or None.
         recompute: bool (steps, sites), of the schedule.
-        forecast: whether the schedule forecasts.
+        forecast: whether the schedule extrapolates.
 
     Raises:
-        ScheduleError: another shape, numbers that are not finite, weights of more outputs than are computed by then, or
-            a schedule that does not forecast.
+        ScheduleError: the shape is wrong, a number is not finite, a row needs more outputs than are computed by then,
+            or the schedule does not extrapolate.
     """
     if rows is None:
         return None
     if not forecast:
-        raise _fault((), "forecast true beside them", "a schedule that does not forecast")
+        raise _fault((), "forecast true beside them", "forecast false")
     if len(rows) != len(recompute):
-        raise _fault((), f"{len(recompute)} rows, one a step", f"{len(rows)}")
-    # The first step computes whatever its bits say.
+        raise _fault((), f"{len(recompute)} rows, one per step", f"{len(rows)}")
+    # The first step always computes.
     computes = np.asarray(recompute.any(axis=1))
     counts = 1 + np.cumsum(computes) - int(computes[0])
     for step, (row, known) in enumerate(zip(rows, counts.tolist(), strict=True)):

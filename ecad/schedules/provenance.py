@@ -1,4 +1,4 @@
-"""What a schedule was made for, and how good it was there: kept among its attributes, checked where it is used."""
+"""The provenance of a schedule: what it was made for and its scores there, among its attributes, checked on use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from ecad.schedules import json_values as plain
 
-# Among the attributes; under the second, what was resampled.
+# Keys of the attributes; the second holds the provenance of a schedule before it was resampled.
 KEY, RESAMPLED = "provenance", "resampled_from"
 _CONFIG = ConfigDict(extra="forbid")
 _Count = Annotated[int, Field(ge=0)]
@@ -18,7 +18,7 @@ _Count = Annotated[int, Field(ge=0)]
 
 @dataclass(frozen=True, config=_CONFIG)
 class Interval:
-    """A mean over held-out images with the ends of its 95% interval; larger is better."""
+    """A mean over held-out images, and the ends of its 95% confidence interval; larger is better."""
 
     mean: FiniteFloat
     low: FiniteFloat
@@ -27,22 +27,22 @@ class Interval:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Provenance:
-    """Where a schedule comes from.
+    """The model and settings that a schedule was searched on, and its scores.
 
     Args:
-        denoiser: the denoiser's class.
-        layout: hex digits that differ where the denoiser's class or sites differ.
-        configuration: hex digits that differ where the denoiser's configuration does: a variant of the model.
-        model: the image generator or model id.
-        weights: hex digits that differ where the denoiser's weights do.
-        sampler: the scheduler's class.
-        latents: shape of the denoiser's first input without its batch: the resolution.
+        denoiser: class of the denoiser.
+        layout: fingerprint of the denoiser's class and sites.
+        configuration: fingerprint of the denoiser's configuration, which differs between variants of a model.
+        model: image generator or model id.
+        weights: fingerprint of the denoiser's weights.
+        sampler: class of the scheduler.
+        latents: shape of the denoiser's first input without its batch axis, which tells the resolution.
         height, width: of an image, in pixels.
         guidance_scale: strength of the prompt.
-        search: mode, seed, quality, images made, ...
+        search: facts about the search: mode, seed, quality, number of images, ...
         versions: package -> version.
-        held_out: scorer -> mean on prompts and seeds that the search did not see.
-        held_out_images: how many images these are means of.
+        held_out: scorer -> mean score on prompts and seeds that the search did not see.
+        held_out_images: number of images in these means.
     """
 
     denoiser: str
@@ -61,20 +61,26 @@ class Provenance:
     held_out_images: _Count = 0
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in a schedule file, under `attributes.provenance`."""
+        """The JSON value in a schedule file, under `attributes.provenance`."""
         found: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
         return found
 
 
 def provenance_of(attributes: Mapping[str, Any]) -> Provenance | None:
-    """What a schedule's attributes say of its provenance; None if they say nothing.
+    """Read the provenance from a schedule's attributes.
+
+    Args:
+        attributes: those of the schedule.
+
+    Returns:
+        the provenance, or None if the attributes have none.
 
     Raises:
-        ScheduleError: they say something else than `Provenance` holds.
+        ScheduleError: the provenance is malformed.
 
     >>> provenance_of({"provenance": {"denoiser": "DiT", "layout": "12ab"}})
     Traceback (most recent call last):
-    ecad.errors.ScheduleError: attributes.provenance.configuration: not a provenance: expected Field required
+    ecad.errors.ScheduleError: attributes.provenance.configuration: malformed provenance: Field required
     >>> provenance_of({}) is None
     True
     """
@@ -84,14 +90,20 @@ def provenance_of(attributes: Mapping[str, Any]) -> Provenance | None:
         return _ADAPTER.validate_python(plain.thaw(attributes[KEY]))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        raise plain.fault("not a provenance", ("attributes", KEY, *first["loc"]), expected=first["msg"]) from None
+        raise plain.fault(f"malformed provenance: {first['msg']}", ("attributes", KEY, *first["loc"])) from None
 
 
 def made_for(attributes: Mapping[str, Any]) -> tuple[Provenance | None, int | None]:
-    """What a schedule was made for, and the number of steps it had then if it was resampled since.
+    """Read what a schedule was made for, also if it was resampled since.
+
+    Args:
+        attributes: those of the schedule.
+
+    Returns:
+        the provenance, or None; and the number of steps before the schedule was resampled, or None.
 
     Raises:
-        ScheduleError: as `provenance_of` does.
+        ScheduleError: the provenance is malformed.
     """
     resampled = attributes.get(RESAMPLED)
     if isinstance(resampled, Mapping) and KEY in resampled:

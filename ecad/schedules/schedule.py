@@ -16,48 +16,50 @@ import numpy.typing as npt
 from ecad.errors import ScheduleError
 from ecad.schedules import format as file_format
 from ecad.schedules import json_values as plain
-from ecad.schedules.output_products import Products, checked_products, same_products
-from ecad.schedules.output_weights import OutputWeights, checked_weights
-from ecad.sites.names import CUSTOM_PREFIX, Sites, check_sites
+from ecad.schedules.fields import Bits, check_number, checked_fields
+from ecad.schedules.output_products import Products, same_products
+from ecad.schedules.output_weights import OutputWeights
+from ecad.sites.names import Sites, check_sites
 from ecad.utils.files import write_atomic
 from ecad.utils.published import how_to_fetch
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
     from rich.console import Console, ConsoleOptions
     from rich.text import Text
 
-Bits = npt.NDArray[np.bool_]
+# Keys of a file whose absence means the same as None.
+_OUTPUTS = ("output_products", "output_weights")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CacheSchedule:
     """An immutable table of bits: True recomputes a component at a step, False reuses its last output.
 
-    Two schedules are equal, and hash alike, if their content is: bits, sites, name and everything a file of it holds.
+    Two schedules are equal, and have the same hash, if bits, sites, name and everything else in their files are equal.
 
     Args:
         recompute: bool (steps, sites); copied, then read-only.
-        sites: one (block, component) pair a column, in gene order; a block's components stand together.
-        name: what people call it.
-        forecast: whether what is reused goes on as it did: the point one step further on the line through the last two
-            outputs that were computed, instead of the last one as it was. Where a step recomputes nothing that is so of
-            the denoiser's own output, and the denoiser does not run.
-        output_products: float (steps, steps), mean inner products of the denoiser's outputs, after guidance, at any two
-            steps of uncached images, in any unit. Where they are known, the denoiser's output is forecast not by the
-            line but by what fits these best: so much of the last output and so much of its last change.
-        output_weights: one row of 1 to 3 numbers a step, fitted to this very schedule: what stands for the denoiser's
-            output, also where it is computed, is so much of the newest computed output, so much of its change since the
-            one before, and so much of the change before that. They go before what `output_products` say.
+        sites: the (block, component) pair of each column, in gene order; a block's components stand together.
+        name: one line of text.
+        forecast: extrapolate outputs instead of reusing them unchanged: linearly by one step, from the last two that
+            were computed. In a step that recomputes nothing, the denoiser does not run, and its output is extrapolated.
+        output_products: float (steps, steps), mean inner products of the denoiser's outputs after guidance at any two
+            steps of uncached images, in any unit. If given, the denoiser's output is extrapolated with the coefficients
+            that fit them best (least squares) instead of linearly.
+        output_weights: 1 to 3 numbers per step, fitted to this schedule: coefficients of the newest computed output of
+            the denoiser, of its change since the one before, and of the change before that. If given, their sum is used
+            as the denoiser's output in every step, and `output_products` is not used.
         config: how images are made with it: height and width in pixels, guidance_scale, weights. JSON values.
-        metrics: what was measured of it: total_macs, latency in ms an image. JSON values.
-        attributes: how it was made. JSON values.
-        custom_compute: {(step, block, "custom_compute_attn"): {"name": ..., "kwargs": {...}}}, which a published file
-            may carry beside a block's bits, kept as data; steps count on into `spare`.
-        spare: bool (rows, sites), rows that a file holds past its number of steps.
-        skeleton: a file's own order of keys, and keys that ecad does not know, so that it is written as it was read.
+        metrics: what was measured: total_macs, latency in milliseconds per image. JSON values.
+        attributes: how the schedule was made. JSON values.
+        custom_compute: {(step, block, "custom_compute_attn"): {"name": ..., "kwargs": {...}}}: entries that published
+            files have beside a block's bits; the steps count on into `spare`.
+        spare: bool (rows, sites), rows of a file beyond its number of steps.
+        skeleton: key order and unknown keys of a file, so that the file is written as it was read.
 
     Raises:
-        ScheduleError: shapes, kinds or names that do not go together.
+        ScheduleError: a shape, type or name is wrong, or two fields disagree.
 
     >>> schedule = CacheSchedule([[True, True], [False, True]], sites=(("0", "attn1"), ("0", "ff")), name="tiny")
     >>> schedule
@@ -80,22 +82,7 @@ class CacheSchedule:
     skeleton: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        sites = check_sites(self.sites)
-        recompute = _bit_table(self.recompute, len(sites))
-        if not len(recompute):
-            raise ScheduleError("no steps", expected="at least one step", found="none")
-        spare = _bit_table(self.spare, len(sites)) if len(self.spare) else recompute[:0]
-        if not isinstance(self.name, str) or not self.name.isprintable():
-            raise ScheduleError("not a name", expected="one line of text", found=plain.show(self.name))
-        if not isinstance(self.forecast, bool):
-            raise ScheduleError("not a choice", expected="forecast true or false", found=plain.show(self.forecast))
-        _check_custom_compute(self.custom_compute, len(recompute) + len(spare), {block for block, _ in sites})
-        values: dict[str, Any] = {key: plain.frozen(getattr(self, key), (key,)) for key in _OBJECTS}
-        values |= {"recompute": recompute, "sites": sites, "spare": spare}
-        values["custom_compute"] = plain.freeze(self.custom_compute)
-        values["output_products"] = checked_products(self.output_products, len(recompute))
-        values["output_weights"] = checked_weights(self.output_weights, recompute, self.forecast)
-        for key, value in values.items():
+        for key, value in checked_fields(self).items():
             object.__setattr__(self, key, value)
 
     @classmethod
@@ -103,8 +90,7 @@ class CacheSchedule:
         """Read a schedule file.
 
         Raises:
-            ScheduleError: it cannot be read or is malformed; says which step, block and component, what was expected
-                and what was found.
+            ScheduleError: the file cannot be read or is malformed. The message names the step, block and component.
         """
         try:
             return cls.from_json(file_format.parse(Path(path).read_bytes().decode("utf-8-sig")))
@@ -117,68 +103,76 @@ class CacheSchedule:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             missing = how_to_fetch(path) if isinstance(error, FileNotFoundError) else ""
-            raise ScheduleError(f"cannot be read: {reason}{missing}", file=path) from None
+            raise ScheduleError(f"cannot read this schedule: {reason}{missing}", file=path) from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the schedule file, whole or not at all; raises EcadError if it cannot be written."""
+        """Write the schedule file atomically; missing folders are created.
+
+        Raises:
+            EcadError: the file cannot be written.
+        """
         write_atomic(path, json.dumps(self.to_json(), indent=4, allow_nan=False) + "\n")
 
     @classmethod
     def from_pretrained(cls, place: str | os.PathLike[str], revision: str | None = None) -> CacheSchedule:
-        """Read a shared schedule: from a folder that `save_pretrained` wrote, or from the Hugging Face hub.
+        """Read a shared schedule from a folder that `save_pretrained` wrote, or from the Hugging Face Hub.
 
         Args:
             place: a folder, or "organisation/name" of a hub repository.
             revision: branch, tag or commit on the hub.
 
         Raises:
-            EcadError: there is none, or the hub cannot be reached.
-            ScheduleError: it is malformed.
+            EcadError: the schedule does not exist, or the hub cannot be reached.
+            ScheduleError: the schedule is malformed.
         """
-        from ecad.schedules import sharing as hub
+        from ecad.schedules import sharing
 
-        return hub.pull(place, revision)
+        return cls.load(sharing.pull(place, revision))
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write a folder to share: the schedule's file and its card; raises EcadError if it cannot be written."""
-        from ecad.schedules import sharing as hub
-
-        hub.save_folder(self, folder)
-
-    def push_to_hub(self, repo: str, private: bool = False) -> str:
-        """Upload the schedule and its card to the Hugging Face hub.
-
-        Args:
-            repo: "organisation/name"; made if there is none.
-            private: whether a new repository is.
-
-        Returns:
-            the address of the upload.
+        """Write a folder to share, with the schedule file and its card.
 
         Raises:
-            EcadError: the hub does not take it, or cannot be reached.
+            EcadError: the folder cannot be written.
         """
-        from ecad.schedules import sharing as hub
+        from ecad.schedules import sharing
 
-        return hub.push(self, repo, private)
+        sharing.save_folder(self, folder)
+
+    def push_to_hub(self, repo: str, private: bool = False) -> str:
+        """Upload the schedule and its card to the Hugging Face Hub.
+
+        Args:
+            repo: "organisation/name"; created if missing.
+            private: whether a new repository is private.
+
+        Returns:
+            the URL of the upload.
+
+        Raises:
+            EcadError: the hub refuses the upload or cannot be reached.
+        """
+        from ecad.schedules import sharing
+
+        return sharing.push(self, repo, private)
 
     @classmethod
     def from_json(cls, document: object) -> CacheSchedule:
-        """The schedule that a parsed schedule file holds; raises ScheduleError for anything malformed."""
+        """Make the schedule of a parsed schedule file. Raises ScheduleError if the document is malformed."""
         return cls(**file_format.read(document))
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON value of its file, for `json.dumps`."""
+        """The JSON value of the schedule file, for `json.dumps`."""
         return file_format.write(self)
 
     @classmethod
-    def from_bits(cls, bits: npt.ArrayLike, sites: Iterable[Sequence[str]], **rest: Any) -> CacheSchedule:
-        """A schedule from one row of genes.
+    def from_bits(cls, bits: npt.ArrayLike, sites: Iterable[Sequence[str]], **fields: Any) -> CacheSchedule:
+        """Make a schedule from one row of genes.
 
         Args:
             bits: bool (steps * sites,), step-major.
             sites: the columns.
-            **rest: further fields of the schedule.
+            **fields: further fields of the schedule.
 
         >>> CacheSchedule.from_bits([True, False, True], [("0", "ff")]).num_steps
         3
@@ -188,45 +182,44 @@ class CacheSchedule:
         if genes.ndim != 1 or genes.size % len(checked):
             expected = f"one row of genes, a multiple of {len(checked)} sites"
             raise ScheduleError("genes do not fit the sites", expected=expected, found=f"shape {genes.shape}")
-        return cls(genes.reshape(-1, len(checked)), checked, **rest)
+        return cls(genes.reshape(-1, len(checked)), checked, **fields)
 
     @classmethod
     def for_model(cls, model: Any, steps: int) -> CacheSchedule:
-        """Start a schedule for any model: every site that is found in it, recomputed at every step.
+        """Make a schedule for any model that recomputes all of its sites at every step.
 
         Args:
             model: a diffusers pipeline with one denoiser, or a denoiser; on any device, "meta" included.
-            steps: rows of the denoising loop, at least 1.
+            steps: number of denoising steps, at least 1.
 
         Raises:
-            EcadError: no denoiser, several, or one without known components.
-            ScheduleError: steps out of range.
+            EcadError: there is no denoiser, more than one, or one without known components.
+            ScheduleError: the number of steps is out of range.
 
         >>> from diffusers import SanaTransformer2DModel
         >>> CacheSchedule.for_model(SanaTransformer2DModel(num_layers=2, num_attention_heads=1), steps=20)
         CacheSchedule('SanaTransformer2DModel_none', 20 steps × 6 sites, 100.0% recomputed)
         """
-        # Schedules know nothing of models, but for this: people look for a schedule's beginning here.
-        from ecad.schedules import heuristics
+        # Imported here: schedules can be used without PyTorch.
         from ecad.sites.discovery import discover, one_denoiser
 
+        check_number("steps", steps, 1)
         denoiser = one_denoiser(model)
         sites = tuple((site.block, site.component) for site in discover(denoiser))
         name = type(denoiser).__name__
-        return heuristics.none(sites, steps).replace(name=f"{name}_none", config={"transformer": name})
+        bits, attributes = np.ones((steps, len(sites)), dtype=bool), {"heuristic": "none"}
+        return cls(bits, sites, f"{name}_none", config={"transformer": name}, attributes=attributes)
 
     def to_bits(self) -> Bits:
-        """Its genes: bool (steps * sites,), step-major; a copy."""
+        """The genes, bool (steps * sites,), step-major; a copy."""
         return self.recompute.flatten()
 
     def replace(self, **changes: Any) -> CacheSchedule:
-        """A copy with other fields.
+        """Make a copy with other fields.
 
-        Other bits, sites, forecasts or custom computation drop the output weights, which were fitted to the old ones.
-        They, or other output weights or products, drop the metrics and attributes, which described the old ones, and
-        another config (image size, weights) drops the metrics, which were measured with the old one, unless those are
-        given too. So this is how a schedule is taken to another variant of its model: 256 to 1024 pixels, PixArt-alpha
-        to Sigma.
+        What no longer holds is dropped, unless it is given, too: `output_weights` if bits, sites, forecast or custom
+        computations change; metrics and attributes if these or the output weights or products change; the metrics if
+        the config (image size, weights) changes. So `replace` transfers a schedule to another variant of its model.
 
         >>> from ecad.schedules import heuristics, pixart_sites
         >>> small = heuristics.every_n(pixart_sites(28), 20, 3).replace(config={"height": 256}, metrics={"macs": 1})
@@ -248,23 +241,24 @@ class CacheSchedule:
         return replace(self, **changes)
 
     def resample(self, steps: int | None = None, sites: Iterable[Sequence[str]] | None = None) -> CacheSchedule:
-        """The schedule for another number of denoising steps, or for a model of another depth.
+        """Transfer the schedule to another number of denoising steps, or to a model of another depth.
 
         Each site keeps its density of recomputations over relative denoising time: their number scales with the number
-        of steps, rounded, and never falls to none; the first step computes. New blocks take the bits of the old block
-        with the same components at the nearest relative depth. The name tells the steps, the attributes the origin;
-        metrics, which were measured of another schedule, go. TGATE's gate moves with its steps.
+        of steps, rounded, and is at least one; the first step computes. New blocks take the bits of the old block with
+        the same components at the nearest relative depth. The new name has the number of steps, and the attributes
+        have the origin. The metrics, which were measured with the old schedule, are dropped. A TGATE gate keeps its
+        relative time.
 
         Args:
-            steps: denoising steps, at least 1; as many as there are when None.
-            sites: the other model's (block, component) pairs; this one's when None.
+            steps: number of denoising steps, at least 1; None keeps it.
+            sites: (block, component) pairs of the other model; None keeps them.
 
         Returns:
-            this schedule itself, if nothing changes.
+            the same object if nothing changes.
 
         Raises:
-            ScheduleError: `steps` is no such number, a new block has components that no old one has, or an entry of
-                `custom_compute` is not TGATE's and so cannot be carried over.
+            ScheduleError: `steps` is out of range, a new block has components that no old block has, or an entry of
+                `custom_compute` is not TGATE's and cannot be transferred.
 
         >>> from ecad.schedules import heuristics, pixart_sites
         >>> found = heuristics.every_n(pixart_sites(28), 20, n=2)
@@ -279,7 +273,7 @@ class CacheSchedule:
 
     @property
     def num_steps(self) -> int:
-        """Rows of the denoising loop."""
+        """Number of denoising steps."""
         return len(self.recompute)
 
     @property
@@ -289,30 +283,33 @@ class CacheSchedule:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """The names of all components, each once, in gene order."""
+        """Component names without repetition, in gene order."""
         return tuple(dict.fromkeys(component for _, component in self.sites))
 
     @property
     def share_recomputed(self) -> float:
-        """The share of bits that say recompute, 0 to 1."""
+        """The fraction of bits that recompute, 0 to 1."""
         return float(self.recompute.mean())
 
     def show(self, width: int = 80, by_component: bool = False) -> str:
-        """A heat map as plain text: steps across, blocks down, the darker the more is recomputed.
+        """Draw a heat map as plain text: steps across, blocks down. Denser glyphs recompute more components.
 
         Args:
             width: columns of the terminal.
-            by_component: one map a component, not one of all together.
+            by_component: draw one map per component instead of one for all components.
         """
         from ecad.schedules.heat_map import heat_map
 
         return heat_map(self, width, by_component).plain
 
-    def plot(self, component: str | None = None) -> Any:
-        """A heat map as a plotly figure, for a notebook; needs the extra `report`.
+    def plot(self, component: str | None = None) -> Figure:
+        """Draw a heat map as a plotly figure, for a notebook.
 
         Args:
-            component: show this one alone.
+            component: show only this component.
+
+        Raises:
+            EcadError: the extra `report` is not installed.
         """
         from ecad.utils.extras import check_installed
 
@@ -330,7 +327,7 @@ class CacheSchedule:
     def _content(self) -> tuple[Sites, str]:
         document = self.to_json()
         for part in (document, document["cache_schedule"]):
-            # Left out and empty say the same.
+            # A missing key and an empty value mean the same.
             for key in ("config", "metrics", "attributes", "num_single_blocks", "forecast", *_OUTPUTS):
                 if not part.get(key, True):
                     del part[key]
@@ -344,36 +341,9 @@ class CacheSchedule:
 
     def __repr__(self) -> str:
         table = f"{self.num_steps} steps × {len(self.sites)} sites"
-        forecast = ", forecast" if self.forecast else ""
+        forecast = ", others extrapolated" if self.forecast else ""
         return f"CacheSchedule({self.name!r}, {table}, {self.share_recomputed:.1%} recomputed{forecast})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Read-only mappings cannot be copied or sent to another process; the file's own form can.
+        # Read-only mappings cannot be copied or sent to another process; the JSON value can.
         return CacheSchedule.from_json, (self.to_json(),)
-
-
-_OUTPUTS = ("output_products", "output_weights")
-_OBJECTS = ("config", "metrics", "attributes", "skeleton")
-
-
-def _bit_table(values: npt.ArrayLike, num_sites: int) -> Bits:
-    """A read-only copy, bool (steps, sites)."""
-    expected = f"bool (steps, {num_sites} sites)"
-    try:
-        table = np.array(values)
-    except ValueError:
-        raise ScheduleError("not a table of bits", expected=expected, found="rows of different lengths") from None
-    if table.dtype != np.bool_ or table.ndim != 2 or table.shape[1] != num_sites:
-        raise ScheduleError("not a table of bits", expected=expected, found=f"{table.dtype} {table.shape}")
-    table.setflags(write=False)
-    return table
-
-
-def _check_custom_compute(entries: Mapping[tuple[int, str, str], Any], num_rows: int, blocks: set[str]) -> None:
-    for (step, block, key), entry in entries.items():
-        if not 0 <= step < num_rows or block not in blocks or not key.startswith(CUSTOM_PREFIX):
-            expected = f"{CUSTOM_PREFIX}* of one of {num_rows} steps and {len(blocks)} blocks"
-            raise ScheduleError(
-                "no place for this entry", expected=expected, found=f"step {step}, block {block}, {key}"
-            )
-        file_format.check_custom_compute(plain.thaw(entry), f"{step:03d}", block, key)

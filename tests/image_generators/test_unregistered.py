@@ -156,7 +156,7 @@ def test_a_description_that_is_no_json(tmp_path: Path) -> None:
 
 
 def test_another_size_or_other_weights_are_refused(tmp_path: Path, unregistered: ImageGenerator) -> None:
-    with pytest.raises(EcadError, match="mine was measured at 64x64: expected that size, found 32x64"):
+    with pytest.raises(EcadError, match="mine was measured at 64x64, and 32x64 was requested"):
         unregistered.generate(unregistered.encode(PROMPTS[:1]), [0], height=32)
     with pytest.raises(EcadError, match="--weights: expected none beside the pipeline"):
         get_image_generator(described(tmp_path), "other")

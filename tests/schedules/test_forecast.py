@@ -77,7 +77,7 @@ def test_weights_that_are_known_are_what_it_is():
 
 
 def test_weights_of_outputs_that_do_not_run_are_refused():
-    with pytest.raises(ScheduleError, match="step 001: output_weights: expected weights of at most 1 outputs"):
+    with pytest.raises(ScheduleError, match=r"output_weights \(step 001\): expected weights of at most 1 outputs"):
         forecasts([True, False], None, ((1.0,), (1.0, 0.5)))
 
 

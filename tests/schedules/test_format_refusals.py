@@ -218,6 +218,6 @@ def test_a_repeated_component_is_placed(tmp_path: Path, pixart_text: str) -> Non
 
 @pytest.mark.parametrize("name", ["missing.json", ".", "no/such/folder.json", "a\0b"])
 def test_files_that_cannot_be_read(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ScheduleError, match="cannot be read: ") as caught:
+    with pytest.raises(ScheduleError, match="cannot read this schedule: ") as caught:
         CacheSchedule.load(tmp_path / name)
     assert str(caught.value).isprintable()

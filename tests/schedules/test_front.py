@@ -59,8 +59,8 @@ def test_quality_picks_the_cheapest_that_is_good_enough(front: Front) -> None:
     [
         ({"speedup": 4.1}, "no schedule is 4.1 times cheaper: expected at most 4.00"),
         ({"quality": 41}, "no schedule has a psnr of 41: expected at most 40.00"),
-        ({}, "expected either speedup or quality, found both or neither"),
-        ({"quality": 1, "speedup": 1}, "expected either speedup or quality, found both or neither"),
+        ({}, "takes either speedup or quality, and not both"),
+        ({"quality": 1, "speedup": 1}, "takes either speedup or quality, and not both"),
     ],
 )
 def test_what_is_not_there_is_not_picked(front: Front, wanted: dict[str, float], message: str) -> None:
@@ -75,7 +75,7 @@ def test_a_front_of_several_models_is_refused() -> None:
 
 
 def test_a_front_without_schedules_is_refused() -> None:
-    with pytest.raises(EcadError, match="expected at least one schedule"):
+    with pytest.raises(EcadError, match="front 'empty' has no schedules"):
         Front("empty", [])
 
 
@@ -127,5 +127,5 @@ def test_what_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ScheduleError, match=r"none.json: cannot be read: expected a front's file"):
+    with pytest.raises(ScheduleError, match=r"none.json: cannot read this front: No such file"):
         Front.load(tmp_path / "none.json")

@@ -125,8 +125,8 @@ def test_text_of_each_kind(kind: Any, text: str, made: Callable[[], CacheSchedul
         ("step-mask", "[1, -1]", "step mask: not a bit (step 001)"),
         ("step-mask", '{"compute_bins": [2]}', "step mask: not a mask"),
         ("step-mask", '{"compute_bins": [2, 0], "cache_bins": [1]}', "expected a list of numbers from 1"),
-        ("step-mask", '{"compute_bins": [2], "cache_bins": 1}', "cache_bins: not runs of steps"),
-        ("step-mask", '{"compute_bins": [], "cache_bins": []}', "expected as many cache_bins, or one less"),
+        ("step-mask", '{"compute_bins": [2], "cache_bins": 1}', "cache_bins: not lengths of runs"),
+        ("step-mask", '{"compute_bins": [], "cache_bins": []}', "expected as many cache_bins, or one fewer"),
         ("step-mask", '{"compute_bins": [1], "cache_bins": [1, 1]}', "found 1 and 2"),
         ("steps", "0,9", "not one of the steps: expected a whole number from 0 to 8, found 9"),
         ("steps", "-1", "found -1"),
@@ -145,7 +145,7 @@ def test_refuses_in_one_line_and_says_what_was_expected(kind: Any, text: str, wo
 
 
 def test_a_list_of_steps_needs_their_number_and_others_must_agree_with_it() -> None:
-    with pytest.raises(ScheduleError, match="expected --steps"):
+    with pytest.raises(ScheduleError, match="a list of steps needs the argument steps"):
         importers.from_text("steps", "0,3", SITES)
     with pytest.raises(ScheduleError, match="expected 4 steps, found 3 steps"):
         importers.from_text("step-mask", "110", SITES, steps=4)

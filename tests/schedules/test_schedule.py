@@ -158,9 +158,12 @@ def test_what_it_tells_of_itself(schedule: CacheSchedule) -> None:
         ({"config": []}, "config: not an object"),
         ({"metrics": {"avg": float("nan")}}, "metrics.avg: not a finite number"),
         ({"attributes": {"who": {1, 2}}}, "attributes.who: not a JSON value: .*found set"),
-        ({"custom_compute": {(3, "0", "custom_compute_ff"): {}}}, "no place for this entry: .*found step 3, block 0"),
-        ({"custom_compute": {(0, "2", "custom_compute_ff"): {}}}, "no place for this entry"),
-        ({"custom_compute": {(0, "0", "attn1"): {"name": "x", "kwargs": {}}}}, "no place for this entry"),
+        (
+            {"custom_compute": {(3, "0", "custom_compute_ff"): {}}},
+            "custom_compute: .*found step 3, block 0",
+        ),
+        ({"custom_compute": {(0, "2", "custom_compute_ff"): {}}}, "custom_compute: no such place"),
+        ({"custom_compute": {(0, "0", "attn1"): {"name": "x", "kwargs": {}}}}, "custom_compute: no such place"),
         ({"custom_compute": {(1, "0", "custom_compute_ff"): {"name": "x"}}}, "kwargs: missing .step 001, block 0,"),
     ],
 )
@@ -224,7 +227,7 @@ def test_images_depend_on_output_weights() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([[1.0]], "output_weights: not a table of output weights: expected 4 rows, one a step, found 1"),
+        ([[1.0]], "output_weights: not a table of output weights: expected 4 rows, one per step, found 1"),
         ([[1.0], [], [1.0], [1.0]], "output_weights.1: .* expected 1 to 1 weights: 1 outputs are computed by then"),
         ([[1.0], [1.0, 0.5], [1.0], [1.0]], "output_weights.1: .* expected 1 to 1 weights.* found 2"),
         ([[1.0], [1.0], [1.0, 1, 1], [1.0]], "output_weights.2: .* expected 1 to 2 weights"),

@@ -117,7 +117,7 @@ def test_within_a_memory_limit_no_schedule_of_a_search_keeps_more(generator: Ima
         assert 0 < kept.max() <= limit
         algorithm.tell(limited.costs(bits), bits.mean(axis=(1, 2)))
     assert limited.settings != free.settings
-    with pytest.raises(EcadError, match=r"limit on kept features: expected at least [0-9,]+ bytes, .* found 10"):
+    with pytest.raises(EcadError, match=r"memory limit of 10 bytes allows no reuse: .* needs [0-9,]+ bytes"):
         within_memory(free, generator.architecture, 10)
 
 
