@@ -1,4 +1,4 @@
-"""Image generators: a name, a diffusers pipeline, text embeddings, images."""
+"""Image generators: diffusers pipelines with fixed settings that turn text embeddings and seeds into images."""
 
 from ecad.image_generators.generator import ImageGenerator
 from ecad.image_generators.registry import found_everywhere, get_architecture, get_image_generator, image_generators

@@ -1,4 +1,4 @@
-"""A loaded pipeline that makes the same image for the same prompt, seed and schedule, whatever else is in the batch."""
+"""A loaded pipeline whose images depend on prompt, seed and schedule only, and not on the batch that they are in."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from ecad.utils.seeds import check_seeds
 
 @dataclass(frozen=True)
 class ImageGenerator:
-    """A diffusers pipeline with the settings it is used at.
+    """A diffusers pipeline with its settings.
 
     Args:
-        name: the registered name.
+        name: the registered name, or that of the pipeline.
         pipe: the loaded pipeline.
-        architecture: sizes and denoiser configuration, for its cost.
-        steps: denoising steps.
-        guidance_scale: strength of the prompt; None: the pipeline's own.
-        encode_prompts: (pipe, prompts, tokens) -> PromptEmbeds.
-        pipeline_inputs: PromptEmbeds -> the pipeline's keyword arguments.
+        architecture: sizes and denoiser configuration, from which costs are computed.
+        steps: number of denoising steps.
+        guidance_scale: strength of the prompt; None for the pipeline's default.
+        encode_prompts: (pipe, prompts, max_tokens) -> PromptEmbeds.
+        pipeline_inputs: PromptEmbeds -> keyword arguments of the pipeline.
         call: further keyword arguments of every call of the pipeline.
-        max_tokens: longer prompts are cut here; None if that is the pipeline's business.
-        text_width: numbers of an embedding's token.
-        text_parts: components whose work is in the embeddings, so that no image needs them.
-        making, encoding: how many images, and prompts, there is memory for at once, as it turns out.
+        max_tokens: prompts are truncated to this number of tokens; None if the pipeline decides.
+        text_width: width of the text embeddings.
+        text_parts: components that only encode text, and are not needed to make images from embeddings.
+        making, encoding: batch sizes of images and of prompts that fit into memory, as found so far.
     """
 
     name: str
@@ -68,15 +68,15 @@ class ImageGenerator:
         return weights_fingerprint(*encoders)
 
     def rows(self, steps: int | None = None) -> int:
-        """How many rows a schedule has that is for so many steps of this generator, by default its own number."""
+        """The number of rows of a schedule for this generator with a number of steps, by default its own."""
         return rows_of(self.pipe.scheduler, self.steps if steps is None else steps)
 
     def parts(self) -> dict[str, str]:
-        """Fingerprints of all that images depend on beside their embeddings and the arguments of the pipeline's call.
+        """Fingerprints of everything that images depend on besides embeddings and the arguments of the call.
 
         Returns:
-            component of the pipeline -> sixteen hex digits (see `part_fingerprint`), and the pipeline itself with the
-            plain values of its configuration. What makes embeddings is in `text_parts_fingerprints`.
+            component of the pipeline -> 16 hexadecimal digits (see `part_fingerprint`); "pipeline" stands for the plain
+            values of its configuration. Components that encode text are in `text_parts_fingerprints`.
         """
         loaded = {name: part for name, part in self.pipe.components.items() if part is not None}
         return {
@@ -85,18 +85,18 @@ class ImageGenerator:
         }
 
     def text_parts_fingerprints(self) -> dict[str, str]:
-        """`parts` of what makes embeddings; empty for a pipeline that is given its prompts as text."""
+        """Like `parts`, for the components that encode text; empty for a pipeline that takes prompts as text."""
         loaded = {name: self.pipe.components.get(name) for name in self.text_parts}
         return {name: part_fingerprint(part) for name, part in loaded.items() if part is not None}
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the denoiser computes in, and so the precision that its embeddings are stored in."""
+        """The precision of the denoiser, in which embeddings are stored."""
         module: torch.nn.Module = self.pipe.transformer or self.pipe.text_encoder
         return next(module.parameters()).dtype
 
     def count_cut(self, prompts: Sequence[str]) -> int:
-        """How many prompts have more tokens than the model reads; `encode` leaves the rest of each away."""
+        """The number of prompts that have more tokens than the model reads, and which `encode` truncates."""
         if self.max_tokens is None:
             return 0
         tokenizer = getattr(self.pipe, "tokenizer_2", None) or self.pipe.tokenizer
@@ -104,10 +104,10 @@ class ImageGenerator:
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> PromptEmbeds:
-        """The text embeddings of some prompts, one entry a prompt; in smaller batches where memory runs out."""
+        """Encode prompts, in smaller batches if memory runs out; one entry per prompt."""
 
-        def encode(places: range) -> PromptEmbeds:
-            return self.encode_prompts(self.pipe, [prompts[i] for i in places], self.max_tokens)
+        def encode(batch: range) -> PromptEmbeds:
+            return self.encode_prompts(self.pipe, [prompts[i] for i in batch], self.max_tokens)
 
         return PromptEmbeds.joined(self.encoding.run(encode, len(prompts)))
 
@@ -123,25 +123,25 @@ class ImageGenerator:
         height: int | None = None,
         width: int | None = None,
     ) -> np.ndarray:
-        """Images of a batch of prompts, made in smaller batches where memory runs out.
+        """Generate one image per prompt, in smaller batches if memory runs out.
 
-        Args:
-            embeds: one entry an image.
-            seeds: one an image; its noise comes from a generator of its own, so it does not depend on the batch.
-            schedule: what to recompute; None recomputes everything.
-            steps, guidance_scale, height, width: instead of the generator's own; the sizes in pixels. By default as
-                many steps as make the schedule's rows.
+                Args:
+                    embeds: one entry per image.
+                    seeds: one per image. Each image has its own random generator, so that it does not depend on the batch.
+                    schedule: what to recompute; None recomputes everything.
+                    steps, guidance_scale, height, width: override the generator's settings; sizes in pixels. By default, the number
+                of steps is the one that gives the schedule's number of rows.
 
-        Returns:
-            uint8 (images, height, width, 3).
+                Returns:
+                    uint8 (images, height, width, 3).
 
-        Raises:
-            EcadError: as many embeddings as seeds were expected, or a seed is none that PyTorch takes.
-            ScheduleError: the schedule does not fit the model or the number of steps.
-            NotFiniteError: the model gives NaN or infinity.
+                Raises:
+                    EcadError: the numbers of embeddings and seeds differ, or PyTorch does not accept a seed.
+                    ScheduleError: the schedule does not fit the model or the number of steps.
+                    NotFiniteError: an image has NaN or infinite values.
         """
         if len(embeds) != len(seeds):
-            raise EcadError(f"a batch needs one seed an image: expected {len(embeds)} seeds, found {len(seeds)}")
+            raise EcadError(f"a batch needs one seed per image: expected {len(embeds)} seeds, found {len(seeds)}")
         settings = {
             "num_inference_steps": self._steps_for(schedule) if steps is None else steps,
             "guidance_scale": self.guidance_scale if guidance_scale is None else guidance_scale,
@@ -154,16 +154,16 @@ class ImageGenerator:
         }
         check_seeds(seeds)
         check_size(self.architecture, **sizes)
-        if self.architecture.measured is None:  # else `call` has what the pipeline is to be told, and that size is it
+        if self.architecture.measured is None:  # otherwise `call` has the size, if the pipeline takes one
             settings |= sizes
 
-        def make(places: range) -> np.ndarray:
-            return self._run(embeds[places], [seeds[i] for i in places], schedule, settings)
+        def make(batch: range) -> np.ndarray:
+            return self._run(embeds[batch], [seeds[i] for i in batch], schedule, settings)
 
         return np.concatenate(self.making.run(make, len(seeds)))
 
     def output_products(self, embeds: PromptEmbeds, seeds: Sequence[int]) -> np.ndarray | None:
-        """How alike the denoiser's outputs, after guidance, at any two steps of some uncached images are.
+        """Measure the inner products of the denoiser's outputs after guidance at any two steps of uncached images.
 
         Args:
             embeds, seeds: as for `generate`.
@@ -193,11 +193,11 @@ class ImageGenerator:
             )
         if not np.isfinite(images).all():
             under = "without a schedule" if schedule is None else f"under schedule {schedule.name!r}"
-            raise NotFiniteError(f"{self.name} {under}: expected images, found values that are no finite numbers")
+            raise NotFiniteError(f"{self.name} {under} made images with NaN or infinite values")
         pixels = np.asarray(np.round(images * 255), dtype=np.uint8)
         if (pixels == pixels[:, :1, :1]).all(axis=(1, 2, 3)).any():
             warnings.warn(
-                f"{self.name}: some images are one colour throughout; they count like any other: look at them",
+                f"{self.name}: some images are one colour throughout and are counted like any other; look at them",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -205,7 +205,7 @@ class ImageGenerator:
 
 
 def pictures_of(output: Any) -> np.ndarray:
-    """The images of a pipeline's output, float (images, height, width, 3); a video is a strip, its frames downwards."""
+    """The images of a pipeline's output, float (images, height, width, 3). A video is a strip of frames, downwards."""
     if hasattr(output, "images"):
         return np.asarray(output.images)
     frames = np.asarray(output.frames)

@@ -1,4 +1,4 @@
-"""What each component of a denoiser takes on this device: an additive table of nanoseconds."""
+"""Measures the latency of each component of a denoiser on this device, as an additive table of nanoseconds."""
 
 from __future__ import annotations
 
@@ -21,70 +21,78 @@ from ecad.sites.discovery import discover
 from ecad.sites.readers import readers
 from ecad.utils.device import synchronize
 
+# A point in time: nanoseconds of the clock, or a CUDA event.
+Mark = int | torch.cuda.Event
 
-def time_table(generator: ImageGenerator, embeds: PromptEmbeds, rounds: int = 3) -> CostTable:
-    """Nanoseconds of an image, additive by step and site, from a few batches made in turns.
 
-    The time of a forward that computes everything, less that of one that reuses everything, is shared out among the
-    sites as their own times have it; so norms and gates, which go with a reused component, are in its price.
+def latency_table(generator: ImageGenerator, embeds: PromptEmbeds, rounds: int = 3) -> CostTable:
+    """Measure the latency of an image by step and site, in nanoseconds.
+
+    The difference between a forward that computes everything and one that reuses everything is divided among the sites
+    in proportion to their own times. So the time of norms and gates, which are skipped with a reused component, is part
+    of the component's cost.
 
     Args:
-        generator: makes the images, denoiser and VAE.
-        embeds: one entry an image of the batch.
-        rounds: batches of each kind that count; one more of each is made before them.
+        generator: the generator to measure: denoiser and VAE.
+        embeds: one entry per image of the batch.
+        rounds: number of batches of each kind that count; one more of each is made before as a warm-up.
     """
     denoiser = generator.pipe.transformer
     sites = discover(denoiser)
     modules = [site.module for site in sites]
     rows = generator.rows()
     uncached = heuristics.none(tuple((site.block, site.component) for site in sites), rows)
-    once = np.zeros_like(uncached.recompute)
-    once[0] = True
-    reusing = CacheSchedule(once, uncached.sites, "once", config=uncached.config)
-    totals, forwards, reused = [], [], []
-    parts: list[list[list[float]]] = []
-
-    def run(schedule: CacheSchedule, watched: list[nn.Module]) -> tuple[float, list[list[float]]]:
-        with _timed([denoiser, *watched], generator.pipe.device) as (mark, calls):
-            begun = mark()
-            generator.generate(embeds, range(len(embeds)), schedule)
-            ended = mark()
-        synchronize()
-        return _between(begun, ended), [[_between(*pair) for pair in pairs] for pairs in calls]
-
+    first_step = np.zeros_like(uncached.recompute)
+    first_step[0] = True
+    reusing = CacheSchedule(first_step, uncached.sites, "first step only", config=uncached.config)
+    outside, forwards, reused = [], [], []
+    per_module: list[list[list[float]]] = []
     for number in range(-1, rounds):
-        whole, [full] = run(uncached, [])
-        _, [_, *inside] = run(uncached, modules)
-        _, [cheap] = run(reusing, [])
+        whole, [full] = _run(generator, embeds, uncached, [denoiser])
+        _, [_, *inside] = _run(generator, embeds, uncached, [denoiser, *modules])
+        _, [cheap] = _run(generator, embeds, reusing, [denoiser])
         if number >= 0:
-            totals.append(whole - sum(full))
+            outside.append(whole - sum(full))
             forwards += full[1:]
             reused += cheap[1:]
-            parts.append(inside)
-    own = np.array([median(time for part in parts for time in part[i]) for i in range(len(sites))])
+            per_module.append(inside)
+    own = np.array([median(time for inside in per_module for time in inside[i]) for i in range(len(sites))])
     saved = max(median(forwards) - median(reused), 0.0)
-    passes = len(full) / rows
-    without_denoiser = median(totals) / rows
-    per_step = passes * median(reused) + without_denoiser
-    per_site = passes * saved * own / own.sum()
-    batch = len(embeds)
+    passes, batch = len(full) / rows, len(embeds)
+    without_denoiser = median(outside) / rows
     return CostTable(
         uncached.sites,
-        round(per_step / batch),
-        np.round(per_site / batch).astype(np.int64),
+        round((passes * median(reused) + without_denoiser) / batch),
+        np.round(passes * saved * own / own.sum() / batch).astype(np.int64),
         readers(uncached.sites),
         round(without_denoiser / batch),
     )
 
 
+def _run(
+    generator: ImageGenerator, embeds: PromptEmbeds, schedule: CacheSchedule, modules: list[nn.Module]
+) -> tuple[float, list[list[float]]]:
+    """Make a batch; returns its time and the times of all calls of each module, in nanoseconds."""
+    with _timed(modules, generator.pipe.device) as (mark, calls):
+        begin = mark()
+        generator.generate(embeds, range(len(embeds)), schedule)
+        end = mark()
+    synchronize()
+    return _between(begin, end), [[_between(*pair) for pair in pairs] for pairs in calls]
+
+
 @contextmanager
 def _timed(
     modules: list[nn.Module], device: torch.device
-) -> Iterator[tuple[Callable[[], Any], list[list[tuple[Any, ...]]]]]:
-    """A function that marks the present, and a list that gets the marks of the begin and end of each module's calls."""
-    calls: list[list[tuple[Any, ...]]] = [[] for _ in modules]
+) -> Iterator[tuple[Callable[[], Mark], list[list[tuple[Mark, ...]]]]]:
+    """Mark the begin and end of all calls of some modules.
 
-    def mark() -> Any:
+    Yields:
+        a function that marks the present, and for each module a list that receives the (begin, end) of each call.
+    """
+    calls: list[list[tuple[Mark, ...]]] = [[] for _ in modules]
+
+    def mark() -> Mark:
         if device.type != "cuda":
             synchronize()
             return perf_counter_ns()
@@ -92,10 +100,10 @@ def _timed(
         event.record()
         return event
 
-    def begin(pairs: list[tuple[Any, ...]], *_: Any) -> None:
+    def begin(pairs: list[tuple[Mark, ...]], *_: Any) -> None:
         pairs.append((mark(),))
 
-    def end(pairs: list[tuple[Any, ...]], *_: Any) -> None:
+    def end(pairs: list[tuple[Mark, ...]], *_: Any) -> None:
         pairs[-1] += (mark(),)
 
     handles = []
@@ -109,6 +117,8 @@ def _timed(
             handle.remove()
 
 
-def _between(begun: Any, ended: Any) -> float:
+def _between(begin: Mark, end: Mark) -> float:
     """Nanoseconds between two marks."""
-    return float(ended - begun) if isinstance(begun, int) else 1e6 * float(begun.elapsed_time(ended))
+    if isinstance(begin, torch.cuda.Event) and isinstance(end, torch.cuda.Event):
+        return 1e6 * float(begin.elapsed_time(end))
+    return float(end - begin)  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""What a schedule of an image generator is made for."""
+"""The provenance of schedules that are made for an image generator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ecad.utils.versions import versions
 
 
 def provenance_for(generator: ImageGenerator) -> Provenance:
-    """The provenance of schedules made for a generator at its own settings; of their quality it says nothing yet."""
+    """The provenance of schedules made for a generator at its own settings, without scores."""
     denoiser, architecture = one_denoiser(generator.pipe), generator.architecture
     return Provenance(
         denoiser=type(denoiser).__name__,

@@ -1,4 +1,4 @@
-"""The image generators that have a name, and how to load one from the hub, a folder or the package itself."""
+"""The registered image generators, and how to load them from the hub, a folder or the package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from ecad import builtin
 from ecad.builtin import FLUX_FOLDER, PIPELINE_FOLDER
 from ecad.cost.architectures import Architecture, find_architecture
-from ecad.errors import EcadError
+from ecad.errors import EcadError, first_line
 from ecad.image_generators.generator import ImageGenerator
 from ecad.image_generators.text_inputs import encode_flux, encode_pixart, flux_inputs, pixart_inputs
 from ecad.image_generators.unregistered import describe, load_any
@@ -25,7 +25,14 @@ from ecad.utils.device import choose_device
 
 @dataclass(frozen=True)
 class _TextKind:
-    """How a family of pipelines takes its text."""
+    """How a family of pipelines takes text.
+
+    Args:
+        encode: (pipe, prompts, max_tokens) -> PromptEmbeds.
+        inputs: PromptEmbeds -> keyword arguments of the pipeline.
+        parts: components of the pipeline that only encode text.
+        width: key of the transformer's configuration with the width of text embeddings.
+    """
 
     encode: Callable[[Any, Sequence[str], int | None], PromptEmbeds]
     inputs: Callable[[PromptEmbeds], dict[str, Tensor | None]]
@@ -42,7 +49,18 @@ _IMAGE_PARTS = ("transformer", "vae")
 
 @dataclass(frozen=True)
 class _Row:
-    """A generator: where its weights are (hub id or folder) and what it is asked for by default."""
+    """A registered generator.
+
+    Args:
+        pipeline_class: class name in diffusers.
+        weights: hub id or folder of the pipeline.
+        transformer: hub id of the transformer, if it is in another repository.
+        guidance_scale: default strength of the prompt.
+        cuda_dtype: default precision on an accelerator.
+        text: how the pipeline takes text.
+        call: further keyword arguments of every call.
+        max_tokens: prompts are truncated to this number of tokens.
+    """
 
     pipeline_class: str
     weights: str
@@ -89,13 +107,13 @@ _GENERATORS = {
 
 
 def image_generators() -> dict[str, str]:
-    """The registered names and where each looks for its weights.
+    """The registered names, and the source of their weights.
 
     >>> list(image_generators())[0]
     'EmojiImageGenerator'
     """
     return {
-        name: "the package itself" if name in builtin.GENERATORS else row.transformer or row.weights
+        name: "the package" if name in builtin.GENERATORS else row.transformer or row.weights
         for name, row in _GENERATORS.items()
     }
 
@@ -112,14 +130,14 @@ def get_image_generator(
 
     Args:
         name: one of `image_generators()`; or the folder or hub id of a pipeline, or a `.json` file that describes one
-            (`any_pipeline.Description`).
-        weights: a hub id or a local folder of the whole pipeline, instead of the registered one.
-        device: `auto` takes CUDA, then MPS, then the CPU.
-        dtype: of the weights; by default float32 on a CPU, the model's own half precision on an accelerator.
-        only: load no more than `encode` needs (`text`) or `generate` (`images`).
+            (docs/your-own-model.md).
+        weights: hub id or local folder of a whole pipeline, instead of the registered one.
+        device: `auto` for CUDA, MPS or the CPU, the first that is available.
+        dtype: precision of the weights; by default float32 on a CPU and the model's half precision on an accelerator.
+        only: load only what `encode` (`text`) or `generate` (`images`) needs.
 
     Raises:
-        EcadError: the name is unknown, or the weights cannot be found.
+        EcadError: the name is unknown, or the weights cannot be loaded.
 
     >>> get_image_generator("EmojiImageGenerator").pipe.__class__.__name__
     'PixArtAlphaPipeline'
@@ -133,7 +151,7 @@ def get_image_generator(
     pipe = _load(name, row, None if weights is None else os.fspath(weights), chosen_dtype, left_out)
     pipe.set_progress_bar_config(disable=True)
     if pipe.vae is not None:
-        pipe.vae.to(memory_format=torch.channels_last)  # decodes in three quarters of the time
+        pipe.vae.to(memory_format=torch.channels_last)  # reduces decoding time by a quarter
     architecture = _architecture(name, pipe)
     return ImageGenerator(
         name=name,
@@ -156,21 +174,24 @@ def _load_unregistered(
     known = describe(name)
     if known is None:
         raise EcadError(
-            f"image generator {name!r} is unknown: expected one of {', '.join(_GENERATORS)}, or a pipeline's folder, "
-            "hub id or description (.json)"
+            f"image generator {name!r} is unknown: expected one of {', '.join(_GENERATORS)}, or the folder, hub id or "
+            "description (.json) of a pipeline"
         )
     if weights is not None:
-        raise EcadError(f"--weights: expected none beside the pipeline {name!r}, found {os.fspath(weights)!r}")
+        raise EcadError(
+            f"weights {os.fspath(weights)!r} cannot be combined with the pipeline {name!r}; name either of them as the "
+            "image generator"
+        )
     return load_any(Path(name).stem if Path(name).exists() else name, known, device, dtype)
 
 
 def found_everywhere(name: str) -> str:
-    """A generator's name as any process finds it, on any machine that shares the folder (see `get_image_generator`)."""
+    """A generator's name as all processes can use it: paths become absolute (see `get_image_generator`)."""
     return os.path.abspath(name) if name not in _GENERATORS and os.path.exists(name) else name
 
 
 def _architecture(name: str, pipe: Any) -> Architecture:
-    """What was loaded need not be what the name stands for: `--weights` may hold another size of the same family."""
+    """The architecture of a loaded pipeline, whose weights may be of another size than the registered ones."""
     known = find_architecture(name)
     if pipe.transformer is None:
         return known
@@ -180,10 +201,14 @@ def _architecture(name: str, pipe: Any) -> Architecture:
 
 
 def get_architecture(name: str, height: int | None = None, width: int | None = None) -> Architecture:
-    """`find_architecture`, also of a pipeline that is not registered: then it is loaded and measured.
+    """The architecture of a registered generator, or of another pipeline, which is loaded and measured.
+
+    Args:
+        name: as for `get_image_generator`.
+        height, width: size of an image in pixels; None for the generator's default.
 
     Raises:
-        EcadError: as `get_image_generator` does.
+        EcadError: the name is unknown, or the pipeline cannot be loaded.
     """
     if name in _GENERATORS:
         return find_architecture(name, height, width)
@@ -199,10 +224,10 @@ def _load(name: str, row: _Row, weights: str | None, dtype: torch.dtype, left_ou
     try:
         if weights is not None:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of diffusers, about a flag of its own that does nothing
+                warnings.simplefilter("ignore")  # diffusers warns of a flag that it sets itself
                 config = pipeline_class.load_config(weights)
             _check_family(name, weights, config)
-        if weights is None and row.transformer is not None and "transformer" not in left_out:
+        elif row.transformer is not None and "transformer" not in left_out:
             source = row.transformer
             transformer_class = getattr(diffusers, find_architecture(name).transformer["_class_name"])
             parts["transformer"] = transformer_class.from_pretrained(source, subfolder="transformer", dtype=dtype)
@@ -211,20 +236,19 @@ def _load(name: str, row: _Row, weights: str | None, dtype: torch.dtype, left_ou
     except EcadError:
         raise
     except (OSError, ValueError) as error:
-        where = "that folder" if Path(source).exists() else "the Hugging Face hub and its local cache"
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(" (")[0]
+        where = "in that folder" if Path(source).exists() else "on the Hugging Face Hub or in its local cache"
         raise EcadError(
-            f"{name}: expected the weights {source!r} in {where}, but: {reason}; "
-            "give the folder of a downloaded pipeline with --weights, or log in to the hub if it asks for it"
+            f"{name}: the weights {source!r} were not found {where}: {first_line(error).split(' (')[0]}; pass the "
+            "folder of a downloaded pipeline as weights, or log in to the hub if the model requires it"
         ) from error
 
 
 def _check_family(name: str, weights: str, pipeline: Mapping[str, Any]) -> None:
-    """Refuse another family's weights, which diffusers would load as well as it can, by the pipeline's config."""
+    """Refuse weights of another family, which diffusers would load partially, by the pipeline's config."""
     expected = find_architecture(name).transformer["_class_name"]
     part = pipeline.get("transformer")
     found = part[1] if isinstance(part, list | tuple) and len(part) == 2 else None
     if found != expected:
         fitting = [known for known in _GENERATORS if find_architecture(known).transformer["_class_name"] == found]
-        advice = f"give --image-generator {fitting[-1]}" if fitting else "give their folder as --image-generator"
-        raise EcadError(f"{name}: expected weights with a {expected}, found {found or 'none'} in {weights!r}; {advice}")
+        advice = f"use the image generator {fitting[-1]}" if fitting else "use their folder as the image generator"
+        raise EcadError(f"{name} needs weights with a {expected}, and {weights!r} has {found or 'none'}; {advice}")

@@ -1,4 +1,4 @@
-"""Text embeddings: what a denoiser reads of a prompt, and nothing more."""
+"""Encodes prompts, and turns text embeddings into the arguments of a pipeline."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.nn.utils.rnn import pad_sequence
 from ecad.errors import EcadError
 from ecad.prompts.embeds import PromptEmbeds
 
-# Masked tokens weigh exactly nothing, but a product of few or oddly many rounds otherwise: with this many a batch gives
-# the very image that it gives when padded to the model's full length, for a fifth of the text's work.
-_MULTIPLE = 32
+# Masked tokens have a weight of exactly 0, but matrix products of other lengths may round differently. Padded to a
+# multiple of this number, a batch gives the same image as padded to the model's full length, at a fifth of the cost.
+_PAD_MULTIPLE = 32
 
 
 def encode_pixart(pipe: Any, prompts: Sequence[str], max_tokens: int | None) -> PromptEmbeds:
-    """Embeddings for a PixArt pipeline, trimmed to each prompt's own tokens: it masks its padding out."""
+    """Encode prompts for a PixArt pipeline. The padding, which the model masks, is removed."""
 
     def trimmed(texts: Sequence[str]) -> tuple[Tensor, ...]:
         embeds, mask, _, _ = pipe.encode_prompt(
@@ -26,22 +26,22 @@ def encode_pixart(pipe: Any, prompts: Sequence[str], max_tokens: int | None) -> 
         )
         return tuple(row[: int(keep.sum())].clone() for row, keep in zip(embeds, mask, strict=True))
 
-    # On its own, so that it is the same to the last bit whatever the batch.
+    # Encoded alone, so that it is bit-identical whatever the batch.
     return PromptEmbeds(trimmed(prompts), negative=trimmed([""])[0])
 
 
 def pixart_inputs(embeds: PromptEmbeds) -> dict[str, Tensor | None]:
-    """The arguments of a PixArt pipeline for a batch, padded to its longest prompt and on to a multiple of 32 tokens.
+    """The arguments of a PixArt pipeline for a batch, padded to its longest prompt and to a multiple of 32 tokens.
 
     Raises:
-        EcadError: there is no negative prompt.
+        EcadError: the embeddings have no negative prompt.
     """
     if embeds.negative is None:
         raise EcadError(
-            "these embeddings hold no negative prompt, which PixArt is guided by; make them with `ecad embed`"
+            "the embeddings have no negative prompt, which PixArt needs for guidance; make them with `ecad embed`"
         )
     longest = max(len(row) for row in (*embeds.prompt_embeds, embeds.negative))
-    length = -(-longest // _MULTIPLE) * _MULTIPLE
+    length = -(-longest // _PAD_MULTIPLE) * _PAD_MULTIPLE
     positive, positive_mask = _padded(embeds.prompt_embeds, length)
     negative, negative_mask = _padded([embeds.negative] * len(embeds), length)
     return {
@@ -54,26 +54,30 @@ def pixart_inputs(embeds: PromptEmbeds) -> dict[str, Tensor | None]:
 
 
 def encode_flux(pipe: Any, prompts: Sequence[str], max_tokens: int | None) -> PromptEmbeds:
-    """Embeddings for a FLUX pipeline with all their padding, which that model attends to."""
+    """Encode prompts for a FLUX pipeline, with all padding, which the model attends to."""
     embeds, pooled, _ = pipe.encode_prompt(list(prompts), list(prompts), max_sequence_length=max_tokens)
     return PromptEmbeds(tuple(embeds), tuple(pooled))
 
 
 def flux_inputs(embeds: PromptEmbeds) -> dict[str, Tensor | None]:
-    """The arguments of a FLUX pipeline for a batch."""
+    """The arguments of a FLUX pipeline for a batch.
+
+    Raises:
+        EcadError: the embeddings have no pooled embeddings.
+    """
     if embeds.pooled is None:
-        raise EcadError("these embeddings hold no pooled ones, which FLUX reads; make them with `ecad embed`")
+        raise EcadError("the embeddings have no pooled embeddings, which FLUX needs; make them with `ecad embed`")
     return {"prompt_embeds": torch.stack(embeds.prompt_embeds), "pooled_prompt_embeds": torch.stack(embeds.pooled)}
 
 
 def encode_text(pipe: Any, prompts: Sequence[str], max_tokens: int | None) -> PromptEmbeds:
-    """For a pipeline whose embeddings are not known: each prompt's UTF-8, one byte a token, which its call decodes."""
+    """Store prompts as UTF-8, one byte per token, for a pipeline that takes its prompts as text."""
     rows = [torch.tensor(list(text.encode()), dtype=torch.uint8) for text in prompts]
     return PromptEmbeds(tuple(row[:, None] for row in rows))
 
 
 def text_inputs(embeds: PromptEmbeds) -> dict[str, Any]:
-    """The prompts of `encode_text`, in whatever precision they are by now: whole numbers to 256 are exact in all.
+    """The prompts that `encode_text` stored. All floating-point formats represent whole numbers up to 256 exactly.
 
     >>> text_inputs(encode_text(None, ["a crêpe"], None).to("cpu", torch.bfloat16))
     {'prompt': ['a crêpe']}

@@ -1,7 +1,7 @@
-"""Image generators that no one registered: any diffusers pipeline with one denoiser, from a folder, the hub or a file.
+"""Image generators that are not registered: any diffusers pipeline with one denoiser, from a folder, the hub or a file.
 
-What a registered generator knows of its model is found out here by two steps of one image: its size, how often and
-with what the denoiser is called, what that multiplies and what each component gives.
+Two steps of one image show what is known in advance of registered generators: the image size, the inputs and number of
+denoiser calls, their MACs, and the sizes of all outputs.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, Valid
 
 from ecad.cost.architectures import Architecture
 from ecad.cost.measure import Measured, measure
-from ecad.errors import EcadError
+from ecad.errors import EcadError, first_line
 from ecad.image_generators.generator import ImageGenerator, pictures_of
 from ecad.image_generators.text_inputs import encode_text, text_inputs
 from ecad.runtime.compatibility import latent_shape
 from ecad.runtime.output_sizes import as_meta, on_meta, output_sizes
 from ecad.runtime.overrides import Around
-from ecad.sites.discovery import discover, one_denoiser
+from ecad.sites.discovery import denoisers, discover, one_denoiser
 from ecad.utils.files import parse_json
 
 _TRIAL_STEPS = 2
-_TRIAL = "a photo"
+_TRIAL_PROMPT = "a photo"
 
 
 class Description(BaseModel):
-    """What a `.json` file says of a pipeline; all but the first has defaults of the pipeline's own.
+    """The description of a pipeline in a `.json` file. All fields but the first default to the pipeline's own values.
 
-    Fields:
+    Args:
         pipeline: hub id, or folder relative to the file.
-        steps: denoising steps.
+        steps: number of denoising steps.
         guidance_scale: strength of the prompt.
-        height, width: pixels of an image.
-        dtype: of the weights; by default float32 on a CPU, bfloat16 on an accelerator.
-        call: further arguments of the pipeline's call.
+        height, width: size of an image in pixels.
+        dtype: precision of the weights; by default float32 on a CPU and bfloat16 on an accelerator.
+        call: further keyword arguments of the pipeline's call.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -54,10 +54,16 @@ class Description(BaseModel):
 
 
 def describe(name: str) -> Description | None:
-    """What is known of a pipeline before it is loaded: a file of it, or a folder, or a hub id; None if it is neither.
+    """Read the description of a pipeline before it is loaded.
+
+    Args:
+        name: a `.json` file, a folder, or a hub id.
+
+    Returns:
+        the description; None if the name is none of these.
 
     Raises:
-        EcadError: the file is no description.
+        EcadError: the file is not a description.
 
     >>> describe("org/model").pipeline
     'org/model'
@@ -73,24 +79,24 @@ def describe(name: str) -> Description | None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise EcadError(f"{name}: not a description of a pipeline: {where}: {first['msg']}") from None
+        raise EcadError(f"{name} is not a description of a pipeline: {where}: {first['msg']}") from None
     except (OSError, ValueError) as error:
-        raise EcadError(f"{name}: expected a description of a pipeline, found none: {error}") from error
+        raise EcadError(f"{name}: cannot read this description of a pipeline: {error}") from error
     local = path.parent / found.pipeline
     return found.model_copy(update={"pipeline": str(local)}) if local.is_dir() else found
 
 
 def load_any(name: str, known: Description, device: str, dtype: torch.dtype | None) -> ImageGenerator:
-    """Load a pipeline and try it on one image.
+    """Load a pipeline and make a trial image.
 
     Args:
-        name: that it goes by.
-        known: what is known of it.
+        name: name of the image generator.
+        known: the description of the pipeline.
         device: where it runs.
-        dtype: of the weights, before the description's.
+        dtype: precision of the weights; overrides the description.
 
     Raises:
-        EcadError: it cannot be loaded, has no denoiser or several, or cannot be called with a prompt.
+        EcadError: the pipeline cannot be loaded, does not have exactly one denoiser, or cannot be called with a prompt.
     """
     own = getattr(torch, known.dtype) if known.dtype else torch.float32 if device == "cpu" else torch.bfloat16
     pipe = _load(known.pipeline, dtype or own)
@@ -101,10 +107,13 @@ def load_any(name: str, known: Description, device: str, dtype: torch.dtype | No
     call = known.call | {key: value for key, value in sizes.items() if value is not None}
     guided = {} if known.guidance_scale is None else {"guidance_scale": known.guidance_scale}
     if odd := [key for key in (*call, *guided, "prompt", "num_inference_steps") if key not in takes]:
-        raise EcadError(f"{name}: expected a pipeline that is called with {odd[0]!r}, found {type(pipe).__name__}")
+        raise EcadError(f"{name}: {type(pipe).__name__} cannot be called with the argument {odd[0]!r}")
     steps = known.steps or takes["num_inference_steps"].default
     if not isinstance(steps, int):
-        raise EcadError(f"{name}: {type(pipe).__name__} has no number of steps of its own: describe it with `steps`")
+        raise EcadError(
+            f"{name}: {type(pipe).__name__} has no default number of steps; describe the pipeline in a .json file with "
+            "`steps` (docs/your-own-model.md)"
+        )
     denoiser: Any = one_denoiser(pipe)
     (height, width), measured = _try_out(name, pipe, denoiser, call | guided)
     architecture = Architecture(
@@ -137,18 +146,24 @@ def _load(place: str, dtype: torch.dtype) -> Any:
     try:
         pipe = DiffusionPipeline.from_pretrained(place, dtype=dtype)
     except (OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(" (")[0]
-        raise EcadError(f"{place}: expected a diffusers pipeline, but: {reason}") from error
-    one_denoiser(pipe)
+        raise EcadError(
+            f"{place}: cannot load a diffusers pipeline from here: {first_line(error).split(' (')[0]}"
+        ) from error
+    modules = denoisers(pipe)
+    if len(modules) > 1:
+        raise EcadError(
+            f"{type(pipe).__name__} has {len(modules)} denoisers ({', '.join(modules)}), which image generators do not "
+            "support; use the Python API (docs/your-own-model.md#in-python)"
+        )
     return pipe
 
 
 def _try_out(name: str, pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> tuple[tuple[int, int], dict[str, Any]]:
-    """The size of a picture, and what its making was measured to be, as JSON values (see `Architecture`)."""
+    """Make one image; returns its size in pixels, and its measurements as JSON values (see `Architecture`)."""
     calls: list[dict[str, Any]] = []
 
     def remember(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-        # The first call's tensors are all that is needed, and copies cost memory.
+        # Only the tensors of the first call are needed, and keeping others costs memory.
         bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
         calls.append(bound if not calls else {})
 
@@ -163,12 +178,11 @@ def _try_out(name: str, pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> tu
     counters = [Around(pipe.scheduler, "step", count)] if hasattr(pipe, "scheduler") else []
     try:
         with torch.no_grad():
-            output = pipe(prompt=[_TRIAL], num_inference_steps=_TRIAL_STEPS, output_type="np", **call)
-    except Exception as error:  # a stranger's code; whatever it is, the description can set it right or nothing can
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            output = pipe(prompt=[_TRIAL_PROMPT], num_inference_steps=_TRIAL_STEPS, output_type="np", **call)
+    except Exception as error:  # the pipeline may be anybody's code
         raise EcadError(
-            f"{name}: expected an image of a prompt from {type(pipe).__name__}, found "
-            f"{type(error).__name__}: {reason}; say in a description (.json) what else it is to be called with"
+            f"{name}: {type(pipe).__name__} failed to make an image: {type(error).__name__}: {first_line(error)}; if "
+            "it needs further arguments, describe the pipeline in a .json file with `call` (docs/your-own-model.md)"
         ) from error
     finally:
         hook.remove()
@@ -189,8 +203,8 @@ def _try_out(name: str, pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> tu
 
 
 def _measure(denoiser: torch.nn.Module, arguments: Mapping[str, Any]) -> tuple[Measured, Any]:
-    """MACs of one forward and bytes of its outputs; without weights where the model allows it, to spare the memory."""
-    with suppress(Exception):  # some models compute with values, which meta tensors do not have
+    """MACs of one forward and bytes of its outputs, on the meta device if the model allows it, which saves memory."""
+    with suppress(Exception):  # some models need the values of tensors, which meta tensors do not have
         twin, shapes = on_meta(denoiser), as_meta(arguments)
         return measure(twin, shapes), output_sizes(twin, discover(twin), (), shapes)
     return measure(denoiser, arguments), output_sizes(denoiser, discover(denoiser), (), arguments)

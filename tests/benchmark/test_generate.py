@@ -123,7 +123,10 @@ def test_regen_passes_over_schedules_that_have_their_images(run: Run) -> None:
         (("embed", *EMOJI, "-f", "p.txt", "-o", "e", "-b", 0), "--batch-size"),
         (("embed", *EMOJI, "-f", "p.txt", "-o", "e", "--sede", 0), "--sede"),
         (("embed", "--image-generator", "Nope", "-f", "p.txt", "-o", "e"), "'Nope' is unknown: expected one of Emoji"),
-        (("embed", "--image-generator", "FluxImageGenerator", "-f", "p.txt", "-o", "e"), "--weights"),
+        (
+            ("embed", "--image-generator", "FluxImageGenerator", "-f", "p.txt", "-o", "e"),
+            "pass the folder of a downloaded pipeline as weights",
+        ),
         (("embed", *EMOJI, "-f", "p.txt", "-o", "e", "--weights", "nowhere"), "'nowhere'"),
         (("embed-parti", *EMOJI, "-f", "p.txt", "-o", "e"), "p.txt: line 1: expected a column 'Prompt'"),
         (("embed-mjhq", *EMOJI, "-f", "p.txt", "-o", "e"), "p.txt: not JSON"),

@@ -126,7 +126,7 @@ def test_blank_images_are_told(generator: ImageGenerator) -> None:
         with pytest.warns(RuntimeWarning, match="EmojiImageGenerator: some images are one colour throughout"):
             assert not generator.generate(embeds, [0], steps=2).any()
         weight.data.fill_(float("nan"))
-        with pytest.raises(NotFiniteError, match=r"EmojiImageGenerator without a schedule: .* no finite numbers"):
+        with pytest.raises(NotFiniteError, match=r"EmojiImageGenerator without a schedule made images with NaN"):
             generator.generate(embeds, [0], steps=2)
     finally:
         weight.data.copy_(kept[0])

@@ -38,7 +38,7 @@ def generator(monkeypatch):
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_the_table_has_every_component_and_all_else(generator, batch):
-    table = timing.time_table(generator, generator.encode(["a fox", "a red kite"][:batch]), rounds=1)
+    table = timing.latency_table(generator, generator.encode(["a fox", "a red kite"][:batch]), rounds=1)
     blocks = len(generator.pipe.transformer.transformer_blocks)
     assert table.per_site.tolist() == [time // batch for time in TIMES.values()] * blocks
     assert table.fixed_per_step == (OUTSIDE + DECODER) // batch
@@ -50,6 +50,6 @@ def test_the_table_has_every_component_and_all_else(generator, batch):
 
 def test_nothing_is_left_in_the_generator(generator):
     before = [list(vars(module)) for module in generator.pipe.transformer.modules()]
-    timing.time_table(generator, generator.encode(["a fox"]), rounds=1)
+    timing.latency_table(generator, generator.encode(["a fox"]), rounds=1)
     assert [list(vars(module)) for module in generator.pipe.transformer.modules()] == before
     assert not any(module._forward_hooks for module in generator.pipe.transformer.modules())

@@ -15,7 +15,7 @@ from ecad.cost.table import CostTable
 from ecad.errors import EcadError
 from ecad.genetic.problem import Problem
 from ecad.image_generators import ImageGenerator
-from ecad.image_generators.latency_table import time_table
+from ecad.image_generators.latency_table import latency_table
 from ecad.prompts import Prompt
 from ecad.schedules import CacheSchedule, heuristics
 from ecad.utils.device import device_name
@@ -58,7 +58,7 @@ def latency_problem(generator: ImageGenerator, prompts: Sequence[Prompt], file: 
         if expected != device:
             raise EcadError(f"{file}: its times were measured on another device: expected {expected}, found {device}")
     else:
-        table = time_table(generator, generator.encode([prompt.text for prompt in prompts]))
+        table = latency_table(generator, generator.encode([prompt.text for prompt in prompts]))
         write_atomic(file, json.dumps({"device": device, "table": table.to_json()}) + "\n")
     return replace(problem_of(generator), price=table.price, unit="ns")
 
