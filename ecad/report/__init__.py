@@ -1,4 +1,4 @@
-"""What people see of a search: the table, the plots, the picture grid and the interactive page."""
+"""Reports of a search: tables, plots, the image grid and the interactive page, drawn from plain `Results`."""
 
 from ecad.images.grid import picture_grid
 from ecad.report.results import Candidate, Entry, Generation, Interval, Picture, Results, save_images

@@ -1,5 +1,5 @@
 "use strict";
-// Each picture with the first of its row laid over it: the style shows in what they differ.
+// The first image of the row is laid over each of the others; the style shows their difference.
 document.getElementById("differences")?.addEventListener("change", (event) => {
   for (const row of document.querySelectorAll(".pictures tbody tr")) {
     const [first, ...others] = [...row.cells].slice(1).map((cell) => cell.querySelector(".laid"));

@@ -1,4 +1,4 @@
-"""The page that compares folders of generated images: a grid of prompt x schedule, its scores, FID and CLIP."""
+"""The page that compares folders of generated images: a grid of prompts and schedules, with scores, FID and CLIP."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from ecad.report.summary import score_text
 from ecad.utils.files import parse_json, write_atomic
 
 SHOWN_ROWS = 24
-_INFINITE = 99.0
+# Shown for equal images, whose PSNR is infinite.
+_MAX_PSNR = 99.0
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class Column:
     """The images of one schedule.
 
     Args:
-        name: the folder's, relative to the compared one.
-        folder: where they are.
-        uncached: whether everything was recomputed for them.
-        rows: file -> what it is, as the manifest says.
-        scores: name -> what an image scored, by file, as `ecad score` and `ecad clip` wrote them.
-        totals: name -> a number or a mean with its interval, as text.
+        name: path of the folder, relative to the folder that is compared.
+        folder: the folder with the images.
+        uncached: whether the images were made without a schedule.
+        rows: file -> its entry in the manifest.
+        scores: scorer -> file -> score, as `ecad score` and `ecad clip` wrote them.
+        totals: scorer -> a number, or a mean with its confidence interval, as text.
     """
 
     name: str
@@ -46,22 +47,27 @@ class Column:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Folders of images side by side, the uncached one first, and what could not be read of them."""
+    """Folders of images to compare, the uncached one first.
+
+    Args:
+        columns: the folders.
+        missing: what could not be read, a sentence each.
+    """
 
     columns: Sequence[Column]
     missing: Sequence[str]
 
 
 def is_comparison(folder: Path) -> bool:
-    """Whether there are generated images with their manifest in a folder or right below it, and no search."""
+    """Whether a folder or its direct subfolders hold generated images with a manifest, and no search results."""
     return not (folder / "results.json").exists() and bool(_folders(folder))
 
 
 def read_comparison(folder: str | os.PathLike[str]) -> Comparison:
-    """Read the manifests and scores of all schedules' folders of images.
+    """Read the manifests and scores of the images of all schedules.
 
     Args:
-        folder: what `ecad generate` wrote to.
+        folder: the output folder of `ecad generate`.
 
     Raises:
         EcadError: no folder has a readable manifest.
@@ -75,20 +81,30 @@ def read_comparison(folder: str | os.PathLike[str]) -> Comparison:
         except EcadError as error:
             missing.append(str(error))
     if not columns:
-        told = missing[0] if missing else f"expected folders of images with a {MANIFEST}, found none"
-        raise EcadError(told if missing else f"{root}: {told}")
+        raise EcadError(missing[0] if missing else f"{root}: no folders of images with a {MANIFEST} here")
     return Comparison(sorted(columns, key=lambda column: not column.uncached), missing)
 
 
 def write_comparison(comparison: Comparison, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write `report.html` into a folder and give its path; raises EcadError if it cannot be written."""
+    """Write `report.html` to a folder.
+
+    Args:
+        comparison: what to show.
+        folder: the output folder.
+
+    Returns:
+        the path of the page.
+
+    Raises:
+        EcadError: the page cannot be written.
+    """
     path = Path(folder) / "report.html"
     write_atomic(path, comparison_page(comparison, Path(folder).resolve().name))
     return [path]
 
 
 def comparison_page(comparison: Comparison, title: str) -> str:
-    """The page as text."""
+    """The page as HTML text."""
     columns = comparison.columns
     files = sorted(set().union(*(column.rows for column in columns)))
     shown = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(SHOWN_ROWS, len(files))).astype(int))]
@@ -100,7 +116,7 @@ def comparison_page(comparison: Comparison, title: str) -> str:
         "comparison.html",
         ["comparison.js"],
         data={},
-        title=f"Images of {title}",
+        title=f"Generated images: {title}",
         columns=columns,
         totals=totals,
         rows=rows,
@@ -124,13 +140,13 @@ def _column(root: Path, place: Path, missing: list[str]) -> Column:
         try:
             _read_scores(parse_json(file.read_bytes()), file.stem, scores, totals)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            missing.append(f"{file}: no scores that can be read: {type(error).__name__}: {error}")
+            missing.append(f"{file}: cannot read these scores: {type(error).__name__}: {error}")
     name = place.relative_to(root).as_posix() if place != root else root.resolve().name
     return Column(name, place, settings.get("plan") == "uncached", rows, scores, totals)
 
 
 def _read_scores(found: Any, stem: str, scores: dict[str, dict[str, float]], totals: dict[str, str]) -> None:
-    """What `ecad score`, `clip` and `fid` write; a JSON file of something else is none of them."""
+    """Read what `ecad score`, `clip` and `fid` write; other JSON files are ignored."""
     if "fid_score" in found:
         totals[f"FID, {found['model_name']}"] = f"{float(found['fid_score']):.3f}"
         if found.get("kid_score") is not None:
@@ -143,28 +159,28 @@ def _read_scores(found: Any, stem: str, scores: dict[str, dict[str, float]], tot
 
 
 def _row(file: str, columns: Sequence[Column]) -> dict[str, Any]:
-    about = next(column.rows[file] for column in columns if file in column.rows)
+    row = next(column.rows[file] for column in columns if file in column.rows)
     cells = [_cell(file, column, columns[0]) for column in columns]
-    likeness = [cell["psnr"] for cell in cells if cell["psnr"] is not None]
+    similarities = [cell["psnr"] for cell in cells if cell["psnr"] is not None]
     for cell in cells:
-        cell["least"] = len(likeness) > 1 and cell["psnr"] == min(likeness)
-    return {"prompt": str(about.get("prompt", file)), "seed": about.get("image_seed"), "cells": cells}
+        cell["least"] = len(similarities) > 1 and cell["psnr"] == min(similarities)
+    return {"prompt": str(row.get("prompt", file)), "seed": row.get("image_seed"), "cells": cells}
 
 
 def _cell(file: str, column: Column, reference: Column) -> dict[str, Any]:
     path = column.folder / file
     image = data_uri(path)
-    likeness = None if image is None or column is reference else _psnr(path, reference.folder / file)
+    similarity = None if image is None or column is reference else _psnr(path, reference.folder / file)
     lines = [f"{name} {values[file]:.3f}" for name, values in column.scores.items() if file in values]
-    return {"image": image, "psnr": likeness, "lines": lines, "least": False}
+    return {"image": image, "psnr": similarity, "lines": lines, "least": False}
 
 
 def _psnr(path: Path, reference: Path) -> float | None:
-    """Likeness to the reference in decibels; None without one of the same size."""
+    """PSNR to the reference in decibels; None without a reference of the same size."""
     try:
         image, other = read_image(path), read_image(reference)
     except EcadError:
         return None
     if image.shape != other.shape:
         return None
-    return min(float(psnr(image[None], other[None])[0]), _INFINITE)
+    return min(float(psnr(image[None], other[None])[0]), _MAX_PSNR)

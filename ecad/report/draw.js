@@ -7,7 +7,7 @@ const Draw = (() => {
   const drawn = new Map();
   let printing = false;
 
-  // ---- Drawing: figures come in the light colours; every one of them has a dark partner.
+  // ---- Drawing: figures have light colours, and each of these has a dark counterpart.
 
   function recoloured(value) {
     if (!dark.matches || printing) return value;
@@ -17,7 +17,7 @@ const Draw = (() => {
     return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, recoloured(item)]));
   }
 
-  // A copy each time: plotly writes into what it is given.
+  // A copy each time: plotly modifies its arguments.
   const figureOf = (name) => structuredClone(data.plots[name]);
 
   function draw(place, figure) {
@@ -26,13 +26,13 @@ const Draw = (() => {
     return Plotly.react(place, traces, layout, { displayModeBar: false, responsive: true });
   }
 
-  const redrawn = []; // what is to be done after all was drawn anew
+  const redrawn = []; // functions to call after everything was redrawn
   const redraw = () => { drawn.forEach((figure, place) => draw(place, figure)); redrawn.forEach((act) => act()); };
   dark.addEventListener("change", redraw);
   addEventListener("beforeprint", () => { printing = true; document.querySelectorAll("details").forEach((one) => { one.open = true; }); later.forEach((place) => place.draw()); redraw(); });
   addEventListener("afterprint", () => { printing = false; redraw(); });
 
-  // What is far down is drawn when it comes near, so that the front is there at once; one at a time, so that scrolling goes on.
+  // Plots far down are drawn when they come near, so that the front appears at once; one at a time, so that scrolling stays smooth.
   const later = new Set();
   const near = new IntersectionObserver((seen) => seen.forEach((one) => { if (one.isIntersecting) requestIdleCallback(() => later.has(one.target) && one.target.draw(), { timeout: 1000 }); }), { rootMargin: "400px" });
   function drawLater(place, figure) {
@@ -53,7 +53,7 @@ const Draw = (() => {
   const isSet = (packed, i) => (packed[i >> 3] >> (7 - (i & 7))) & 1;
   const number = (point, table, step, site) => isSet(point.packed, step * table.sites.length + site);
 
-  // Steps since each output was computed; whatever the first row says, there is nothing to reuse yet.
+  // Steps since each output was computed. The first step always computes: there is nothing to reuse yet.
   function ages(point, table) {
     const found = [];
     for (let step = 0; step < table.steps; step++) {
@@ -65,7 +65,7 @@ const Draw = (() => {
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
   const range = (count) => Array.from({ length: count }, (_, i) => i);
 
-  // The figure of `schedule_figure`, filled with what one schedule says, or in what it differs from another.
+  // The figure of `schedule_figure`, filled with one schedule, or with its difference from another.
   function scheduleFigure(point, { component = "", look = "recomputed", partner = point } = {}) {
     const table = data.tables[point.table];
     const figure = figureOf(`schedule/${point.table}`);

@@ -1,4 +1,4 @@
-"""Interactive plots of a search, as plotly figures for the page and for notebooks."""
+"""Plots of a search as plotly figures, for the page and for notebooks."""
 
 from __future__ import annotations
 
@@ -16,52 +16,52 @@ from ecad.report.summary import (
     cost_of,
     decimals,
     duration_text,
-    faintness,
     front,
     held_out_points,
     macs_text,
+    opacity_of,
     score_text,
     search_points,
 )
 from ecad.utils.pareto import pareto
 from ecad.utils.plot_style import KINDS, LIGHT, axis, escaped, layout
 
-# As many steps as a slider can be moved by hand.
+# Positions of the slider over generations.
 FRAMES = 60
-# More points than these take a browser seconds; the slider's generations show every one.
-MOST_POINTS = 1200
+# More points take a browser seconds to draw. The slider's generations show all points.
+MAX_POINTS = 1200
 _SYMBOLS = {"uncached": "square", "baseline": "diamond", "found": "circle"}
 
 
 def front_figure(results: Results, scorer: str | None = None, cost: Cost = "macs") -> go.Figure:
-    """Quality against cost.
+    """Plot quality against cost.
 
     Args:
         results: what to show.
-        scorer: one of `results.scorers`: held-out scores with 95% intervals. None: quality on the search's own prompts,
-            with everything that the search evaluated, and a slider over its generations where the cost is known of all.
-        cost: "macs", "time" as measured, "expected" time, or "memory" of kept features.
+        scorer: one of `results.scorers`, for held-out scores with 95% intervals. None for quality on the search
+            prompts, with all candidates, and a slider over the generations if the cost is known for all of them.
+        cost: "macs", measured "time", "expected" time, or "memory" of the cache.
 
     Returns:
-        a figure whose points carry, as customdata, their entry's place in `results.ordered()`, or, past the last one,
-        the place of a candidate; its last two traces, empty, are for marking chosen points.
+        a figure. The customdata of a point is the position of its entry in `results.ordered()`; positions beyond the
+        last entry are those of candidates. The last two traces are empty and mark chosen points.
     """
     scale = cost_axis(results, cost)
     points = search_points(results, cost) if scorer is None else held_out_points(results, scorer, cost)
     digits = 3 if scorer is None else decimals(results, scorer)
     quality = f"{results.quality_name} score, search prompts" if scorer is None else f"{scorer} score, held-out prompts"
-    cloud = _candidates(results, cost, scale.factor) if scorer is None else None
+    candidates = _candidate_points(results, cost, scale.factor) if scorer is None else None
     traces = [
-        _evaluated(cloud),
+        _evaluated(candidates),
         _line(scale.factor, [(p.cost, p.quality) for p in front([q for q in points if q.entry.kind == "found"])]),
         *(_entries(results, kind, points, digits, scale.factor) for kind in KINDS),
     ]
     figure = go.Figure([*traces, _ring("solid"), _ring("dot")], _front_layout(scale.title, quality))
-    return _with_generations(figure, cloud) if cloud else figure
+    return _with_generations(figure, candidates) if candidates else figure
 
 
 def history_figure(results: Results) -> go.Figure:
-    """Hypervolume against the images made so far."""
+    """Plot the hypervolume against the number of images made."""
     history = results.history
     trace = go.Scatter(
         x=[g.images for g in history],
@@ -76,8 +76,8 @@ def history_figure(results: Results) -> go.Figure:
     return go.Figure([trace], layout(280, {"l": 50, "r": 12, "t": 12, "b": 44}, xaxis=across, yaxis=up))
 
 
-def guesses_figure(results: Results) -> go.Figure:
-    """What the surrogate expected of candidates against what was found; a perfect one would be on the line."""
+def surrogate_figure(results: Results) -> go.Figure:
+    """Plot the quality that the surrogate predicted against the quality that was measured."""
     found = [guess.found for guess in results.guesses]
     expected = [guess.expected for guess in results.guesses]
     ends = [min(found + expected), max(found + expected)]
@@ -87,11 +87,11 @@ def guesses_figure(results: Results) -> go.Figure:
         y=found,
         text=[f"generation {guess.generation}" for guess in results.guesses],
         mode="markers",
-        marker={"color": LIGHT["found"], "size": 6, "opacity": faintness(len(found))},
-        hovertemplate="%{text}<br>expected %{x:.4g}, found %{y:.4g}<extra></extra>",
+        marker={"color": LIGHT["found"], "size": 6, "opacity": opacity_of(len(found))},
+        hovertemplate="%{text}<br>predicted %{x:.4g}, measured %{y:.4g}<extra></extra>",
     )
     name = escaped(results.quality_name)
-    across, up = axis(f"{name} expected", automargin=True), axis(f"{name} found", automargin=True)
+    across, up = axis(f"predicted {name}", automargin=True), axis(f"measured {name}", automargin=True)
     return go.Figure([line, points], layout(280, {"l": 50, "r": 12, "t": 12, "b": 44}, xaxis=across, yaxis=up))
 
 
@@ -107,13 +107,13 @@ def _front_layout(across: str, quality: str) -> dict[str, Any]:
     )
 
 
-class _Cloud(NamedTuple):
-    """The evaluated candidates: where they stand, their places behind the entries, what each is called."""
+class _Candidates(NamedTuple):
+    """The points of the candidates: coordinates, generations, customdata and texts."""
 
     x: np.ndarray
     y: np.ndarray
     generation: np.ndarray
-    place: np.ndarray
+    customdata: np.ndarray
     text: np.ndarray
 
     def trace(self, chosen: Any, colour: str, opacity: float, name: str = "evaluated") -> go.Scatter:
@@ -123,18 +123,18 @@ class _Cloud(NamedTuple):
             mode="markers",
             name=name,
             marker={"color": LIGHT[colour], "size": 5, "opacity": opacity},
-            customdata=self.place[chosen].tolist(),
+            customdata=self.customdata[chosen].tolist(),
             text=self.text[chosen].tolist(),
             hovertemplate="%{text}, %{y:.4g}<extra></extra>",
             showlegend=bool(len(self.x[chosen])),
         )
 
 
-def _candidates(results: Results, cost: Cost, factor: float) -> _Cloud | None:
+def _candidate_points(results: Results, cost: Cost, factor: float) -> _Candidates | None:
     costs = [cost_of(one, cost) for one in results.candidates]
     if not costs or any(one is None for one in costs):
         return None
-    return _Cloud(
+    return _Candidates(
         np.array(costs, dtype=float) / factor,
         np.array([one.quality for one in results.candidates]),
         np.array([one.generation for one in results.candidates]),
@@ -143,17 +143,24 @@ def _candidates(results: Results, cost: Cost, factor: float) -> _Cloud | None:
     )
 
 
-def _evaluated(cloud: _Cloud | None) -> go.Scatter:
-    """All of the cloud, or as many of it as a browser draws at once."""
-    if cloud is None:
+def _evaluated(candidates: _Candidates | None) -> go.Scatter:
+    """All candidates, or as many as a browser can draw."""
+    if candidates is None:
         return go.Scatter(x=[], y=[], mode="markers", name="evaluated", showlegend=False)
-    chosen = thinned(cloud.x, cloud.y)
-    name = "evaluated" if len(chosen) == len(cloud.x) else f"evaluated ({len(chosen):,} of {len(cloud.x):,})"
-    return cloud.trace(chosen, "candidate", faintness(len(chosen)), name)
+    chosen, count = thinned(candidates.x, candidates.y), len(candidates.x)
+    name = "evaluated" if len(chosen) == count else f"evaluated ({len(chosen):,} of {count:,})"
+    return candidates.trace(chosen, "candidate", opacity_of(len(chosen)), name)
 
 
-def thinned(cost: np.ndarray, quality: np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
-    """The indices, ascending, of at most so many points: of every range of costs the best ones, and some of the rest.
+def thinned(cost: np.ndarray, quality: np.ndarray, most: int = MAX_POINTS) -> np.ndarray:
+    """Choose points to draw: from every range of costs the best ones, and some of the others.
+
+    Args:
+        cost, quality: (n,).
+        most: largest number of points.
+
+    Returns:
+        int indices, ascending.
 
     >>> thinned(np.array([1, 2, 3]), np.array([5, 5, 5])).tolist()
     [0, 1, 2]
@@ -161,7 +168,7 @@ def thinned(cost: np.ndarray, quality: np.ndarray, most: int = MOST_POINTS) -> n
     if len(cost) <= most:
         return np.arange(len(cost))
     kept = []
-    # Eight of every range: half of them nearest to the front.
+    # Eight from every range, half of them nearest to the front.
     for part in np.array_split(np.argsort(cost, kind="stable"), most // 8):
         best_first = part[np.argsort(-quality[part], kind="stable")]
         kept += [best_first[:4], best_first[np.linspace(4, len(part) - 1, 4).round().astype(int)]]
@@ -180,7 +187,7 @@ def _line(factor: float, corners: Sequence[tuple[float, float]]) -> go.Scatter:
 
 
 def _entries(results: Results, kind: str, points: Sequence[Point], digits: int, factor: float) -> go.Scatter:
-    """One trace a kind of entry; hand-made ones and the uncached one carry their names."""
+    """The trace of one kind of entries; hand-made ones and the uncached one are labelled with their names."""
     points = [point for point in points if point.entry.kind == kind]
     return go.Scatter(
         x=[point.cost / factor for point in points],
@@ -198,7 +205,7 @@ def _entries(results: Results, kind: str, points: Sequence[Point], digits: int, 
         text=[f"  {escaped(point.entry.name)}  " for point in points],
         textposition="middle left" if kind == "uncached" else "middle right",
         textfont={"color": LIGHT[kind], "size": 12},
-        customdata=[point.place for point in points],
+        customdata=[point.position for point in points],
         hovertext=[
             f"<b>{escaped(point.entry.name)}</b><br>{macs_text(point.entry.macs)}MACs<br>{_quality_text(point, digits)}"
             for point in points
@@ -209,18 +216,18 @@ def _entries(results: Results, kind: str, points: Sequence[Point], digits: int, 
     )
 
 
-def _with_generations(figure: go.Figure, cloud: _Cloud) -> go.Figure:
-    """Frames that show what each generation brought, and the front as it was then."""
-    newest = int(cloud.generation.max())
-    # The newest of all, and as many earlier ones as a slider can hold.
+def _with_generations(figure: go.Figure, candidates: _Candidates) -> go.Figure:
+    """Add a frame for each generation, with its candidates and the front at that time."""
+    newest = int(candidates.generation.max())
+    # The newest generation, and as many earlier ones as the slider has positions.
     ends = np.unique(np.linspace(newest, 0, min(FRAMES, newest + 1)).round().astype(int))
     frames, front_so_far, before = [], np.zeros(0, dtype=int), 0
     for end in ends.tolist():
-        upto = int(np.searchsorted(cloud.generation, end, side="right"))
+        upto = int(np.searchsorted(candidates.generation, end, side="right"))
         pool = np.concatenate([front_so_far, np.arange(before, upto)])
-        front_so_far = pool[pareto(cloud.x[pool], cloud.y[pool])]
-        line = _line(1.0, [(float(cloud.x[i]), float(cloud.y[i])) for i in front_so_far])
-        new = cloud.trace(slice(before, upto), "baseline", 1.0)
+        front_so_far = pool[pareto(candidates.x[pool], candidates.y[pool])]
+        line = _line(1.0, [(float(candidates.x[i]), float(candidates.y[i])) for i in front_so_far])
+        new = candidates.trace(slice(before, upto), "baseline", 1.0)
         frames.append(go.Frame(name=str(end), data=[new, line], traces=[0, 1]))
         before = upto
     figure.frames = [*frames, go.Frame(name="all", data=[figure.data[0], figure.data[1]], traces=[0, 1])]

@@ -1,4 +1,4 @@
-"""The front as a picture: PNG for a page of text, SVG for print."""
+"""The front as an image file: PNG for screens, SVG for print."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 
 from ecad.errors import EcadError
 from ecad.report.results import Results
-from ecad.report.summary import Point, faintness, front, held_out_points, main_scorer, plot_unit, search_points
+from ecad.report.summary import Point, front, held_out_points, main_scorer, opacity_of, plot_unit, search_points
 from ecad.utils.files import write_atomic
 from ecad.utils.plot_style import KINDS, LIGHT
 
 _MARKERS = {"uncached": "s", "baseline": "D", "found": "o"}
-# Fixed ids and no date: the same results give the same file.
+# Fixed ids and no date, so that the same results give the same file.
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "svg.hashsalt": "ecad",
@@ -31,19 +31,19 @@ _STYLE: dict[Any, Any] = {
 
 
 def save_front_plot(results: Results, path: str | os.PathLike[str], *, dpi: int = 150) -> None:
-    """Write the front plot.
+    """Write the plot of the front to a file.
 
     Args:
         results: what to show.
-        path: a file whose suffix is .png or .svg.
-        dpi: dots an inch of a PNG.
+        path: the file, with the suffix .png or .svg.
+        dpi: dots per inch of a PNG.
 
     Raises:
-        EcadError: another suffix, or the file cannot be written.
+        EcadError: the suffix is another one, or the file cannot be written.
     """
     kind = Path(path).suffix.lower().removeprefix(".")
     if kind not in ("png", "svg"):
-        raise EcadError(f"{os.fspath(path)}: expected a .png or .svg file name, found .{kind}")
+        raise EcadError(f"{os.fspath(path)}: cannot write .{kind} files; use .png or .svg")
     stream = io.BytesIO()
     with rc_context(_STYLE):
         front_plot(results).savefig(stream, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
@@ -51,12 +51,12 @@ def save_front_plot(results: Results, path: str | os.PathLike[str], *, dpi: int 
 
 
 def front_plot(results: Results) -> Figure:
-    """Quality against MACs: the search's view where there are candidates, and the held-out view with 95% intervals.
+    """Plot quality against MACs: all candidates on the search prompts, and held-out scores with 95% intervals.
 
-    The two are never laid over each other: they are means over different prompts.
+    These are two plots, because they are means over different prompts.
     """
     scorer = main_scorer(results)
-    views = [view for view, wanted in (("search", bool(results.candidates)), ("held-out", bool(scorer))) if wanted]
+    views = [view for view, exists in (("search", bool(results.candidates)), ("held-out", bool(scorer))) if exists]
     figure = Figure(figsize=(5.6 * max(1, len(views)), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, max(1, len(views)), squeeze=False)[0]
@@ -67,7 +67,7 @@ def front_plot(results: Results) -> Figure:
         else:
             _draw_held_out(axis, results, scorer or "", factor)
     for axis in axes:
-        axis.set_xlabel(f"{unit}MACs of an image")
+        axis.set_xlabel(f"{unit}MACs per image")
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(color=LIGHT["rule"], linewidth=0.6)
         axis.set_axisbelow(True)
@@ -85,7 +85,7 @@ def _draw_search(axis: Axes, results: Results, factor: float) -> None:
         quality,
         s=9,
         color=LIGHT["candidate"],
-        alpha=faintness(len(macs)),
+        alpha=opacity_of(len(macs)),
         linewidths=0,
         rasterized=len(macs) > 2000,
     )
@@ -114,7 +114,7 @@ def _draw_entries(axis: Axes, points: list[Point], factor: float) -> None:
             steps = [point.cost / factor for point in best], [point.quality for point in best]
             axis.step(*steps, where="post", color=LIGHT[kind], linewidth=1.2)
             continue
-        # The uncached one stands at the right edge, the others have points of the search to their left.
+        # The uncached entry is at the right edge, and the others have candidates to their left.
         offset, side = ((-7, 0), "right") if kind == "uncached" else ((7, 0), "left")
         for point, x in zip(chosen, macs, strict=True):
             text = axis.annotate(point.entry.name, (x, point.quality), offset, textcoords="offset points")

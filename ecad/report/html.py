@@ -1,4 +1,4 @@
-"""What every page of the report is made with: the template, the script, the style, plotly, and pictures as text."""
+"""Renders the pages of reports: templates, scripts, styles, plotly, and images as data URIs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from plotly.offline import get_plotlyjs
 
 from ecad.utils.plot_style import COLOURS, DARK, LIGHT
 
-# Pictures larger than this are shown smaller: a page of a few hundred should stay within a few megabytes.
-LARGEST_SIDE = 256
+# Larger images are scaled down, so that a page with a few hundred of them has a few megabytes.
+MAX_SIDE = 256
 _WEBP_QUALITY = 88
 
 
 def render(name: str, scripts: Sequence[str], data: dict[str, Any], **values: Any) -> str:
-    """A page as text.
+    """Render a page as HTML text.
 
     Args:
-        name: of the template in this folder.
-        scripts: files in this folder, in the order in which they run.
-        data: what they read, JSON values.
-        **values: what the template shows; all text in them is escaped.
+        name: the template's file name in this folder.
+        scripts: file names in this folder, in the order in which they run.
+        data: JSON values for the scripts.
+        **values: variables of the template; all text in them is escaped.
     """
     templates = {file: _asset(file) for file in ("base.html", name)}
     environment = Environment(
@@ -47,17 +47,17 @@ def render(name: str, scripts: Sequence[str], data: dict[str, Any], **values: An
 
 
 def data_uri(path: Path) -> str | None:
-    """A picture to be put into the page; None if there is none to be read."""
+    """An image as a data URI; None if it cannot be read."""
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
             image.load()
-            if image.format == "PNG" and max(image.size) <= LARGEST_SIDE:
+            if image.format == "PNG" and max(image.size) <= MAX_SIDE:
                 return f"data:image/png;base64,{base64.b64encode(content).decode()}"
             smaller = image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
-    smaller.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+    smaller.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     smaller.save(stream, format="WEBP", quality=_WEBP_QUALITY)
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"

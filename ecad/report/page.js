@@ -3,10 +3,10 @@
   const { data, at, drawn, redrawn, recoloured, figureOf, draw, drawLater, bytes, mean, range, number, scheduleFigure, documentOf } = Draw;
   const points = data.points;
   points.forEach((point) => { point.packed = bytes(point.bits); });
-  let unpacked = null; // the bits of all candidates, from when one of them is looked at first
+  let unpacked = null; // the bits of all candidates, once one of them is shown
   let unpacking = false;
 
-  // A candidate that is no entry: it has bits and numbers, but no held-out scores and no pictures.
+  // A candidate that is not an entry has bits and numbers, but no held-out scores and no images.
   function candidate(i) {
     if (points[i]) return points[i];
     const { names, numbers, columns } = data.candidates;
@@ -56,7 +56,7 @@
   function fillFacts(one, other) {
     const columns = [...new Set([...(one.columns ?? data.columns), ...(other ? other.columns ?? data.columns : [])])];
     const shown = other ? [one, other] : [one];
-    const told = (point, name) => point.numbers[(point.columns ?? data.columns).indexOf(name)] ?? "–";
+    const valueOf = (point, name) => point.numbers[(point.columns ?? data.columns).indexOf(name)] ?? "–";
     const head = element("tr");
     head.append(element("td"), ...shown.map((point) => { const cell = element("th", "", point.name); cell.scope = "col"; return cell; }));
     detail.querySelector(".facts thead").replaceChildren(head);
@@ -67,7 +67,7 @@
       row.append(label, ...values.map((value) => element("td", "", value)));
       return row;
     };
-    const rows = columns.map((name) => line(name, shown.map((point) => told(point, name))));
+    const rows = columns.map((name) => line(name, shown.map((point) => valueOf(point, name))));
     const share = (point) => {
       if (!point.packed) return "–";
       const table = data.tables[point.table];
@@ -78,16 +78,16 @@
       });
       return parts.join(", ");
     };
-    const rest = (point) => (point.kind === "uncached" ? "–" : point.forecast ? "forecast" : "reused as it was");
-    detail.querySelector(".facts tbody").replaceChildren(...rows, line("recomputed", shown.map(share)), line("the rest", shown.map(rest)));
+    const others = (point) => (point.kind === "uncached" ? "–" : point.forecast ? "extrapolated" : "reused");
+    detail.querySelector(".facts tbody").replaceChildren(...rows, line("recomputed", shown.map(share)), line("other outputs", shown.map(others)));
   }
 
-  // The pictures stand once in the page, in the table; here they are shown again.
+  // The images are in the page once, in the table, and are shown again here.
   const source = (point, row) => document.querySelector(`.pictures img[data-of="${CSS.escape(point.name)}"][data-row="${row}"]`);
 
   function picture(point, row) {
     const original = source(point, row);
-    if (!original) return element("span", "gap", "no picture");
+    if (!original) return element("span", "gap", "no image");
     const image = element("img");
     image.src = original.src;
     image.alt = original.alt;
@@ -96,7 +96,7 @@
 
   function difference(one, other, row) {
     const both = [source(one, row), source(other, row)];
-    if (!both.every(Boolean)) return element("span", "gap", "no picture");
+    if (!both.every(Boolean)) return element("span", "gap", "no image");
     const laid = element("span", "difference");
     laid.role = "img";
     laid.ariaLabel = `Difference of ${one.name} and ${other.name}`;
@@ -138,9 +138,9 @@
   }
 
   const SAYS = {
-    recomputed: () => "The darker, the more is recomputed; bars: share by step and by block.",
-    age: () => "The darker, the older the features that are used; bars: share recomputed.",
-    difference: (other) => `Compared with ${other.name}: green recomputes more, brown less; bars: share recomputed.`,
+    recomputed: () => "Filled cells are recomputed. Bars: fraction recomputed by step and by block.",
+    age: () => "Filled cells use old outputs. Bars: fraction recomputed.",
+    difference: (other) => `Compared with ${other.name}: green recomputes more, brown recomputes less. Bars: fraction recomputed.`,
   };
 
   function fillMap(one, other) {
@@ -209,7 +209,7 @@
     if (!plot?.data) return;
     const [one, other] = spots(plot.data);
     const rings = plot.data.slice(-2);
-    // Plotly draws every point again for a change of one.
+    // Plotly redraws every point if one changes.
     if ([one, other].every((spot, i) => spot.x[0] === rings[i].x[0] && spot.y[0] === rings[i].y[0])) return;
     Plotly.restyle(plot, { x: [one.x, other.x], y: [one.y, other.y] }, [plot.data.length - 2, plot.data.length - 1]);
   }
@@ -219,7 +219,7 @@
   function view() {
     const name = `${selected("quality")}/${selected("cost")}`;
     const shown = figureOf(name);
-    // Plotly's own slider cannot be reached by keyboard; the page's drives the same frames.
+    // Plotly's own slider cannot be used by keyboard; the page's slider shows the same frames.
     delete shown.layout.sliders;
     const rings = spots(shown.data);
     shown.data.slice(-2).forEach((ring, i) => Object.assign(ring, rings[i]));
@@ -239,22 +239,22 @@
     at("generations").hidden = frames.length < 3;
     at("generation").max = frames.length - 1;
     at("generation").value = frames.length - 1;
-    if (frames.length) told();
+    if (frames.length) label();
   }
 
-  function told() {
+  function label() {
     const name = frames[at("generation").value].name;
     at("generations").querySelector("output").value = name === "all" ? "all" : name;
     at("generation").ariaValueText = name === "all" ? "all generations" : `generation ${name}`;
   }
 
-  // The frame's traces replace those of the same places.
+  // The traces of the frame replace those with the same index.
   function toFrame() {
     const frame = recoloured(structuredClone(frames[at("generation").value]));
     const traces = [...plot.data];
     frame.traces.forEach((place, i) => { traces[place] = frame.data[i]; });
     Plotly.react(plot, traces, plot.layout);
-    told();
+    label();
     mark();
   }
 
@@ -314,7 +314,7 @@
     for (const select of [at("chosen"), at("partner")]) points.forEach((point, i) => select.add(new Option(point.name, i)));
     at("chosen").addEventListener("change", (event) => choose(Number(event.target.value)));
     at("partner").addEventListener("change", (event) => compare(Number(event.target.value)));
-    // The plot thins out a large search; by name every candidate is found.
+    // The plot shows a part of a large search; by name, every candidate can be chosen.
     at("any")?.addEventListener("input", (event) => {
       const wanted = event.target.value;
       const found = data.candidates.names.filter((name) => name.includes(wanted)).slice(0, 30);

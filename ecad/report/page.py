@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs no network: plots, pictures, schedules, and how to use them."""
+"""The report as one HTML file that needs no network: plots, images, and schedules to download."""
 
 from __future__ import annotations
 
@@ -31,17 +31,22 @@ def write_page(results: Results, folder: str | os.PathLike[str], path: str | os.
 
     Args:
         results: what to show.
-        folder: where the entries' images are; one that is missing or damaged leaves a labelled gap.
+        folder: the folder of the entries' images; missing or damaged ones leave a labelled gap.
         path: the HTML file.
 
     Raises:
-        EcadError: it cannot be written.
+        EcadError: the page cannot be written.
     """
     write_atomic(path, page(results, folder))
 
 
 def page(results: Results, folder: str | os.PathLike[str], live: str | None = None) -> str:
-    """The page as text; arguments as for `write_page`; `live` is what its server answers until there is news."""
+    """The page as HTML text.
+
+    Args:
+        results, folder: as for `write_page`.
+        live: what the server of a live page answers until the study changes; None for a page without a server.
+    """
     rows = table.rows(results)
     entries = [_entry(entry, row, Path(folder)) for entry, row in zip(results.ordered(), rows, strict=True)]
     tables = list(dict.fromkeys((entry.schedule.num_steps, entry.schedule.sites) for entry in results.ordered()))
@@ -74,29 +79,33 @@ def page(results: Results, folder: str | os.PathLike[str], live: str | None = No
 
 
 def _entry(entry: Entry, row: list[str], folder: Path) -> dict[str, Any]:
-    """What the template says of one entry."""
+    """The template's values for one entry."""
     images = [data_uri(folder / path) for path in entry.images]
     return {
         "name": entry.name,
         "kind": entry.kind,
         "macs": entry.macs,
         "numbers": row[1:],
-        "share": f"{entry.schedule.share_recomputed:.1%} of bits{', forecast' if entry.schedule.forecast else ''}",
+        "share": _share(entry.schedule),
         "images": images,
         "missing": [i for i, image in enumerate(images) if image is None],
     }
+
+
+def _share(schedule: CacheSchedule) -> str:
+    return f"{schedule.share_recomputed:.1%} recomputed{', others extrapolated' if schedule.forecast else ''}"
 
 
 def _gaps(entries: list[dict[str, Any]]) -> list[str]:
     lost = [f"{entry['name']}: {i + 1}" for entry in entries for i in entry["missing"]]
     if not lost:
         return []
-    many = f"{len(lost)} picture{'s' if len(lost) > 1 else ''} could not be read: "
+    many = f"{len(lost)} image{'s' if len(lost) > 1 else ''} could not be read: "
     return [many + ", ".join(lost[:6]) + (", …" if len(lost) > 6 else "")]
 
 
 def _qualities(results: Results) -> list[tuple[str, str]]:
-    """What can be on the plot's upright axis: its key among the plots, and what a reader calls it."""
+    """The choices for the vertical axis of the plot: the key of a plot, and its label."""
     main = summary.main_scorer(results)
     scorers = sorted(results.scorers, key=lambda scorer: scorer != main)
     found = [(f"held-out/{scorer}", f"Held-out: {scorer}") for scorer in scorers]
@@ -105,14 +114,14 @@ def _qualities(results: Results) -> list[tuple[str, str]]:
 
 
 def _known(results: Results, cost: summary.Cost) -> bool:
-    """Whether there is more to show of a cost than the uncached entry's."""
+    """Whether a cost is known of any entry but the uncached one."""
     return cost == "macs" or any(
         entry.kind != "uncached" and summary.cost_of(entry, cost) is not None for entry in results.entries
     )
 
 
 def _plots(results: Results, tables: list[tuple[int, Sites]]) -> dict[str, Any]:
-    """Every figure of the page as plotly's own JSON value, by the name under which the page asks for it."""
+    """All figures of the page as plotly's JSON values, by the name that the script uses."""
     made = {
         f"{quality}/{cost}": figures.front_figure(results, quality.partition("/")[2] or None, cost)
         for quality, _ in _qualities(results)
@@ -122,16 +131,16 @@ def _plots(results: Results, tables: list[tuple[int, Sites]]) -> dict[str, Any]:
     if results.history:
         made["hypervolume"] = figures.history_figure(results)
     if results.guesses:
-        made["guesses"] = figures.guesses_figure(results)
+        made["guesses"] = figures.surrogate_figure(results)
     for i, (steps, sites) in enumerate(tables):
-        # The page fills it with whichever schedule is looked at.
+        # The script fills it with the chosen schedule.
         made[f"schedule/{i}"] = schedule_figure(CacheSchedule.from_bits([True] * steps * len(sites), sites))
     return {key: json.loads(figure.to_json()) for key, figure in made.items()}
 
 
 def _table(results: Results, steps: int, sites: Sites) -> dict[str, Any]:
-    """What schedules of one shape share; a schedule's file is the document with its own bits and names."""
-    first = _alike(results, steps, sites)[0]
+    """What schedules of one shape share. The script completes the document to a schedule file."""
+    first = _of_shape(results, steps, sites)[0]
     return {
         "steps": steps,
         "sites": sites,
@@ -149,19 +158,19 @@ def _table(results: Results, steps: int, sites: Sites) -> dict[str, Any]:
     }
 
 
-def _alike(results: Results, steps: int, sites: Sites) -> list[CacheSchedule]:
+def _of_shape(results: Results, steps: int, sites: Sites) -> list[CacheSchedule]:
     """The entries' schedules of one shape."""
     return [e.schedule for e in results.ordered() if (e.schedule.num_steps, e.schedule.sites) == (steps, sites)]
 
 
 def _products(results: Results, steps: int, sites: Sites) -> Products | None:
-    """Those of the first of them that knows any."""
-    known = (one.output_products for one in _alike(results, steps, sites))
+    """The output products of the first schedule of a shape that has any."""
+    known = (one.output_products for one in _of_shape(results, steps, sites))
     return next((products for products in known if products is not None), None)
 
 
 def _point(results: Results, entry: Entry, row: list[str], tables: list[tuple[int, Sites]]) -> dict[str, Any]:
-    """What the page's script knows of one entry."""
+    """The script's values for one entry."""
     schedule = entry.schedule
     document = schedule.to_json()
     shared = _products(results, schedule.num_steps, schedule.sites)
@@ -184,19 +193,19 @@ def _point(results: Results, entry: Entry, row: list[str], tables: list[tuple[in
 
 
 def _candidates(results: Results) -> dict[str, Any]:
-    """Numbers of all candidates, and their bits if every one has them, which the page unpacks when one is picked."""
+    """The numbers of all candidates, and their bits if all have them; the script unpacks these on demand."""
     best = results.uncached
     whole = best is not None and all(one.bits for one in results.candidates)
     bits = zlib.compress(b"".join(one.bits for one in results.candidates)) if whole else b""
     macs = [other.macs for other in results.entries]
     columns = {
         "MACs": [summary.macs_text(one.macs, macs) for one in results.candidates],
-        "fewer MACs": [
+        table.MAC_REDUCTION: [
             summary.ratio_text(None if best is None else best.macs / one.macs) for one in results.candidates
         ],
         f"{results.quality_name}, search": [f"{one.quality:.4g}" for one in results.candidates],
-        "time (expected)": [summary.expected_text(one.expected_ns) for one in results.candidates],
-        "kept": [summary.bytes_text(one.kept_bytes) for one in results.candidates],
+        table.EXPECTED_TIME: [summary.expected_text(one.expected_ns) for one in results.candidates],
+        table.CACHE_MEMORY: [summary.bytes_text(one.kept_bytes) for one in results.candidates],
     }
     known = [name for name, texts in columns.items() if any(text != summary.NOT_MEASURED for text in texts)]
     return {
@@ -210,7 +219,7 @@ def _candidates(results: Results) -> dict[str, Any]:
 
 def _first_chosen(results: Results) -> int | None:
     scorer = summary.main_scorer(results)
-    entry = summary.pick(results, scorer) if scorer else None
+    entry = summary.highlighted(results, scorer) if scorer else None
     entries = results.ordered()
     return entries.index(entry) if entry else (len(entries) - 1 if entries else None)
 

@@ -1,4 +1,4 @@
-"""What there is to show of a search, as plain data, and the folder that keeps it so that nothing is computed again."""
+"""Results: everything that a report shows, as plain data, and the file that stores it."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def _schedule(value: Any) -> CacheSchedule:
 
 
 def _image_path(value: Any) -> str:
-    """Results may come from strangers: a page must not embed files from elsewhere on the reader's disk."""
+    """Results may come from strangers, and a page must not embed other files of the reader's disk."""
     if not stays_inside(value):
         raise ValueError("expected a path inside the folder, with forward slashes")
     return str(value)
 
 
 def _line(value: str) -> str:
-    """Names go to terminals, where control characters would do things."""
+    """Names are printed in terminals, which control characters could manipulate."""
     if not value or not value.isprintable():
         raise ValueError("expected one line of printable text")
     return value
@@ -60,7 +60,7 @@ _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, ser_json_byte
 
 @dataclass(frozen=True, config=_CONFIG)
 class Picture:
-    """What an image was made from: one row of the picture grid."""
+    """A prompt and a seed: one row of the image grid."""
 
     prompt: str
     seed: int
@@ -73,14 +73,14 @@ class Entry:
     Args:
         name: unique among the entries.
         kind: "uncached", "baseline" or "found".
-        schedule: what it recomputes.
-        macs: MACs of one image.
-        time_ratio: measured: the uncached time of an image divided by this schedule's, so 2.0 is twice as fast.
-        scores: scorer -> mean over the held-out prompts and seeds, higher is better.
-        kept_bytes: most bytes of reused features at any moment of one image.
-        expected_ns: time of one image, as the price list has it that the search went by.
-        search_quality: its mean quality on the search's own prompts, as a candidate has it.
-        images: one PNG a picture of the results, relative to their folder; or none at all.
+        schedule: the schedule.
+        macs: MACs per image.
+        time_ratio: measured speed-up: the uncached time per image divided by this schedule's.
+        scores: scorer -> mean over the held-out prompts and seeds; higher is better.
+        search_quality: mean quality on the search prompts.
+        images: one PNG file per picture of the results, relative to their folder; or none.
+        kept_bytes: peak of cached bytes while an image is made.
+        expected_ns: expected time per image in nanoseconds, from the cost table of the search.
     """
 
     name: _Line
@@ -100,13 +100,13 @@ class Candidate:
     """One schedule that the search evaluated.
 
     Args:
-        generation: that made it.
-        macs: MACs of one image.
-        quality: its images' mean score on the search's own prompts.
-        number: its place in the generation.
-        bits: what it recomputes, in the order of the uncached entry's steps and sites, eight to a byte; or nothing.
-        kept_bytes, expected_ns: as an entry has them.
-        forecast: whether its schedule does.
+        generation: number of its generation.
+        macs: MACs per image.
+        quality: mean quality on the search prompts.
+        number: its index in the generation.
+        bits: its bits in the order of the uncached entry's steps and sites, eight per byte; or empty.
+        kept_bytes, expected_ns: as for an entry.
+        forecast: whether the schedule extrapolates.
     """
 
     generation: _Count
@@ -121,7 +121,7 @@ class Candidate:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Guess:
-    """What the surrogate would have said of a candidate before it was evaluated, and what was found."""
+    """The surrogate's prediction of a candidate's quality from earlier generations, and the measured quality."""
 
     generation: _Count
     expected: FiniteFloat
@@ -130,7 +130,7 @@ class Guess:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Generation:
-    """Where the search stood after a generation; images and seconds are counted from its start."""
+    """The state of the search after a generation; images and seconds are counted from the start."""
 
     number: _Count
     images: _Count
@@ -145,19 +145,19 @@ class Results:
 
     Args:
         title: one line.
-        generator: the image generator's name.
-        pictures: prompts and seeds of the images shown, the same for all entries.
-        entries: the schedules shown.
-        quality_name: the scorer that the search maximised.
-        candidates: everything the search evaluated.
-        history: one a generation, in order.
-        guesses: the surrogate's, of a sample of the candidates.
-        settings: how it was made, JSON values.
-        missing: what is not there and could be, a sentence each.
+        generator: name of the image generator.
+        pictures: prompts and seeds of the images that are shown, the same for all entries.
+        entries: the schedules that are shown.
+        quality_name: the scorer that the search maximized.
+        candidates: all schedules that the search evaluated.
+        history: one item per generation, in order.
+        guesses: predictions of the surrogate for a sample of the candidates.
+        settings: settings of the search, JSON values.
+        missing: what is missing in the report, and how to add it, a sentence each.
 
     Raises:
-        ValueError: two entries of one name, two uncached ones, images that do not match the pictures, or candidates'
-            bits that are not of the uncached entry's shape.
+        ValueError: two entries have one name, there are two uncached entries, images do not match the pictures, or the
+            bits of a candidate do not have the uncached entry's shape.
     """
 
     title: _Line
@@ -174,7 +174,7 @@ class Results:
     def __post_init__(self) -> None:
         names = [entry.name for entry in self.entries]
         if len(set(names)) < len(names):
-            raise ValueError(f"entries: expected a name for each, found {', '.join(names)}")
+            raise ValueError(f"entries: names must be unique, found {', '.join(names)}")
         if sum(entry.kind == "uncached" for entry in self.entries) > 1:
             raise ValueError("entries: expected at most one uncached entry")
         for entry in self.entries:
@@ -193,34 +193,40 @@ class Results:
 
     @property
     def scorers(self) -> list[str]:
-        """Names of all scorers of the entries, in the order in which they first appear."""
+        """The names of all scorers of the entries, in order of appearance."""
         return list(dict.fromkeys(name for entry in self.entries for name in entry.scores))
 
     def ordered(self) -> list[Entry]:
-        """The entries as they are shown: uncached, baselines, found, and in each kind the dearest first."""
+        """The entries in the order in which they are shown: uncached, baselines, found; most expensive first."""
         rank = ("uncached", "baseline", "found").index
         return sorted(self.entries, key=lambda entry: (rank(entry.kind), -entry.macs))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write `results.json`, whole or not at all; the images are there already (`save_images`).
+        """Write `results.json` atomically. `save_images` writes the images.
+
+        Args:
+            folder: the output folder.
 
         Raises:
-            EcadError: it cannot be written.
+            EcadError: the file cannot be written.
         """
         write_atomic(Path(folder) / RESULTS_FILE, _ADAPTER.dump_json(self, indent=1) + b"\n")
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Results:
-        """Read `results.json`; images are looked at only when they are shown.
+        """Read `results.json`. Images are read only when they are shown.
+
+        Args:
+            folder: the folder of the results.
 
         Raises:
-            EcadError: it is missing or damaged; says where and what was expected.
+            EcadError: the file is missing or damaged.
         """
         file = Path(folder) / RESULTS_FILE
         try:
             return _ADAPTER.validate_json(file.read_bytes())
         except OSError as error:
-            raise EcadError(f"{file}: expected the results of a search: {error.strerror or error}") from error
+            raise EcadError(f"{file}: cannot read the results of a search: {error.strerror or error}") from error
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"]))
@@ -235,12 +241,12 @@ def save_images(folder: str | os.PathLike[str], name: str, images: Sequence[np.n
     """Write one entry's images as PNG files.
 
     Args:
-        folder: the results' folder.
-        name: the entry's name.
-        images: uint8 (n, height, width, 3), one a picture of the results.
+        folder: the folder of the results.
+        name: name of the entry.
+        images: uint8 (n, height, width, 3), one per picture of the results.
 
     Returns:
-        their paths relative to the folder, for `Entry.images`.
+        the paths relative to the folder, for `Entry.images`.
 
     Raises:
         EcadError: a file cannot be written.
@@ -254,5 +260,5 @@ def save_images(folder: str | os.PathLike[str], name: str, images: Sequence[np.n
 
 
 def image_paths(name: str, count: int) -> tuple[str, ...]:
-    """Where `save_images` puts one entry's images."""
+    """The paths to which `save_images` writes an entry's images."""
     return tuple(f"images/{as_file_name(name)}/{i:03d}.png" for i in range(count))

@@ -1,4 +1,4 @@
-"""The words and numbers of a report: formats, the front, and the sentence on top."""
+"""The numbers of a report as text, the points of its plots, and its headline."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""
 
 
 def macs_unit(macs: Sequence[int]) -> tuple[float, str]:
-    """The factor and prefix in which the largest of some counts has at least one digit before the point."""
+    """The unit for counts of MACs: its factor and prefix, so that the largest count is at least 1."""
     largest = max(macs, default=0)
     return next(((factor, unit) for factor, unit in _UNITS if largest >= factor), (1.0, ""))
 
 
 def macs_text(macs: int, beside: Sequence[int] = ()) -> str:
-    """A count of MACs to four digits, in the unit that suits the counts it stands beside.
+    """Format a count of MACs with four digits, in the unit of the largest of the counts beside it.
 
     >>> macs_text(5_713_796_136_960), macs_text(999), macs_text(864_000_000, beside=[3_330_000_000])
     ('5.714 T', '999', '0.864 G')
@@ -37,7 +37,7 @@ def macs_text(macs: int, beside: Sequence[int] = ()) -> str:
 
 
 def ratio_text(ratio: float | None) -> str:
-    """How many times fewer or faster.
+    """Format a ratio.
 
     >>> ratio_text(2.8296), ratio_text(None)
     ('2.83×', '–')
@@ -46,18 +46,18 @@ def ratio_text(ratio: float | None) -> str:
 
 
 def macs_ratio(results: Results, entry: Entry) -> float | None:
-    """How many times fewer MACs than uncached; None without an uncached entry."""
+    """The MAC reduction of an entry: uncached MACs divided by its own; None without an uncached entry."""
     return None if results.uncached is None else results.uncached.macs / entry.macs
 
 
 def decimals(results: Results, scorer: str) -> int:
-    """Digits after the point for one scorer, the same for all entries: small scores need more of them."""
+    """The number of decimals for one scorer, the same for all entries: small scores need more of them."""
     means = [abs(entry.scores[scorer].mean) for entry in results.entries if scorer in entry.scores]
     return 2 if max(means, default=0) >= 10 else 3
 
 
 def score_text(score: Interval | None, digits: int) -> str:
-    """A mean with its interval.
+    """Format a mean with its confidence interval.
 
     >>> score_text(Interval(27.125, 26.5, 27.75), 1)
     '27.1 [26.5, 27.8]'
@@ -68,7 +68,8 @@ def score_text(score: Interval | None, digits: int) -> str:
 
 
 def quality_text(quality: float | None) -> str:
-    """
+    """Format a quality.
+
     >>> quality_text(31.2345), quality_text(None)
     ('31.23', '–')
     """
@@ -76,7 +77,8 @@ def quality_text(quality: float | None) -> str:
 
 
 def bytes_text(count: int | None) -> str:
-    """
+    """Format a number of bytes.
+
     >>> bytes_text(99_090_432), bytes_text(8_192), bytes_text(0), bytes_text(None)
     ('99.1 MB', '8.19 kB', '0 MB', '–')
     """
@@ -86,7 +88,8 @@ def bytes_text(count: int | None) -> str:
 
 
 def expected_text(nanoseconds: int | None) -> str:
-    """
+    """Format an expected time per image.
+
     >>> expected_text(12_345_678), expected_text(None)
     ('12.3 ms', '–')
     """
@@ -94,7 +97,8 @@ def expected_text(nanoseconds: int | None) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """
+    """Format a duration.
+
     >>> [duration_text(seconds) for seconds in (9.4, 192, 7500)]
     ['9 s', '3 min 12 s', '2 h 05 min']
     """
@@ -106,9 +110,9 @@ def duration_text(seconds: float) -> str:
 
 
 class Point(NamedTuple):
-    """An entry in a plot of quality against cost: its place in `Results.ordered`, its cost, quality, the interval."""
+    """An entry in a plot of quality against cost, with its position in `Results.ordered()` and its interval."""
 
-    place: int
+    position: int
     entry: Entry
     cost: float
     quality: float
@@ -117,16 +121,19 @@ class Point(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """An axis of costs: its title, and the cost of one of its units."""
+    """A cost axis: its title, and the factor from its unit to the cost."""
 
     title: str
     factor: float
 
 
 def cost_of(one: Entry | Candidate, cost: Cost) -> float | None:
-    """MACs of an image; its time as measured, uncached being 1, or as expected; or the most bytes kept.
+    """A cost of an entry or candidate per image; None if it is unknown.
 
-    None where it is not known.
+    Args:
+        one: the entry or candidate.
+        cost: "macs"; "time" as measured, relative to uncached; "expected" time in nanoseconds; or "memory", the peak
+            of cached bytes.
     """
     if cost == "time":
         return 1 / one.time_ratio if isinstance(one, Entry) and one.time_ratio is not None else None
@@ -134,21 +141,21 @@ def cost_of(one: Entry | Candidate, cost: Cost) -> float | None:
 
 
 def cost_axis(results: Results, cost: Cost) -> Axis:
-    """How a cost is shown."""
+    """The axis of a cost."""
     if cost == "time":
-        return Axis("measured time of an image, uncached = 1", 1.0)
+        return Axis("measured time per image, uncached = 1", 1.0)
     if cost == "expected":
-        return Axis("expected milliseconds of an image", 1e6)
+        return Axis("expected time per image in ms", 1e6)
     if cost == "memory":
-        return Axis("megabytes of features kept", 1e6)
+        return Axis("cache memory in MB", 1e6)
     factor, unit = plot_unit(results)
-    return Axis(f"{unit}MACs of an image", factor)
+    return Axis(f"{unit}MACs per image", factor)
 
 
 def held_out_points(results: Results, scorer: str, cost: Cost = "macs") -> list[Point]:
-    """The entries that one scorer has judged on held-out prompts."""
+    """The entries with a held-out score of one scorer."""
     return [
-        # The last digit of equal scores may differ between a mean and its interval.
+        # Rounding may put the mean of equal scores outside its interval.
         Point(i, entry, spent, score.mean, min(score.low, score.mean), max(score.high, score.mean))
         for i, entry in enumerate(results.ordered())
         if (score := entry.scores.get(scorer)) is not None and (spent := cost_of(entry, cost)) is not None
@@ -156,7 +163,7 @@ def held_out_points(results: Results, scorer: str, cost: Cost = "macs") -> list[
 
 
 def search_points(results: Results, cost: Cost = "macs") -> list[Point]:
-    """The entries whose quality on the search's own prompts is known."""
+    """The entries with a known quality on the search prompts."""
     return [
         Point(i, entry, spent, quality, quality, quality)
         for i, entry in enumerate(results.ordered())
@@ -165,38 +172,38 @@ def search_points(results: Results, cost: Cost = "macs") -> list[Point]:
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """The points that no other one equals or beats in both cost and quality, cheapest first."""
+    """The non-dominated points, cheapest first."""
     best = pareto(np.array([point.cost for point in points]), np.array([point.quality for point in points]))
     return [points[i] for i in best]
 
 
 def packed(recompute: Bits) -> bytes:
-    """A schedule's bits, eight to a byte, as the page and `Candidate.bits` have them."""
+    """A schedule's bits, eight per byte, as in the page and in `Candidate.bits`."""
     return np.packbits(recompute).tobytes()
 
 
 def plot_unit(results: Results) -> tuple[float, str]:
-    """The unit of MACs that suits all plots of these results, as `macs_unit` gives it."""
+    """The unit of MACs for all plots of these results (see `macs_unit`)."""
     return macs_unit([entry.macs for entry in results.entries] + [other.macs for other in results.candidates])
 
 
-def faintness(count: int) -> float:
-    """The opacity at which a cloud of so many points still shows where it is dense.
+def opacity_of(count: int) -> float:
+    """The opacity for a number of points, so that dense regions stay visible.
 
-    >>> faintness(100), faintness(2_000), faintness(100_000)
+    >>> opacity_of(100), opacity_of(2_000), opacity_of(100_000)
     (0.5, 0.3, 0.1)
     """
     return min(0.5, max(0.1, 600 / max(1, count)))
 
 
 def main_scorer(results: Results) -> str | None:
-    """The scorer that sentences are about: the one that was searched for, if held-out images have it."""
+    """The scorer of the headline: the one that the search maximized, if there are held-out scores of it."""
     scorers = results.scorers
     return results.quality_name if results.quality_name in scorers else next(iter(scorers), None)
 
 
-def beaten(results: Results, scorer: str) -> list[Entry]:
-    """The baselines to which a found schedule is preferable: no more MACs, no lower mean, and better in one of them."""
+def dominated(results: Results, scorer: str) -> list[Entry]:
+    """The baselines that a found schedule dominates: at most their MACs, at least their mean, and better in one."""
     scored = [entry for entry in results.ordered() if scorer in entry.scores]
 
     def better(found: Entry, baseline: Entry) -> bool:
@@ -207,8 +214,12 @@ def beaten(results: Results, scorer: str) -> list[Entry]:
     return [entry for entry in scored if entry.kind == "baseline" and any(better(other, entry) for other in found)]
 
 
-def pick(results: Results, scorer: str) -> Entry | None:
-    """The found schedule to speak of: the cheapest that stays within the uncached interval, else the best bargain."""
+def highlighted(results: Results, scorer: str) -> Entry | None:
+    """The found schedule of the headline.
+
+    This is the cheapest one whose mean is within the uncached confidence interval, or else the one that dominates the
+    largest area.
+    """
     found = [entry for entry in results.entries if entry.kind == "found" and scorer in entry.scores]
     uncached = results.uncached
     if uncached is not None and scorer in uncached.scores:
@@ -219,41 +230,42 @@ def pick(results: Results, scorer: str) -> Entry | None:
     most = uncached.macs if uncached is not None else max((entry.macs for entry in found), default=0)
 
     def area(entry: Entry) -> tuple[float, float]:
-        """What it dominates alone, from the uncached cost and the worst score; the score decides among equals."""
+        """The area between the entry and the uncached cost and worst score; equal areas are sorted by score."""
         return (most - entry.macs) * (entry.scores[scorer].mean - worst), entry.scores[scorer].mean
 
     return max(found, key=area, default=None)
 
 
 def headline(results: Results) -> str:
-    """What was found, in one to three sentences, by the held-out scores alone."""
+    """Summarize the held-out scores in one to three sentences."""
     scorer = main_scorer(results)
-    entry = None if scorer is None else pick(results, scorer)
+    entry = None if scorer is None else highlighted(results, scorer)
     if scorer is None or entry is None:
-        return "There is no found schedule with a held-out score yet."
+        return "No found schedule has a held-out score yet."
     digits, uncached = decimals(results, scorer), results.uncached
     sentences = []
     if uncached is not None:
-        faster = "" if entry.time_ratio is None else f" and is {ratio_text(entry.time_ratio)} as fast"
-        fewer = ratio_text(macs_ratio(results, entry))
-        sentences.append(f"{entry.name} needs {fewer} fewer MACs than uncached{faster}")
+        faster = "" if entry.time_ratio is None else f" and a measured speed-up of {ratio_text(entry.time_ratio)}"
+        reduction = ratio_text(macs_ratio(results, entry))
+        sentences.append(f"{entry.name} has a MAC reduction of {reduction}{faster}")
     score = f"Its {scorer} score on held-out prompts is {score_text(entry.scores[scorer], digits)}"
     if uncached is not None and scorer in uncached.scores:
         score += f", uncached {score_text(uncached.scores[scorer], digits)}"
     sentences.append(score if sentences else f"{entry.name}: {score[0].lower()}{score[1:]}")
     if any(other.kind == "baseline" and scorer in other.scores for other in results.entries):
-        sentences.append(_comparison(beaten(results, scorer)))
+        sentences.append(_comparison(dominated(results, scorer)))
     return ". ".join(sentences) + "."
 
 
-def _comparison(beaten: Sequence[Entry]) -> str:
-    if not beaten:
-        return "No found schedule beats a hand-made one"
-    return f"Found schedules beat {joined([entry.name for entry in beaten])}: no more MACs, a mean score no lower"
+def _comparison(baselines: Sequence[Entry]) -> str:
+    if not baselines:
+        return "No found schedule dominates a hand-made one"
+    return f"Found schedules dominate {joined([entry.name for entry in baselines])} in MACs and mean score"
 
 
 def joined(names: Sequence[str]) -> str:
-    """
+    """Join names with commas and "and".
+
     >>> joined(["a", "b", "c"])
     'a, b and c'
     """

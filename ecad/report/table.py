@@ -1,4 +1,4 @@
-"""The table of schedules: what each costs and how its images score, for a terminal and as Markdown."""
+"""The table of schedules with costs and scores, for the terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from ecad.report.summary import (
     score_text,
 )
 
+MAC_REDUCTION, EXPECTED_TIME, CACHE_MEMORY = "MAC reduction", "time (expected)", "cache memory"
 _STYLES = {"uncached": "", "baseline": "yellow", "found": "bold green"}
 
 
 def header(results: Results) -> list[str]:
-    """The columns' names."""
-    names = ["schedule", "MACs", "fewer MACs", "faster"]
-    names += ["time (expected)"] if _expects(results) else []
-    names += ["kept"] if _keeps(results) else []
+    """The column names."""
+    names = ["schedule", "MACs", MAC_REDUCTION, "speed-up"]
+    names += [EXPECTED_TIME] if _expects(results) else []
+    names += [CACHE_MEMORY] if _keeps(results) else []
     names += [f"{results.quality_name}, search"] if _search_alone(results) else []
     return [*names, *results.scorers]
 
 
 def rows(results: Results) -> list[list[str]]:
-    """One row an entry, as text, in the order of `Results.ordered`."""
+    """One row per entry, as text, in the order of `Results.ordered()`."""
     digits = {scorer: decimals(results, scorer) for scorer in results.scorers}
     macs = [entry.macs for entry in results.entries]
     return [
@@ -57,13 +58,13 @@ def _expects(results: Results) -> bool:
 
 
 def _search_alone(results: Results) -> bool:
-    """Whether quality on the search's own prompts is all there is."""
+    """Whether the search's scorer has scores on the search prompts only."""
     return results.quality_name not in results.scorers and any(e.search_quality is not None for e in results.entries)
 
 
 def rich_table(results: Results) -> Table:
-    """For a terminal; scores are held-out means with their 95% interval."""
-    # Text, not str: names may hold what rich would take for markup.
+    """The table for the terminal; scores are held-out means with 95% confidence intervals."""
+    # Text, not str: rich could interpret names as markup.
     made = Table(title=Text(results.title), caption="scores: held-out mean [95% interval]", title_justify="left")
     for i, name in enumerate(header(results)):
         made.add_column(Text(name), justify="right" if i else "left", no_wrap=i < 4)
@@ -73,7 +74,7 @@ def rich_table(results: Results) -> Table:
 
 
 def markdown_table(results: Results) -> str:
-    """The same table as Markdown, without a title."""
+    """The table as Markdown, without a title."""
     names = header(results)
     lines = [names, ["---", *["---:"] * (len(names) - 1)], *rows(results)]
     return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)

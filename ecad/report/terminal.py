@@ -1,4 +1,4 @@
-"""The report for a terminal: the table, the front as a small plot, and how the search went."""
+"""The report in the terminal: headline, table, a small plot of the front, and the progress of the search."""
 
 from __future__ import annotations
 
@@ -35,14 +35,19 @@ def show_text(results: Results, console: Console) -> None:
 
 
 def front_text(results: Results, width: int = _WIDTH, height: int = _HEIGHT) -> str:
-    """The front as characters: held-out scores if there are any, the search's own otherwise."""
+    """Plot the front with characters: held-out scores if there are any, or else scores on the search prompts.
+
+    Args:
+        results: what to show.
+        width, height: size of the plot in characters.
+    """
     import plotext
 
     scorer, scale = main_scorer(results), cost_axis(results, "macs")
     points = held_out_points(results, scorer) if scorer else search_points(results)
     if not points and not results.candidates:
         return "No schedule has been measured yet."
-    # plotext draws on one sheet of its own.
+    # plotext has a single global figure.
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.plotsize(width, height)
@@ -63,17 +68,17 @@ def front_text(results: Results, width: int = _WIDTH, height: int = _HEIGHT) -> 
 
 def _history(results: Results) -> Table:
     last = results.history[-1]
-    made = Table(title="The search", title_justify="left")
-    for name in ("generations", "schedules", "images", "time", "hypervolume", "surrogate's error"):
+    made = Table(title="Search", title_justify="left")
+    for name in ("generations", "schedules", "images", "time", "hypervolume", "surrogate error"):
         made.add_column(name, justify="right")
-    misses = sorted(abs(guess.expected - guess.found) for guess in results.guesses)
+    errors = sorted(abs(guess.expected - guess.found) for guess in results.guesses)
     made.add_row(
         str(len(results.history)),
         f"{len(results.candidates):,}",
         f"{last.images:,}",
         duration_text(last.seconds),
         f"{last.hypervolume:.4g}",
-        quality_text(misses[len(misses) // 2] if misses else None),
+        quality_text(errors[len(errors) // 2] if errors else None),
     )
-    made.caption = "surrogate's error: median of what it expected less what was found"
+    made.caption = "surrogate error: median absolute difference of predicted and measured quality"
     return made

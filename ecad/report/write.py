@@ -1,4 +1,4 @@
-"""The whole report as files in a folder."""
+"""Writes all files of a report to a folder."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ecad.utils.files import as_file_name, write_atomic
 
 
 def write_report(results: Results, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write `report.html`, `front.png`, `front.svg`, `table.md`, `schedules/*.json` and, of images, `grid.png`.
+    """Write `report.html`, `front.png`, `front.svg`, `table.md`, `schedules/*.json` and, with images, `grid.png`.
 
     Args:
         results: what to show.
-        folder: the results' folder, where their images are.
+        folder: the folder of the results and their images.
 
     Returns:
-        the files written, the page first.
+        the written files, the page first.
 
     Raises:
         EcadError: a package of the extra `report` is missing, or a file cannot be written.
@@ -44,7 +44,18 @@ def write_report(results: Results, folder: str | os.PathLike[str]) -> list[Path]
 
 
 def write_tables(results: Results, folder: str | os.PathLike[str]) -> list[Path]:
-    """The part of `write_report` that needs no extra: `table.md`, `schedules/*.json` and, of images, `grid.png`."""
+    """Like `write_report`, but only the files that need no extra: `table.md`, `schedules/*.json` and `grid.png`.
+
+    Args:
+        results: what to show.
+        folder: the folder of the results and their images.
+
+    Returns:
+        the written files.
+
+    Raises:
+        EcadError: a file cannot be written.
+    """
     home = Path(folder)
     written = [home / "table.md"]
     write_atomic(written[0], markdown_table(results))
@@ -68,7 +79,7 @@ def _save_grid(results: Results, home: Path, path: Path) -> None:
 
 
 def _picture(path: Path) -> np.ndarray | None:
-    """A report shows what there is: a lost picture leaves an empty cell."""
+    """An image, or None if it cannot be read, which leaves its cell empty."""
     try:
         return read_image(path)
     except EcadError:

@@ -18,7 +18,7 @@ from ecad.genetic.live import live_page
 from ecad.genetic.search import search
 from ecad.report import Results
 from ecad.report.comparison import read_comparison, write_comparison
-from ecad.report.figures import MOST_POINTS
+from ecad.report.figures import MAX_POINTS
 from ecad.report.page import write_page
 from ecad.schedules import CacheSchedule
 from ecad.schedules.figure import schedule_figure
@@ -113,7 +113,7 @@ def test_points_are_picked_by_mouse_and_compared(visit: Callable[..., Any], file
     assert HOSTILE in title(page)
     heads = page.locator(".facts thead th").all_inner_texts()
     assert heads == [HOSTILE, "found-1"]
-    assert page.locator(".facts tbody tr").filter(has_text="fewer").locator("td").all_inner_texts() == [
+    assert page.locator(".facts tbody tr").filter(has_text="MAC reduction").locator("td").all_inner_texts() == [
         "2.00×",
         "3.20×",
     ]
@@ -203,7 +203,7 @@ def test_axes_and_generations_are_switched(visit: Callable[..., Any], file: Path
     page = visit(file)
     axis = "document.getElementById('front-plot').layout.xaxis.title.text"
     page.locator("#cost label").filter(has_text="time").click()
-    assert page.evaluate(axis) == "measured time of an image, uncached = 1"
+    assert page.evaluate(axis) == "measured time per image, uncached = 1"
     assert page.locator("#generations").is_hidden()
     page.locator("#cost label").filter(has_text="MACs").click()
     page.locator("#quality label").filter(has_text="Search").click()
@@ -233,7 +233,7 @@ def test_all_candidates_have_every_known_cost(visit: Callable[..., Any], tmp_pat
     page.locator("#schedule-plot .main-svg").first.wait_for()
     rows = page.locator(".facts tbody tr").all_inner_texts()
     assert "time (expected)\t4.0 ms\t4.0 ms" in rows
-    assert "kept\t6 MB\t6 MB" in rows
+    assert "cache memory\t6 MB\t6 MB" in rows
 
 
 def test_a_large_search_is_thinned_but_whole(visit: Callable[..., Any], tmp_path: Path, results: Results) -> None:
@@ -241,7 +241,7 @@ def test_a_large_search_is_thinned_but_whole(visit: Callable[..., Any], tmp_path
     write_page(replace(results, candidates=many), tmp_path, tmp_path / "large.html")
     page = visit(tmp_path / "large.html")
     page.locator("#quality label").filter(has_text="Search").click()
-    assert page.evaluate("document.getElementById('front-plot').data[0].x.length") == MOST_POINTS
+    assert page.evaluate("document.getElementById('front-plot').data[0].x.length") == MAX_POINTS
     page.locator("#any").fill("gen_000_cand_4998")
     assert title(page).startswith("gen_000_cand_4998")
 

@@ -6,7 +6,7 @@ import numpy as np
 from example_results import HOSTILE, evolved
 
 from ecad.report import Candidate, Results
-from ecad.report.figures import FRAMES, MOST_POINTS, front_figure, guesses_figure, history_figure, thinned
+from ecad.report.figures import FRAMES, MAX_POINTS, front_figure, history_figure, surrogate_figure, thinned
 from ecad.schedules import flux_sites, heuristics
 from ecad.schedules.figure import age, schedule_figure
 from ecad.utils.plot_style import escaped
@@ -81,13 +81,13 @@ def test_the_slider_shows_what_each_generation_brought(results: Results) -> None
     assert frames[-2].data[1].x == (0.701e-6,)
 
 
-def test_a_cloud_is_thinned_away_from_the_front() -> None:
+def test_candidates_are_thinned_away_from_the_front() -> None:
     rng = np.random.default_rng(0)
     cost, quality = rng.random(5000), rng.random(5000)
     kept = thinned(cost, quality)
-    assert len(kept) == len(set(kept.tolist())) == MOST_POINTS
+    assert len(kept) == len(set(kept.tolist())) == MAX_POINTS
     # The best of every range of costs: the front itself stands in the plot anyway.
-    for part in np.array_split(np.argsort(cost), MOST_POINTS // 8):
+    for part in np.array_split(np.argsort(cost), MAX_POINTS // 8):
         assert part[quality[part].argmax()] in kept
 
 
@@ -100,7 +100,7 @@ def test_a_schedule_plots_itself() -> None:
 def test_history_and_guesses(results: Results) -> None:
     drawn = history_figure(results).data[0]
     assert (drawn.x, drawn.y) == ((32, 64), (0.25, 0.5))
-    line, points = guesses_figure(results).data
+    line, points = surrogate_figure(results).data
     assert (points.x, points.y) == ((26.0, 27.0), (25.0, 27.5))
     assert line.x == line.y == (25.0, 27.5)
 

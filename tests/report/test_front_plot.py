@@ -50,6 +50,6 @@ def test_what_is_missing_is_left_out(tmp_path: Path, results: Results, left_out:
 
 
 def test_another_kind_of_file_is_refused(tmp_path: Path, results: Results) -> None:
-    with pytest.raises(EcadError, match=r"front\.gif: expected a \.png or \.svg file name, found \.gif"):
+    with pytest.raises(EcadError, match=r"front\.gif: cannot write \.gif files; use \.png or \.svg"):
         save_front_plot(results, tmp_path / "front.gif")
     assert not list(tmp_path.glob("front*"))

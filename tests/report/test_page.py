@@ -15,7 +15,7 @@ from PIL import Image
 
 from ecad.errors import EcadError
 from ecad.report import Results, save_images, write_report
-from ecad.report.html import LARGEST_SIDE
+from ecad.report.html import MAX_SIDE
 from ecad.report.page import page
 from ecad.schedules import CacheSchedule
 from ecad.utils.files import as_file_name
@@ -63,7 +63,7 @@ def test_the_data_of_the_plots_is_whole(tmp_path: Path, results: Results) -> Non
     assert set(data["plots"]) == {
         *(
             f"{quality}/{cost}"
-            for quality in ("held-out/judge", "held-out/likeness", "search")
+            for quality in ("held-out/judge", "held-out/similarity", "search")
             for cost in ("macs", "time")
         ),
         *("hypervolume", "guesses", "schedule/0"),
@@ -91,14 +91,14 @@ def test_pictures_stand_in_the_page_bit_for_bit(tmp_path: Path, results: Results
 
 
 def test_large_pictures_are_shown_smaller(tmp_path: Path, results: Results) -> None:
-    large = np.random.default_rng(0).integers(0, 256, (2, 300, 2 * LARGEST_SIDE, 3), dtype=np.uint8)
+    large = np.random.default_rng(0).integers(0, 256, (2, 300, 2 * MAX_SIDE, 3), dtype=np.uint8)
     entry = replace(results.entries[0], images=save_images(tmp_path, "large", large))
     source = Parsed(page(replace(results, entries=(entry,)), tmp_path)).all("img")[0]["src"]
     assert source is not None
     kind, content = source.split(";base64,")
     assert kind == "data:image/webp"
     with Image.open(io.BytesIO(base64.b64decode(content))) as image:
-        assert image.size == (LARGEST_SIDE, 150)
+        assert image.size == (MAX_SIDE, 150)
 
 
 @pytest.mark.parametrize("damage", ["gone", "empty", "cut", "text"])
@@ -110,8 +110,8 @@ def test_a_lost_picture_leaves_a_gap_and_is_told(tmp_path: Path, results: Result
         file.write_bytes({"empty": b"", "cut": content[:-30], "text": b"<script>alert(1)</script>"}[damage])
     document = Parsed(page(results, tmp_path))
     assert len(document.all("img")) == 5
-    assert ("span", "no picture") in document.texts
-    assert any("1 picture could not be read: found-1: 2" in text for _, text in document.texts)
+    assert ("span", "no image") in document.texts
+    assert any("1 image could not be read: found-1: 2" in text for _, text in document.texts)
 
 
 def test_the_script_knows_every_schedule(tmp_path: Path, results: Results) -> None:
@@ -156,7 +156,7 @@ def test_an_unfinished_search_gives_the_page_of_what_is_there(tmp_path: Path, re
     text = page(replace(results, **parts), tmp_path)
     document = Parsed(text)
     texts = {text for _, text in document.texts}
-    assert "There is no found schedule with a held-out score yet." in texts
+    assert "No found schedule has a held-out score yet." in texts
     assert ("No schedule has been measured yet." in texts) == (left != "entries")
     assert ("search/macs" in plot_data(text)["plots"]) == (left == "history and candidates")
 

@@ -81,7 +81,7 @@ def test_published_schedules_survive(shared_data: Path, tmp_path: Path, results:
 
 
 def test_missing_results_name_the_file(tmp_path: Path) -> None:
-    with pytest.raises(EcadError, match=r"nowhere/results\.json: expected the results of a search: No such file"):
+    with pytest.raises(EcadError, match=r"nowhere/results\.json: cannot read the results of a search: No such file"):
         Results.load(tmp_path / "nowhere")
 
 
@@ -126,7 +126,7 @@ def damaged(document: dict, change: str) -> object:
         ("no mean", r"entries\.0\.scores\.judge\.mean: Input should be a valid number"),
         ("unknown key", r"entries\.0\.colour: Unexpected keyword argument"),
         ("escape", r"entries\.0\.name: expected one line of printable text"),
-        ("twice", r"entries: expected a name for each"),
+        ("twice", r"entries: names must be unique"),
         ("fewer images", r"entry found-1: expected 2 images or none, found 1"),
         ("image elsewhere", r"entries\.0\.images\.0: expected a path inside the folder"),
         ("absolute image", r"entries\.0\.images\.0: expected a path inside the folder"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecad.report import Interval, Results, headline
-from ecad.report.summary import Point, beaten, decimals, front, held_out_points, macs_text, main_scorer, pick
+from ecad.report.summary import Point, decimals, dominated, front, held_out_points, highlighted, macs_text, main_scorer
 
 
 def scored(results: Results, **means: float) -> Results:
@@ -19,19 +19,19 @@ def scored(results: Results, **means: float) -> Results:
     return replace(results, entries=entries)
 
 
-def test_the_headline_says_what_was_found_and_what_it_beats(results: Results) -> None:
+def test_the_headline_says_what_was_found_and_what_it_dominates(results: Results) -> None:
     assert headline(results) == (
-        "found-1 needs 3.20× fewer MACs than uncached and is 2.50× as fast. "
+        "found-1 has a MAC reduction of 3.20× and a measured speed-up of 2.50×. "
         "Its judge score on held-out prompts is 26.50 [25.25, 27.75], uncached 27.25 [26.00, 28.50]. "
-        f"Found schedules beat {HOSTILE}: no more MACs, a mean score no lower."
+        f"Found schedules dominate {HOSTILE} in MACs and mean score."
     )
 
 
 def test_the_headline_claims_nothing_that_is_not_so(results: Results) -> None:
     worse = scored(results, found=20.0, uncached=27.0, baseline=26.0)
-    assert headline(worse).endswith("No found schedule beats a hand-made one.")
+    assert headline(worse).endswith("No found schedule dominates a hand-made one.")
     none_found = replace(results, entries=results.entries[1:])
-    assert headline(none_found) == "There is no found schedule with a held-out score yet."
+    assert headline(none_found) == "No found schedule has a held-out score yet."
     alone = replace(results, entries=results.entries[:1])
     assert headline(alone) == "found-1: its judge score on held-out prompts is 26.50 [25.25, 27.75]."
 
@@ -39,28 +39,28 @@ def test_the_headline_claims_nothing_that_is_not_so(results: Results) -> None:
 def test_the_headline_speaks_of_the_cheapest_within_the_uncached_interval(results: Results) -> None:
     found, uncached, baseline = results.entries
     cheaper = replace(found, name="too cheap", macs=1_000, scores={"judge": Interval(25.5, 25.0, 26.0)})
-    dearer = replace(found, name="dear", macs=3_000_000_000, scores={"judge": Interval(28.0, 27.0, 29.0)})
-    within = replace(results, entries=(cheaper, dearer, found, uncached, baseline))
-    assert pick(within, "judge") is found
+    costlier = replace(found, name="dear", macs=3_000_000_000, scores={"judge": Interval(28.0, 27.0, 29.0)})
+    within = replace(results, entries=(cheaper, costlier, found, uncached, baseline))
+    assert highlighted(within, "judge") is found
     below = replace(results, entries=(cheaper, uncached))
-    assert pick(below, "judge") is cheaper
+    assert highlighted(below, "judge") is cheaper
 
 
-def test_equal_in_both_is_not_beaten(results: Results) -> None:
+def test_equal_in_both_is_not_dominated(results: Results) -> None:
     found, _, baseline = results.entries
     same = replace(found, macs=baseline.macs, scores=baseline.scores)
-    assert beaten(replace(results, entries=(same, baseline)), "judge") == []
+    assert dominated(replace(results, entries=(same, baseline)), "judge") == []
     cheaper = replace(same, macs=same.macs - 1)
-    assert beaten(replace(results, entries=(cheaper, baseline)), "judge") == [baseline]
-    dearer = replace(found, macs=baseline.macs + 1)
-    assert beaten(replace(results, entries=(dearer, baseline)), "judge") == []
+    assert dominated(replace(results, entries=(cheaper, baseline)), "judge") == [baseline]
+    costlier = replace(found, macs=baseline.macs + 1)
+    assert dominated(replace(results, entries=(costlier, baseline)), "judge") == []
 
 
 def test_sentences_are_about_the_scorer_that_was_searched_for(results: Results) -> None:
     assert main_scorer(results) == "judge"
-    assert main_scorer(replace(results, quality_name="likeness")) == "likeness"
+    assert main_scorer(replace(results, quality_name="similarity")) == "similarity"
     assert main_scorer(replace(results, quality_name="another")) == "judge"
-    assert (decimals(results, "judge"), decimals(results, "likeness")) == (2, 3)
+    assert (decimals(results, "judge"), decimals(results, "similarity")) == (2, 3)
 
 
 def test_an_interval_that_rounding_moved_off_its_mean_is_drawn_around_it(results: Results) -> None:

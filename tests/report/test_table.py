@@ -16,7 +16,7 @@ EXPECTED = [
 
 
 def test_every_number_of_the_table(results: Results) -> None:
-    assert header(results) == ["schedule", "MACs", "fewer MACs", "faster", "judge", "likeness"]
+    assert header(results) == ["schedule", "MACs", "MAC reduction", "speed-up", "judge", "similarity"]
     assert rows(results) == EXPECTED
 
 

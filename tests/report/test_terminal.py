@@ -14,11 +14,11 @@ def test_the_terminal_gets_the_plot_the_table_and_what_was_spent(results: Result
     stream = io.StringIO()
     show_text(results, Console(file=stream, width=160))
     shown = stream.getvalue()
-    assert "found-1 needs 3.20× fewer MACs" in shown
+    assert "found-1 has a MAC reduction of 3.20×" in shown
     assert HOSTILE in shown
     assert "judge, held-out prompts" in shown
     assert "1 min 02 s" in shown
-    assert "0.5" in shown  # the median miss of the surrogate: 1 and 0.5
+    assert "0.5" in shown  # the median error of the surrogate: 1 and 0.5
     assert "\x1b" not in shown
 
 

@@ -39,7 +39,7 @@ def made(folder: Path) -> Results:
             schedule=evolved(),
             macs=1_250_000_000,
             time_ratio=2.5,
-            scores={"judge": Interval(26.5, 25.25, 27.75), "likeness": Interval(0.75, 0.5, 0.875)},
+            scores={"judge": Interval(26.5, 25.25, 27.75), "similarity": Interval(0.75, 0.5, 0.875)},
             search_quality=27.0,
             images=save_images(folder, "found-1", pictures(30)),
         ),
@@ -58,7 +58,7 @@ def made(folder: Path) -> Results:
             kind="baseline",
             schedule=every_2,
             macs=2_000_000_000,
-            scores={"judge": Interval(26.0, 25.0, 27.0), "likeness": Interval(0.5, 0.25, 0.625)},
+            scores={"judge": Interval(26.0, 25.0, 27.0), "similarity": Interval(0.5, 0.25, 0.625)},
             images=save_images(folder, HOSTILE, pictures(20)),
         ),
     )
