@@ -113,7 +113,7 @@ def test_two_processes_do_not_lose_each_others_metrics(folder: Path) -> None:
 
 def test_metrics_of_another_schedule_are_not_written(folder: Path) -> None:
     measured = CacheSchedule.load(folder / "below" / "every-3.json")
-    with pytest.raises(ScheduleError, match=r"every-1\.json: changed while it was measured"):
+    with pytest.raises(ScheduleError, match=r"every-1\.json: the schedule changed while it was measured"):
         update_metrics(folder / "every-1.json", measured, {"total_macs": 1})
 
 
@@ -126,7 +126,10 @@ def test_mistakes(fails, folder: Path) -> None:
         (("--image-generator", ALPHA, "-i", folder), "broken.json"),
         (("--image-generator", ALPHA, "-i", "missing"), "missing"),
         (("--image-generator", ALPHA, "-i", folder / "every-1.json", "--accounting", "half"), "'half' is unknown"),
-        (("--image-generator", "FluxImageGenerator", "-i", folder / "every-1.json"), "every-1.json: block 0"),
+        (
+            ("--image-generator", "FluxImageGenerator", "-i", folder / "every-1.json"),
+            "every-1.json: schedule 'every_1' does not fit",
+        ),
         (("--image-generator", ALPHA, "-i", folder / "every-1.json", "--height", 100), "100"),
         (("--image-generator", ALPHA), "--input-dir"),
     ):

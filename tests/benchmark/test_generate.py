@@ -134,7 +134,7 @@ def test_regen_passes_over_schedules_that_have_their_images(run: Run) -> None:
         (("generate", *EMOJI, "-i", "missing", "-d", "s.json", "-o", "o"), "missing: expected a folder of embeddings"),
         (("generate", *EMOJI, "-i", "nothing", "-d", "s.json", "-o", "o"), "nothing: expected embeddings"),
         (("generate", *EMOJI, "-i", "e", "-d", "missing.json", "-o", "o"), "missing.json"),
-        (("generate", *EMOJI, "-i", "e", "-d", "nothing", "-o", "o"), "nothing: expected a schedule file or a folder"),
+        (("generate", *EMOJI, "-i", "e", "-d", "nothing", "-o", "o"), "nothing: no schedule files"),
         (("generate", *EMOJI, "-i", "e", "-d", "s.json", "-o", "o", "--shard", "3/2"), "--shard: expected i/n"),
         (("generate", *EMOJI, "-i", "e", "-d", "s.json", "-o", "o", "--shard", "x"), "--shard: expected i/n"),
         (("fetch", "everything"), "'everything' is unknown: expected some of coco, drawbench, image-reward, mjhq"),

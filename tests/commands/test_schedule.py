@@ -95,7 +95,7 @@ def test_transfer_to_a_model_of_another_depth(run) -> None:  # type: ignore[no-u
     [
         (("import", "missing.json", "--from", "smoothcache"), "missing.json"),
         (("import", "10", "--from", "nothing"), "expected smoothcache, step-mask, steps, found nothing"),
-        (("import", "0,3", "--from", "steps"), "expected --steps"),
+        (("import", "0,3", "--from", "steps"), "needs the argument steps"),
         (("import", "1010", "--from", "step-mask", "--steps", 5), "expected 5 steps, found 4 steps"),
         (("import", "folder", "--from", "steps", "--steps", 5), "folder: cannot read this file"),
         (("import", "utf16.txt", "--from", "step-mask"), "utf16.txt: cannot read this file: it is not UTF-8 text"),

@@ -143,7 +143,7 @@ class Fused(torch.nn.Module):
 
 def test_an_operation_that_is_not_counted_is_an_error_and_no_hook_stays():
     model = Odd(Fused())
-    with pytest.raises(EcadError, match=r"efficient_attention.* is not counted"):
+    with pytest.raises(EcadError, match=r"efficient_attention.* cannot be counted"):
         measure(model.to("meta"), {"x": torch.empty(2, 4, 8, 8, device="meta")})
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 

@@ -68,7 +68,9 @@ def test_a_long_negative_prompt_sets_the_length() -> None:
     assert inputs["prompt_attention_mask"].tolist() == [[1, 1] + [0] * 62]  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(("inputs", "told"), [(pixart_inputs, "no negative prompt"), (flux_inputs, "no pooled ones")])
+@pytest.mark.parametrize(
+    ("inputs", "told"), [(pixart_inputs, "no negative prompt"), (flux_inputs, "no pooled embeddings")]
+)
 def test_embeddings_of_the_other_family_are_refused(inputs: object, told: str) -> None:
     with pytest.raises(EcadError, match=told):
         inputs(PromptEmbeds((torch.ones(2, 3),)))  # type: ignore[operator]
