@@ -125,20 +125,20 @@ class ImageGenerator:
     ) -> np.ndarray:
         """Generate one image per prompt, in smaller batches if memory runs out.
 
-                Args:
-                    embeds: one entry per image.
-                    seeds: one per image. Each image has its own random generator, so that it does not depend on the batch.
-                    schedule: what to recompute; None recomputes everything.
-                    steps, guidance_scale, height, width: override the generator's settings; sizes in pixels. By default, the number
+        Args:
+            embeds: one entry per image.
+            seeds: one per image. Each image has its own random generator, so that it does not depend on the batch.
+            schedule: what to recompute; None recomputes everything.
+            steps, guidance_scale, height, width: override the generator's settings; sizes in pixels. The default number
                 of steps is the one that gives the schedule's number of rows.
 
-                Returns:
-                    uint8 (images, height, width, 3).
+        Returns:
+            uint8 (images, height, width, 3).
 
-                Raises:
-                    EcadError: the numbers of embeddings and seeds differ, or PyTorch does not accept a seed.
-                    ScheduleError: the schedule does not fit the model or the number of steps.
-                    NotFiniteError: an image has NaN or infinite values.
+        Raises:
+            EcadError: the numbers of embeddings and seeds differ, or PyTorch does not accept a seed.
+            ScheduleError: the schedule does not fit the model or the number of steps.
+            NotFiniteError: an image has NaN or infinite values.
         """
         if len(embeds) != len(seeds):
             raise EcadError(f"a batch needs one seed per image: expected {len(embeds)} seeds, found {len(seeds)}")
