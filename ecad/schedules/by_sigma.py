@@ -132,6 +132,52 @@ def by_sigma(schedule: CacheSchedule, sigmas: Sequence[float] | npt.NDArray[np.f
     return StepsBySigma(rows, computed, schedule.forecast, grid, schedule.output_products, weights)
 
 
+def at_sigmas(schedule: CacheSchedule, sigmas: Sequence[float] | npt.NDArray[np.floating[Any]]) -> CacheSchedule:
+    """A schedule of whole steps for another sampler or number of steps, by the rule above.
+
+    Args:
+        schedule: of whole steps: each recomputes all sites or none.
+        sigmas: float (rows + 1,), as for `by_sigma`.
+
+    Returns:
+        this schedule itself at its own noise levels; else one of as many steps as the run has rows, which says its
+        noise levels, and says like `CacheSchedule.resample` what it was made of.
+
+    Raises:
+        ScheduleError: as `by_sigma` does, or some step recomputes a part of the sites only.
+
+    >>> from ecad.schedules import CacheSchedule
+    >>> found = CacheSchedule([[True], [True], [False]], [("denoiser", "output")], config={"sigmas": [4, 2, 1]})
+    >>> at_sigmas(found, [4, 3, 2, 1, 0.5, 0]).recompute[:, 0].astype(int).tolist()
+    [1, 1, 1, 0, 0]
+    """
+    parts = np.asarray(schedule.recompute.any(axis=1) & ~schedule.recompute.all(axis=1))
+    if parts[1:].any():
+        raise ScheduleError(
+            f"schedule {schedule.name!r} cannot be carried to other noise levels",
+            step=f"{int(parts[1:].argmax()) + 1:03d}",
+            expected="steps that recompute all sites or none",
+            found="some of each",
+        )
+    steps = by_sigma(schedule, sigmas)
+    grid = sigmas_of(schedule)
+    if grid is None or _same(steps.sigmas, grid):
+        return schedule.resample(len(steps.sigmas))
+    products = None if steps.products is None else products_at(steps.products, places_of(steps.sigmas, grid))
+    resampled = schedule.resample(len(steps.sigmas))
+    return schedule.replace(
+        recompute=np.repeat(steps.computed[:, None], len(schedule.sites), axis=1),
+        name=f"{schedule.name}_at_{len(steps.sigmas)}_noise_levels",
+        output_products=products,
+        output_weights=None,
+        config={**plain.thaw(schedule.config), KEY: steps.sigmas.tolist()},
+        metrics={},
+        attributes=resampled.attributes if resampled is not schedule else {},
+        spare=schedule.spare[:0],
+        custom_compute={},
+    )
+
+
 def sigmas_of(schedule: CacheSchedule) -> Sigmas | None:
     """The noise levels of a schedule's rows from its config; None if it has none.
 

@@ -102,6 +102,28 @@ def test_output_weights_change_computed_outputs_too() -> None:
     assert torch.allclose(found, SIGMAS[0] * NOISE + (outputs * SIGMAS.diff()).sum(), atol=1e-4)
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "flow_prediction", "v_prediction", "sample"])
+def test_outputs_are_those_that_the_schedule_speaks_of(prediction: str) -> None:
+    def of_row(x: torch.Tensor, t: torch.Tensor, **_: object) -> torch.Tensor:
+        """As `calculate_denoised` of ComfyUI has it, of an output that is the row's number."""
+        sigma, output = t[0], (SIGMAS - t[0]).abs().argmin()
+        if prediction == "v_prediction":
+            return x / (sigma**2 + 1) - output * sigma / (sigma**2 + 1) ** 0.5
+        return x - x + output if prediction == "sample" else x - output * sigma
+
+    model = ModelPatcher(of_row)
+    exact = run(model, cfg=1.0)
+    computed = [0, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19]
+    schedule = schedule_of(computed, forecast=True, config={"prediction_type": prediction})
+    # Row 2 is one step on from 0 and 1, row 4 half the line from 1 to 3: every line meets the next row.
+    assert torch.allclose(run(cached_model(model, schedule), cfg=1.0), exact, rtol=1e-4, atol=1e-3)
+
+
+def test_another_kind_of_output_is_refused(model: ModelPatcher) -> None:
+    with pytest.raises(ScheduleError, match=r"config\.prediction_type: expected epsilon, .*, found 'x0'"):
+        cached_model(model, schedule_of([0], config={"prediction_type": "x0"}))
+
+
 def test_each_run_begins_anew_and_a_given_up_one_leaves_nothing(model: ModelPatcher) -> None:
     patched = cached_model(model, schedule_of(EVERY_THIRD))
     expected = run(patched)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecad import CacheSchedule, ScheduleError
-from ecad.schedules.by_sigma import by_sigma, places_of, resampled_sigmas, sigmas_of
+from ecad.schedules.by_sigma import at_sigmas, by_sigma, places_of, resampled_sigmas, sigmas_of
 from ecad.schedules.forecast import Ahead, forecasts
 from ecad.schedules.resample import resample_places
 
@@ -174,3 +174,39 @@ def test_other_noise_levels_of_a_schedule_are_refused(told: object) -> None:
 def test_noise_levels_of_no_run_are_refused(sigmas: list[float]) -> None:
     with pytest.raises(ScheduleError, match="not the noise levels of a run"):
         by_sigma(made([0], 2), sigmas)
+
+
+@given(schedule=schedules())
+def test_a_schedule_at_its_own_noise_levels_is_itself(schedule: CacheSchedule) -> None:
+    assert at_sigmas(schedule, [*sigmas_of(schedule), 0.0]) is schedule
+
+
+def test_a_carried_schedule_is_that_of_the_rule() -> None:
+    products = products_of(20)
+    bits = np.zeros((20, 3), dtype=bool)
+    bits[[0, 1, 4, 9, 15]] = True
+    sites = [("layers.0", "attn"), ("layers.0", "ff"), ("layers.1", "ff")]
+    schedule = CacheSchedule(
+        bits, sites, config={"sigmas": KARRAS.tolist(), "height": 64}, forecast=True, output_products=products
+    )
+    run = np.append(KARRAS[::2] * 0.99, 0.0)
+    steps, carried = by_sigma(schedule, run), at_sigmas(schedule, run)
+    assert np.array_equal(carried.recompute, np.repeat(steps.computed[:, None], 3, axis=1))
+    assert carried.config["height"] == 64
+    assert sigmas_of(carried) == pytest.approx(run[:-1])
+    expected = forecasts(steps.computed, carried.output_products)
+    ran: list[int] = []
+    for row, sigma in enumerate(run[:-1]):
+        if not steps.computed[row]:
+            found = steps.ahead(sigma, [run[place] for place in ran[:-3:-1]])
+            assert (found.scale, found.slope or 0) == pytest.approx((expected[row].scale, expected[row].slope or 0))
+        else:
+            ran.append(row)
+    assert carried.attributes["resampled_from"]["name"] == schedule.name
+
+
+def test_a_schedule_of_single_components_cannot_be_carried() -> None:
+    bits = [[True, True], [True, False]]
+    schedule = CacheSchedule(bits, [("layers.0", "attn"), ("layers.0", "ff")], config={"sigmas": [2.0, 1.0]})
+    with pytest.raises(ScheduleError, match=r"cannot be carried to other noise levels \(step 001\)"):
+        at_sigmas(schedule, [2.0, 1.0, 0.5, 0.0])

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ecad.errors import ScheduleError
-from ecad.integrations.comfyui.model import ApplyModel, Model, UnetArgs, UnetWrapper, noise_output, on_each_run
+from ecad.integrations.comfyui.model import ApplyModel, Model, UnetArgs, UnetWrapper, on_each_run, prediction_of
 from ecad.schedules import CacheSchedule
 from ecad.schedules.by_sigma import StepsBySigma, by_sigma, sigmas_of
 from ecad.schedules.forecast import Ahead
@@ -34,7 +34,7 @@ def cached_model(model: Model, schedule: CacheSchedule) -> Model:
         schedule: whose whole steps run.
 
     Raises:
-        ScheduleError: what it says of its noise levels is malformed.
+        ScheduleError: what it says of its noise levels or its outputs is malformed.
     """
     sigmas_of(schedule)
     patched = model.clone()
@@ -64,6 +64,7 @@ class CachedCalls:
     def __init__(self, schedule: CacheSchedule, wrapped: UnetWrapper | None) -> None:
         self.schedule, self.wrapped = schedule, wrapped
         self.computed = self.forecast = 0
+        self._prediction = prediction_of(schedule)
         self._outputs: dict[Hashable, list[_Output]] = {}
         self._steps: StepsBySigma | None = None
         self._sample_sigmas: torch.Tensor | None = None
@@ -99,7 +100,7 @@ class CachedCalls:
         denoised = self._compute(apply_model, args)
         if denoised.shape != args["input"].shape or not steps.keeps(sigma):
             return denoised
-        self._keep(sigma, keys, noise_output(args["input"], denoised, sigma))
+        self._keep(sigma, keys, self._prediction.output(args["input"], denoised, sigma))
         stands_for_itself = all(self._ahead(steps, sigma, key) == Ahead() for key in keys)
         return denoised if stands_for_itself else self._given(steps, sigma, keys, args["input"])
 
@@ -118,7 +119,7 @@ class CachedCalls:
             for weight, newer, older in zip((ahead.slope, ahead.bend), outputs, outputs[1:], strict=False):
                 if weight is not None:
                     value = torch.add(value, newer - older, alpha=weight)
-            found.append(chunk - value * sigma)
+            found.append(self._prediction.denoised(chunk, value, sigma))
         return torch.cat(found)
 
     def _ahead(self, steps: StepsBySigma, sigma: float, key: Hashable) -> Ahead:

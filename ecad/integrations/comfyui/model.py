@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypedDict
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 import torch
+
+from ecad.errors import ScheduleError
+from ecad.schedules import CacheSchedule
 
 
 class UnetArgs(TypedDict):
@@ -57,9 +60,38 @@ def on_each_run(model: Model, key: str, wrapper: Callable[..., Any]) -> None:
     model.add_wrapper_with_key(OUTER_SAMPLE, key, wrapper)
 
 
-def noise_output(latents: torch.Tensor, denoised: torch.Tensor, sigma: float) -> torch.Tensor:
-    """What a model predicts, whatever it is trained for: the direction from the image to the latents.
+class Prediction(NamedTuple):
+    """What a schedule's output products are products of, in terms of what ComfyUI gives.
 
-    For models that predict noise and for flow matching this is the output of the model itself.
+    Fields:
+        output: (latents, denoised latents, sigma) -> the model's output.
+        denoised: (latents, output, sigma) -> denoised latents.
     """
-    return (latents - denoised) / sigma
+
+    output: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+    denoised: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+
+
+# The direction from the image to the latents: the output of models that predict noise, and of flow matching.
+DIRECTION = Prediction(lambda x, denoised, sigma: (x - denoised) / sigma, lambda x, output, sigma: x - output * sigma)
+_VELOCITY = Prediction(
+    lambda x, denoised, sigma: (x / (sigma**2 + 1) - denoised) * (sigma**2 + 1) ** 0.5 / sigma,
+    lambda x, output, sigma: x / (sigma**2 + 1) - output * sigma / (sigma**2 + 1) ** 0.5,
+)
+_IMAGE = Prediction(lambda x, denoised, sigma: denoised, lambda x, output, sigma: output)
+# By diffusers' names.
+PREDICTIONS = {"epsilon": DIRECTION, "flow_prediction": DIRECTION, "v_prediction": _VELOCITY, "sample": _IMAGE}
+
+
+def prediction_of(schedule: CacheSchedule) -> Prediction:
+    """What a schedule's products are of, as its `config.prediction_type` says; the direction if it says nothing.
+
+    Raises:
+        ScheduleError: a type that is not known.
+    """
+    told = schedule.config.get("prediction_type", "epsilon")
+    if told not in PREDICTIONS:
+        raise ScheduleError(
+            f"schedule {schedule.name!r}: config.prediction_type", expected=", ".join(PREDICTIONS), found=repr(told)
+        )
+    return PREDICTIONS[told]

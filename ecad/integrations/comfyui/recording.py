@@ -15,7 +15,7 @@ import torch
 
 from ecad.errors import EcadError
 from ecad.integrations.comfyui.cached import CachedCalls
-from ecad.integrations.comfyui.model import Model, noise_output, on_each_run
+from ecad.integrations.comfyui.model import DIRECTION, Model, on_each_run
 from ecad.integrations.recorded import Recording, add_to_front, refuse_other_sigmas
 
 KEY = "ecad recording"
@@ -60,7 +60,7 @@ class Recorder:
         denoised: torch.Tensor = args["denoised"]
         sigma = float(args["sigma"].flatten()[0])
         if sigma > 0 and sigma not in self._outputs:
-            output = noise_output(args["input"], denoised, sigma)
+            output = DIRECTION.output(args["input"], denoised, sigma)
             self._outputs[sigma] = output.detach().to("cpu", torch.float32, copy=True)
         return denoised
 
