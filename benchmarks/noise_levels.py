@@ -56,7 +56,7 @@ class Setting:
         self.sigmas = noise_levels(generator.pipe.scheduler, self.steps)
         products = self.generator.output_products(generator.encode(recorded), range(1000, 1000 + len(recorded)))
         assert products is not None
-        self.front = front_of(name, Recording(self.sigmas, products, len(recorded)))
+        self.front = front_of(name, Recording(self.sigmas, products, len(recorded), "v_prediction"))
         self._embeds, self._seeds = generator.encode(judged), list(range(len(judged)))
         self._references = self._images(None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,22 +30,13 @@ class Recording(NamedTuple):
         sigmas: noise levels: where each row begins, and where the last one ends.
         products: float (rows, rows), mean products of the outputs' numbers after guidance at any two rows.
         images: how many images these are means over.
+        prediction: what the outputs are, by diffusers' name.
     """
 
     sigmas: Sequence[float]
     products: Products
     images: int
-
-    @classmethod
-    def of(cls, sigmas: Sequence[float], outputs: npt.NDArray[np.float64], images: int) -> Recording:
-        """What the outputs at each row have in common.
-
-        Args:
-            sigmas, images: as above.
-            outputs: (rows, numbers).
-        """
-        products = outputs @ outputs.T / outputs.shape[1]
-        return cls(sigmas, (products + products.T) / 2, images)
+    prediction: Literal["epsilon", "v_prediction", "flow_prediction"] = "epsilon"
 
 
 def refuse_other_sigmas(file: Path, sigmas: Sequence[float]) -> None:
@@ -73,7 +64,7 @@ def add_to_front(file: Path, recording: Recording) -> Front:
     if earlier is not None:
         images = earlier.images + recording.images
         products = (earlier.images * earlier.products + recording.images * recording.products) / images
-        recording = Recording(recording.sigmas, products, images)
+        recording = recording._replace(products=products, images=images)
     front = front_of(file.stem, recording)
     file.parent.mkdir(parents=True, exist_ok=True)
     front.save(file)
@@ -83,24 +74,47 @@ def add_to_front(file: Path, recording: Recording) -> Front:
 def front_of(name: str, recording: Recording) -> Front:
     """For each number of computed rows the schedule whose forecasts should harm images least.
 
-    A forecast that is off moves the latents by as much as the sampler's step is long, so its error counts times the
-    step's length in noise level, squared. Which rows compute is found by dynamic programming
+    How much an error counts is said in `_weights`. Which rows compute is found by dynamic programming
     (`ecad.genetic.algorithms.whole_steps.best_forecasts`).
     """
     # The search is of no use to a host that only runs schedules.
     from ecad.genetic.algorithms.whole_steps import best_forecasts
 
     products, rows = recording.products, len(recording.products)
-    lengths = np.square(np.diff(recording.sigmas))
+    weights = _weights(recording)
     own = products.diagonal()
     moved = np.maximum(own[1:] + own[:-1] - 2 * products.diagonal(1), 0.0)
-    places = [tuple(range(rows)), *best_forecasts(products, lengths[1:] * moved)] if rows > 1 else [(0,)]
-    points = [_point(name, recording, one, lengths) for one in places]
+    places = [tuple(range(rows)), *best_forecasts(products, weights[1:] * moved)] if rows > 1 else [(0,)]
+    points = [_point(name, recording, one, weights) for one in places]
     provenance = {"method": "recorded", "images": recording.images, "end": float(recording.sigmas[-1])}
     return Front(name, points, scorer=SCORER, provenance=provenance)
 
 
-def _point(name: str, recording: Recording, places: Sequence[int], lengths: np.ndarray) -> Point:
+def _weights(recording: Recording) -> npt.NDArray[np.float64]:
+    """How much a squared error of each row's output counts.
+
+    A sampler goes from noise to image along a circle, on which image and noise are at right angles. An error of the
+    output moves it off its way by the angle that the row's step is long, once the output is put in terms of the circle:
+    as the velocity on it (v-prediction; Salimans and Ho, arXiv 2202.00512).
+    """
+    sigma = np.asarray(recording.sigmas, dtype=np.float64)
+    signal = 1 - sigma if recording.prediction == "flow_prediction" else np.ones_like(sigma)
+    angle = np.abs(np.diff(np.arctan2(sigma, signal)))
+    radius = np.ones(len(angle)) if recording.prediction == "v_prediction" else np.hypot(sigma, signal)[:-1]
+    return np.square(angle * radius)
+
+
+def products_of(outputs: npt.NDArray[np.float64]) -> Products:
+    """The products of a recording.
+
+    Args:
+        outputs: (rows, numbers).
+    """
+    products = outputs @ outputs.T / outputs.shape[1]
+    return np.asarray((products + products.T) / 2)
+
+
+def _point(name: str, recording: Recording, places: Sequence[int], weights: npt.NDArray[np.float64]) -> Point:
     rows = len(recording.products)
     bits = np.zeros((rows, 1), dtype=bool)
     bits[list(places)] = True
@@ -110,25 +124,25 @@ def _point(name: str, recording: Recording, places: Sequence[int], lengths: np.n
         name=f"{name}_{len(places)}_of_{rows}",
         forecast=True,
         output_products=recording.products,
-        config={SIGMAS: [float(sigma) for sigma in recording.sigmas[:rows]]},
+        config={SIGMAS: [float(sigma) for sigma in recording.sigmas[:rows]], "prediction_type": recording.prediction},
     )
-    return Point(schedule, cost=len(places) / rows, quality=_quality(schedule, lengths))
+    return Point(schedule, cost=len(places) / rows, quality=_quality(schedule, weights))
 
 
-def _quality(schedule: CacheSchedule, lengths: np.ndarray) -> float:
+def _quality(schedule: CacheSchedule, weights: npt.NDArray[np.float64]) -> float:
     """How far the outputs should stand above what their forecasts are off by, in dB."""
     computed, products = schedule.recompute[:, 0], schedule.output_products
     assert products is not None
     aheads, places, error = forecasts(computed, products), computed.nonzero()[0], 0.0
     for step in (~computed).nonzero()[0]:
         before, last = [None, *places[places < step]][-2:]
-        weights = np.zeros(len(products))
-        weights[step], weights[last] = 1.0, -aheads[step].scale
+        off = np.zeros(len(products))
+        off[step], off[last] = 1.0, -aheads[step].scale
         if aheads[step].slope is not None and before is not None:
-            weights[last] -= aheads[step].slope
-            weights[before] += aheads[step].slope
-        error += lengths[step] * float(weights @ products @ weights)
-    signal = float((lengths * products.diagonal()).sum())
+            off[last] -= aheads[step].slope
+            off[before] += aheads[step].slope
+        error += weights[step] * float(off @ products @ off)
+    signal = float((weights * products.diagonal()).sum())
     return -10 * math.log10(max(error / signal, _LEAST_ERROR))
 
 
@@ -141,7 +155,7 @@ def _earlier(file: Path) -> Recording | None:
     sigmas, products, images = first.config.get(SIGMAS), first.output_products, front.provenance.get("images")
     if front.provenance.get("method") != "recorded" or sigmas is None or products is None or not images:
         raise EcadError(f"{file}: not a recorded front: record into a file of another name")
-    return Recording([*sigmas, front.provenance["end"]], products, images)
+    return Recording([*sigmas, front.provenance["end"]], products, images, first.config["prediction_type"])
 
 
 def _same(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from ecad.errors import EcadError
 from ecad.integrations.comfyui.cached import CachedCalls
 from ecad.integrations.comfyui.model import DIRECTION, Model, on_each_run
-from ecad.integrations.recorded import Recording, add_to_front, refuse_other_sigmas
+from ecad.integrations.recorded import Recording, add_to_front, products_of, refuse_other_sigmas
 
 KEY = "ecad recording"
 
@@ -80,7 +80,9 @@ class Recorder:
     def _write(self, sigmas: list[float]) -> None:
         rows = [self._at(sigma) for sigma in sigmas if sigma > 0]
         outputs = torch.stack([row.flatten() for row in rows]).double().numpy()
-        front = add_to_front(self.file, Recording.of(sigmas, outputs, images=len(rows[0])))
+        # The noise of flow matching is a share; that of other models is up to many times an image's.
+        prediction: Literal["flow_prediction", "epsilon"] = "flow_prediction" if sigmas[0] <= 1 else "epsilon"
+        front = add_to_front(self.file, Recording(sigmas, products_of(outputs), len(rows[0]), prediction))
         logging.info("ecad: %s: %d schedules, of %s images", self.file, len(front.points), front.provenance["images"])
 
     def _at(self, sigma: float) -> torch.Tensor:
