@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
 from ecad.calibration.calibrate import SPEEDUPS, Calibration
+from ecad.calibration.trajectory import Trajectory, fitted_weights, recorded_trajectory
 from ecad.cost.macs import macs_table
 from ecad.image_generators import ImageGenerator
 from ecad.image_generators.provenance import provenance_for
+from ecad.prompts.embeds import PromptEmbeds
 from ecad.quality import mean_interval, psnr
 from ecad.schedules.front import Front, Point
+from ecad.schedules.plan import executed
 from ecad.schedules.provenance import KEY, Interval
 from ecad.schedules.schedule import CacheSchedule
+from ecad.sites.readers import readers
 
 # Away from the seeds of the calibration, which count from its own.
 HELD_OUT_SEED = 1_000_000
@@ -62,6 +67,41 @@ def calibrated_front(
         )
         points.append(Point(schedule, point.cost, point.quality, found))
     return replace(front, points=points, provenance={**front.provenance, "held_out_prompts": len(held_out)})
+
+
+def weights_fitter(
+    generator: ImageGenerator, prompts: Sequence[str], seeds: Sequence[int]
+) -> Callable[[CacheSchedule], CacheSchedule]:
+    """What fits output weights to any schedule of a generator, along one cached batch.
+
+    Args:
+        generator: makes the images.
+        prompts, seeds: one each an image; all must fit into memory at once.
+
+    Returns:
+        schedule that forecasts -> the same with output weights, or itself if the sampler is not affine. The uncached
+        images are made with the first.
+    """
+
+    @cache
+    def batch() -> tuple[PromptEmbeds, Trajectory]:
+        embeds = generator.encode(prompts)
+        with recorded_trajectory(generator.pipe) as trajectory:
+            generator.generate(embeds, seeds)
+        return embeds, trajectory
+
+    def fit(schedule: CacheSchedule) -> CacheSchedule:
+        embeds, trajectory = batch()
+        if not trajectory.is_affine:
+            return schedule
+        runs = np.asarray(executed(schedule.recompute, readers(schedule.sites)).any(axis=1)).tolist()
+        plain = schedule.replace(output_weights=None)
+        weights, _ = fitted_weights(
+            generator.pipe, trajectory, runs, True, lambda: generator.generate(embeds, seeds, plain)
+        )
+        return schedule.replace(output_weights=weights)
+
+    return fit
 
 
 def _held_out_scores(

@@ -33,8 +33,27 @@ if TYPE_CHECKING:
 # By psnr, more images per candidate than this add little (docs/search.md).
 ENOUGH_IMAGES = 16
 # The seeds of the search count from 0.
-HELD_OUT_SEED = 1_000_000
-SEARCH_PROMPTS, HELD_OUT_PROMPTS = 4, 24
+HELD_OUT_SEED, VALIDATION_SEED = 1_000_000, 2_000_000
+SEARCH_PROMPTS, VALIDATION_PROMPTS, HELD_OUT_PROMPTS = 4, 8, 24
+
+
+@dataclass(frozen=True)
+class ImageSets:
+    """What is scored, by disjoint prompts.
+
+    Args:
+        search: the images that candidates are scored on.
+        validation: those that select what is exported; None if there are no prompts for it.
+        held_out: one entry per scorer; nothing is selected by them.
+    """
+
+    search: ImageSet
+    validation: ImageSet | None
+    held_out: list[ImageSet]
+
+    def all(self) -> list[ImageSet]:
+        """The search's, then the held-out ones, then that of the validation."""
+        return [self.search, *self.held_out, *([self.validation] if self.validation else [])]
 
 
 @dataclass(frozen=True)
@@ -43,6 +62,14 @@ class ScoringOptions:
 
     prompt_file: Annotated[
         Path | None, typer.Option(help="Prompts of the search; by default built-in ones, with a built-in model.")
+    ] = None
+    num_prompts: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many of the prompts search; the next ones validate, which selects what is exported, and those "
+            "after them are held out. By default a prompt file searches with all; of the built-in ones 4 do.",
+        ),
     ] = None
     num_images_per_prompt: Annotated[int, typer.Option(min=1, help="Images per prompt; their seeds count from 0.")] = 1
     quality: Annotated[
@@ -61,27 +88,37 @@ class ScoringOptions:
     ] = None
     batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 8
 
-    def image_sets(self, image_generator: str) -> list[ImageSet]:
-        """The images of the search, and the held-out ones for each scorer."""
+    def image_sets(self, image_generator: str) -> ImageSets:
+        """The images of the search, those that validate, and the held-out ones for each scorer."""
         from ecad.genetic.evaluation.pool import ImageSet
 
-        sets = [ImageSet(self._prompts(image_generator), range(self.num_images_per_prompt), self.quality)]
-        if held_out := self._held_out(image_generator):
-            scorers = [self.quality, *self._second_scorer(image_generator)]
-            sets += [ImageSet(held_out, [HELD_OUT_SEED], scorer) for scorer in scorers]
-        return sets
+        searching, validating, rest = self._split(self._prompts(image_generator))
+        search = ImageSet(searching, range(self.num_images_per_prompt), self.quality)
+        validation = ImageSet(validating, [VALIDATION_SEED], self.quality) if validating else None
+        held_out = self._held_out(image_generator) or rest[:HELD_OUT_PROMPTS]
+        scorers = [self.quality, *self._second_scorer(image_generator)] if held_out else []
+        return ImageSets(search, validation, [ImageSet(held_out, [HELD_OUT_SEED], scorer) for scorer in scorers])
 
     def _prompts(self, image_generator: str) -> list[Prompt]:
         if self.prompt_file is not None:
             return read_prompts(self.prompt_file)
         if image_generator not in builtin.GENERATORS:
             raise EcadError(f"{image_generator} needs prompts: give a file of them with --prompt-file")
-        texts = builtin.prompts("search")[:SEARCH_PROMPTS]
-        return [Prompt(f"{i:04d}", text) for i, text in enumerate(texts)]
+        return [Prompt(f"{i:04d}", text) for i, text in enumerate(builtin.prompts("search"))]
+
+    def _split(self, prompts: list[Prompt]) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
+        """Prompts that search, that validate, and those that are left; disjoint."""
+        first = self.num_prompts or (len(prompts) if self.prompt_file else SEARCH_PROMPTS)
+        if len(prompts) < first:
+            raise EcadError(f"{self.prompt_file}: expected at least {first} prompts, found {len(prompts)}")
+        last = first + VALIDATION_PROMPTS
+        return prompts[:first], prompts[first:last], prompts[last:] if self.prompt_file else []
 
     def _held_out(self, image_generator: str) -> list[Prompt]:
         if self.held_out_file is not None:
             return read_prompts(self.held_out_file)
+        if self.prompt_file is not None and self.num_prompts is not None:
+            return []
         texts = builtin.prompts("held_out")[:HELD_OUT_PROMPTS] if image_generator in builtin.GENERATORS else []
         return [Prompt(f"held_out_{i:04d}", text) for i, text in enumerate(texts)]
 
@@ -213,7 +250,7 @@ def optimize(
     from ecad.genetic.study.layout import FRONT
 
     images = scoring.image_sets(image_generator)
-    each = len(images[0].prompts) * len(images[0].seeds)
+    each = len(images.search.prompts) * len(images.search.seeds)
     if scoring.quality == "psnr" and algorithm.mode == "fast" and each > ENOUGH_IMAGES:
         say(f"each candidate makes {each} images; 2 to {ENOUGH_IMAGES} rank schedules well by psnr (docs/search.md)")
     initial = algorithm.initial()
@@ -221,12 +258,12 @@ def optimize(
     with (
         output_folder(output_dir),
         _live(output_dir) if live else nullcontext(),
-        search_setup(workers, output_dir, images, chosen, wanted) as setup,
+        search_setup(workers, output_dir, images.all(), chosen, wanted) as setup,
     ):
         with search_progress(as_json, setup.executor.status if setup.executor else None) as show:
             on_progress = _remembering(context, output_dir, show)
             study = _search(setup, output_dir, algorithm, kind, initial, on_progress)
-        front, held_out = _export(study, setup, images[1:], output_dir, as_json)
+        front, held_out = _export(study, setup, images, output_dir, as_json)
     rows = [_row(study, candidate, held_out) for candidate in front]
     if not as_json:
         for line in (*(_line(row, scoring.quality) for row in rows), *_held_out_lines(held_out)):
@@ -275,24 +312,43 @@ def _search(
 
 
 def _export(
-    study: Study, setup: SearchSetup, held_out: Sequence[ImageSet], folder: Path, hidden: bool
+    study: Study, setup: SearchSetup, images: ImageSets, folder: Path, hidden: bool
 ) -> tuple[list[Candidate], dict[str, list[HeldOut]]]:
-    """Score the front on held-out images and write its schedules; returns the front and scorer -> scores."""
+    """Select by validation, score on held-out images and write schedules; returns them and scorer -> scores."""
     from ecad.genetic.held_out import held_out_intervals, score_held_out
-    from ecad.genetic.study.export import save_front, select_for_export, with_provenance
+    from ecad.genetic.study.export import front_of, save_front, with_provenance
+    from ecad.genetic.study.layout import FRONT_FILE
 
-    front, draw = select_for_export(study.front()), partial(bar, hidden=hidden)
+    draw = partial(bar, hidden=hidden)
+    front = _selected(study, setup, images, draw)
     scored = {
-        images.quality: score_held_out(setup.evaluator(place), front, folder, draw)
-        for place, images in enumerate(held_out, start=1)
+        one.quality: score_held_out(setup.evaluator(place), front, folder, draw)
+        for place, one in enumerate(images.held_out, start=1)
         if front
     }
-    count = len(held_out[0].prompts) if held_out else 0
+    count = len(images.held_out[0].prompts) if images.held_out else 0
+    intervals = [held_out_intervals(one, scored) for one in front]
     known = [
-        with_provenance(one.schedule, setup.provenance, study, held_out_intervals(one, scored), count) for one in front
+        with_provenance(one.schedule, setup.provenance, study, found, count)
+        for one, found in zip(front, intervals, strict=True)
     ]
     save_front(known, folder)
+    if front:
+        validated = len(images.validation.prompts) if images.validation else 0
+        front_of(study, front, known, intervals, validated).save(folder / FRONT_FILE)
     return front, scored
+
+
+def _selected(study: Study, setup: SearchSetup, images: ImageSets, draw: Any) -> list[Candidate]:
+    from ecad.genetic.selection import SPEEDUPS, near_front, select_by_validation
+    from ecad.genetic.study.export import select_for_export
+
+    if images.validation is None or study.settings["mode"] != "fast":
+        return select_for_export(study.front())
+    most = study.settings.get("max_cost")
+    speedups = [*SPEEDUPS, *([] if most is None else [study.uncached_cost / most])]
+    validation = setup.evaluator(len(images.held_out) + 1)
+    return select_by_validation(near_front(study, speedups), setup.fit, validation, draw)
 
 
 def _remembering(context: typer.Context, folder: Path, show: Callable[[Progress], None]) -> Callable[[Progress], None]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ecad.calibration.of_generator import weights_fitter
 from ecad.cost.architectures import Architecture
 from ecad.errors import EcadError
 from ecad.execution import Executor
@@ -31,6 +32,7 @@ from ecad.genetic.study.layout import TIMES
 from ecad.image_generators import found_everywhere, get_image_generator
 from ecad.image_generators.provenance import provenance_for
 from ecad.prompts import Prompt
+from ecad.schedules import CacheSchedule
 from ecad.schedules.provenance import Provenance
 
 
@@ -77,12 +79,15 @@ class SearchSetup:
         evaluator: index of an image set -> its evaluator; prompts are encoded when it is first used.
         provenance: of the schedules that are found.
         executor: of the workers; None if images are made in this process.
+        fit: gives a schedule that forecasts output weights, fitted to images of the search; None on workers, or if no
+            schedule may forecast or keep more.
     """
 
     problem: Problem
     evaluator: Callable[[int], Evaluator]
     provenance: Provenance
     executor: Executor | None
+    fit: Callable[[CacheSchedule], CacheSchedule] | None = None
 
 
 @contextmanager
@@ -136,7 +141,11 @@ def _setup_here(folder: Path, images: Sequence[ImageSet], model: ModelSettings, 
         chosen = images[which]
         return evaluator_of(generator, chosen.prompts, chosen.seeds, chosen.quality, model.batch_size)
 
-    return SearchSetup(wanted.apply(problem, generator.architecture), evaluator, provenance_for(generator), None)
+    fit = None
+    if wanted.forecast != "never" and wanted.max_cached_bytes is None:
+        items = all_items(images[0].prompts, images[0].seeds)[: model.batch_size]
+        fit = weights_fitter(generator, [item.prompt.text for item in items], [item.seed for item in items])
+    return SearchSetup(wanted.apply(problem, generator.architecture), evaluator, provenance_for(generator), None, fit)
 
 
 def worker(

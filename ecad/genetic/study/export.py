@@ -12,6 +12,7 @@ from ecad.errors import ScheduleError
 from ecad.genetic.study.layout import FRONT
 from ecad.genetic.study.study import Candidate, Study
 from ecad.schedules import CacheSchedule
+from ecad.schedules.front import Front, Point
 from ecad.schedules.plan import plan_key
 from ecad.schedules.provenance import KEY, Interval, Provenance
 from ecad.utils.files import as_file_name
@@ -55,6 +56,37 @@ def with_provenance(
         held_out_images=images if held_out else 0,
     )
     return schedule.replace(attributes={**schedule.attributes, KEY: provenance.to_json()})
+
+
+def front_of(
+    study: Study,
+    candidates: Sequence[Candidate],
+    schedules: Sequence[CacheSchedule],
+    held_out: Sequence[Mapping[str, Interval]],
+    validation_prompts: int,
+) -> Front:
+    """What a study exports, as one front.
+
+    Args:
+        study: that found it.
+        candidates: at least one, with what is to be its quality.
+        schedules: theirs, as they are exported.
+        held_out: theirs: scorer -> held-out score.
+        validation_prompts: whose scores the qualities are; 0 if they are those of the search.
+    """
+    points = [
+        Point(schedule, candidate.cost / study.uncached_cost, candidate.quality, scores)
+        for candidate, schedule, scores in zip(candidates, schedules, held_out, strict=True)
+    ]
+    settings = study.settings
+    provenance = {
+        "method": f"search, mode {settings['mode']}",
+        "search_prompts": len(settings["prompts"]),
+        "validation_prompts": validation_prompts,
+        "images": study.history[-1].images if study.history else 0,
+    }
+    name = str(settings["evaluator"].get("generator", "front"))
+    return Front(name, points, settings["scorer"], "MACs" if study.unit == "MACs" else "ns", provenance)
 
 
 def save_front(schedules: Sequence[CacheSchedule], folder: Path) -> None:

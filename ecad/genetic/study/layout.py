@@ -12,6 +12,8 @@ FLAGS = "flags.json"
 TIMES = "times.json"
 # The exported schedules.
 FRONT = "front"
+# What of it is worth having, in one file.
+FRONT_FILE = "front.json"
 # What `ecad report --images` adds: the prompts and seeds of its images, and the measured speed-ups.
 PICTURES = Path("images", "pictures.json")
 MEASURED = "measured.json"

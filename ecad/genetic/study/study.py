@@ -136,11 +136,19 @@ class Study:
 
     def front(self) -> list[Candidate]:
         """The Pareto front of the candidates within the search's limits, cheapest first."""
+        known = self.within_limits()
+        cost = np.array([candidate.cost for candidate in known])
+        quality = np.array([candidate.quality for candidate in known], dtype=np.float64)
+        return [known[i] for i in pareto(cost, quality)]
+
+    def within_limits(self) -> list[Candidate]:
+        """The candidates within the search's limits on cost and quality."""
         most, least = self.settings.get("max_cost"), self.settings.get("min_quality")
-        cost = np.array([candidate.cost for candidate in self.candidates])
-        quality = np.array([candidate.quality for candidate in self.candidates], dtype=np.float64)
-        kept = [self.candidates[i] for i in pareto(cost, quality)]
-        return [c for c in kept if (most is None or c.cost <= most) and (least is None or c.quality >= least)]
+        return [
+            candidate
+            for candidate in self.candidates
+            if (most is None or candidate.cost <= most) and (least is None or candidate.quality >= least)
+        ]
 
     def scores(self, candidate: Candidate) -> np.ndarray:
         """The scores of a candidate's images, float64 (items,); NaN where there is none."""

@@ -1,0 +1,72 @@
+"""What is exported: by prompts that did not search, fitted where that helps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ecad.genetic import LocalEvaluator, Problem
+from ecad.genetic.search import search
+from ecad.genetic.selection import near_front, select_by_validation
+from ecad.prompts import Prompt
+from ecad.schedules import heuristics, pixart_sites
+
+SITES = pixart_sites(2)
+PROBLEM = Problem(heuristics.none(SITES, 6), lambda bits, _: bits.sum(axis=(1, 2)), forecast="either")
+
+
+def no_progress(items, label, *, total):
+    return items
+
+
+def evaluator(quality, prompt="0"):
+    """An evaluator whose images are schedules, scored by `quality`."""
+    return LocalEvaluator(
+        generate=lambda schedule, items: [schedule] * len(items),
+        score=lambda images, items: np.array([quality(schedule) for schedule in images]),
+        scorer="share",
+        prompts=[Prompt(prompt, "a fox")],
+        seeds=[0],
+        batch_size=1,
+    )
+
+
+@pytest.fixture
+def study():
+    return search(PROBLEM, evaluator(lambda schedule: schedule.share_recomputed), generations=4, population_size=8)
+
+
+def test_near_the_front_are_the_best_at_each_speedup(study):
+    found = near_front(study, [1.5, 3])
+    for speedup in (1.5, 3):
+        affordable = [one for one in study.candidates if one.cost * speedup <= study.uncached_cost]
+        best = max(one.quality for one in affordable)
+        assert any(one.quality == best and one.cost * speedup <= study.uncached_cost for one in found)
+    assert len({one.path for one in found}) == len(found) <= 4
+    assert [one.cost for one in found] == sorted(one.cost for one in found)
+
+
+def test_validation_prompts_decide_and_nothing_is_dominated(study):
+    finalists = near_front(study)
+    upside_down = evaluator(lambda schedule: -schedule.share_recomputed, "1")
+    kept = select_by_validation(finalists, None, upside_down, no_progress)
+    assert [one.path for one in kept] == [finalists[0].path]
+    same = select_by_validation(
+        finalists, None, evaluator(lambda schedule: schedule.share_recomputed, "1"), no_progress
+    )
+    assert [one.quality for one in same] == sorted({one.quality for one in same})
+    assert [one.cost for one in same] == sorted({one.cost for one in same})
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_fitted_weights_are_exported_where_the_validation_prompts_say_so(study, helps):
+    def fit(schedule):
+        return schedule.replace(output_weights=[[0.5]] * schedule.num_steps)
+
+    def quality(schedule):
+        return schedule.share_recomputed + (0.001 if helps else -0.001) * (schedule.output_weights is not None)
+
+    kept = select_by_validation(near_front(study), fit, evaluator(quality, "1"), no_progress)
+    assert {one.plain.output_weights is not None for one in kept if one.plain.forecast} <= {helps}
+    assert any(one.plain.forecast for one in kept)
+    assert all(one.schedule.output_weights == one.plain.output_weights for one in kept)
