@@ -1,63 +1,97 @@
-"""Fill schedules/: of studies their best at some speed-ups, and hand-made schedules for the paper's models.
+"""Fill schedules/: calibrated fronts of the built-in models, and hand-made schedules for the paper's models.
 
-ecad optimize -o build/front --generations 20
-ecad optimize -o build/flux-front --generations 20 --image-generator EmojiFluxImageGenerator --prompt-file EIGHT
-python tools/schedules.py build/front build/flux-front
+python tools/schedules.py [--max-images 600] [--output schedules] [GENERATOR ...]
 
-EIGHT is a file of the first eight of `ecad.builtin.prompts("search")`; by default a search has four.
+A front is calibrated with 16 prompts, steps moved until the images are spent, and scored on 24 held-out prompts. Its
+schedules are named by how many times fewer MACs they take. `every_n.json` beside them holds what every n-th step gives
+on the same held-out prompts.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 from pathlib import Path
 
+from rich.progress import Progress
+
+from ecad import builtin
+from ecad.calibration.of_generator import HELD_OUT_SEED, calibrated_front
 from ecad.cost import count_macs, find_architecture
 from ecad.cost.macs import macs_table
-from ecad.genetic import Study
-from ecad.genetic.study.layout import FRONT
+from ecad.image_generators import ImageGenerator, get_image_generator
+from ecad.quality import psnr
 from ecad.schedules import CacheSchedule, heuristics
 from ecad.schedules.sharing import save_folder
+from ecad.utils.console import stderr
+from ecad.utils.files import write_atomic
 
 FOLDER = Path("schedules")
-SPEEDUPS = (1.5, 2, 2.5, 3, 3.5, 4, 5)
+SPEEDUPS = (1.5, 2, 2.5, 2.75, 3, 4, 5)
+PROMPTS, HELD_OUT, SEED = 16, 24, 0
+EVERY = (2, 3, 4, 5)
 HAND_MADE = {"PixArtAlphaImageGenerator": 20, "PixArtSigmaImageGenerator": 20, "FluxImageGenerator": 20}
 
 
-def found(folder: Path) -> None:
-    """The best of a study's front, by its own prompts, that takes so many times fewer MACs."""
-    study = Study.open(folder)
-    generator = study.settings["evaluator"]["generator"]
-    front = [CacheSchedule.load(file) for file in sorted((folder / FRONT).glob("*.json"))]
-    for speedup in SPEEDUPS:
-        affordable = [one for one in front if one.metrics["total_macs"] * speedup <= study.uncached_cost]
-        best = max(affordable, key=lambda one: float(one.metrics["quality"]))
-        share(best.replace(name=f"{generator} {speedup:g}x"), generator, f"{speedup:g}x")
+def calibrated(name: str, max_images: float, output: Path) -> None:
+    """One folder a schedule of the front, the front itself, and what every n-th step gives."""
+    generator, held_out = get_image_generator(name, device="cpu"), builtin.prompts("held_out")[:HELD_OUT]
+    with Progress(console=stderr) as progress:
+        task = progress.add_task(name, total=1.0)
+        front = calibrated_front(
+            generator,
+            builtin.prompts("search")[:PROMPTS],
+            held_out,
+            seed=SEED,
+            speedups=SPEEDUPS,
+            max_images=max_images,
+            on_progress=lambda done: progress.update(task, completed=done),
+        )
+    if (output / name).exists():
+        shutil.rmtree(output / name)
+    for point in front.points:
+        times = f"{point.speedup:.3g}x"
+        share(point.schedule.replace(name=f"{name} {times}"), name, times, output)
+    front.save(output / name / "front.json")
+    write_atomic(output / name / "every_n.json", json.dumps(every_n(generator, held_out), indent=1) + "\n")
 
 
-def hand_made(image_generator: str, steps: int) -> None:
+def every_n(generator: ImageGenerator, prompts: list[str]) -> dict[str, dict[str, float]]:
+    """Fewer MACs and mean PSNR of every n-th step."""
+    table, embeds = macs_table(generator.architecture), generator.encode(prompts)
+    seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + len(prompts))
+    uncached, found = heuristics.none(table.sites, generator.steps), {}
+    references = generator.generate(embeds, seeds)
+    for n in EVERY:
+        schedule = heuristics.every_n(table.sites, generator.steps, n)
+        less = table.price(uncached.recompute, False) / table.price(schedule.recompute, False)
+        scores = psnr(generator.generate(embeds, seeds, schedule), references)
+        found[schedule.name] = {"fewer_macs": round(float(less), 3), "psnr": round(float(scores.mean()), 2)}
+    return found
+
+
+def hand_made(image_generator: str, steps: int, output: Path) -> None:
     """Every second and every third step."""
     sites = macs_table(find_architecture(image_generator)).sites
     for n in (2, 3):
         schedule = heuristics.every_n(sites, steps, n)
         macs = count_macs(schedule, image_generator)
-        share(schedule.replace(metrics={"total_macs": macs}), image_generator, schedule.name)
+        share(schedule.replace(metrics={"total_macs": macs}), image_generator, schedule.name, output)
 
 
-def share(schedule: CacheSchedule, generator: str, name: str) -> None:
-    place = FOLDER / generator / name
-    save_folder(schedule, place, place.as_posix())
-    print(place)
-
-
-def fill(studies: list[Path]) -> None:
-    for study in studies:
-        found(study)
-    for image_generator, steps in HAND_MADE.items():
-        hand_made(image_generator, steps)
+def share(schedule: CacheSchedule, generator: str, name: str, output: Path) -> None:
+    save_folder(schedule, output / generator / name, (FOLDER / generator / name).as_posix())
+    print(output / generator / name)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("studies", type=Path, nargs="+", help="folders of studies of the built-in models")
-    fill(parser.parse_args().studies)
+    parser.add_argument("generators", nargs="*", default=builtin.GENERATORS, help="built-in models; all by default")
+    parser.add_argument("--max-images", type=float, default=600)
+    parser.add_argument("--output", type=Path, default=FOLDER)
+    args = parser.parse_args()
+    for name in args.generators:
+        calibrated(name, args.max_images, args.output)
+    for image_generator, steps in HAND_MADE.items():
+        hand_made(image_generator, steps, args.output)

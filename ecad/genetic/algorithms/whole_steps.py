@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ecad.calibration import step_choice
 from ecad.genetic.genes import SearchSpace
-from ecad.schedules.forecast import forecast_errors
 from ecad.schedules.schedule import Bits
 
 # With this many computed steps or fewer, repeating an output may be better than extrapolating it.
@@ -161,29 +161,7 @@ def best_forecasts(products: np.ndarray, errors: Sequence[float] | np.ndarray) -
     >>> best_forecasts(bent @ bent.T, np.ones(4))[1]
     (0, 1, 4)
     """
-    steps = len(products)
-    loss = forecast_errors(products) * _image_error_weights(products, errors)
-    # run[i, j, k]: error of all forecasts from j + 1 to k - 1 by steps j and i; the last i stands for no step i.
-    run = np.full((steps + 1, steps, steps + 1), np.inf)
-    for j in range(steps):
-        run[:, j, j + 1 :] = np.concatenate([np.zeros((steps + 1, 1)), loss[:, j, j + 1 :].cumsum(axis=1)], axis=1)
-    following: list[np.ndarray] = []
-    least, found = run[:, :, steps], []
-    for _ in range(steps - 1):
-        found.append(_path(following, steps))
-        # least[i, j]: error of all that follows if j and before it i compute, and as many later steps as rounds.
-        total = run[:, :, :steps] + least[:steps][None]
-        following.append(total.argmin(axis=2))
-        least = total.min(axis=2)
-    return found[::-1]
-
-
-def _path(following: Sequence[np.ndarray], steps: int) -> tuple[int, ...]:
-    before, place, places = steps, 0, [0]
-    for table in reversed(following):
-        before, place = place, int(table[before, place])
-        places.append(place)
-    return tuple(places)
+    return step_choice.best_forecasts(products, _image_error_weights(products, errors))[::-1]
 
 
 def _image_error_weights(products: np.ndarray, errors: Sequence[float] | np.ndarray) -> np.ndarray:
