@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import synthetic
@@ -29,10 +30,10 @@ def worker(faults: dict[str, float]) -> Job:
     plain = synthetic.evaluator()
     items = all_items(plain.prompts, plain.seeds)
 
-    def work(task: int | tuple[int, int, bytes, bool, np.ndarray | None, int]) -> np.ndarray | None:
+    def work(task: Any) -> np.ndarray | None:
         if isinstance(task, int):
             return plain.output_products()
-        _, steps, packed, forecast, products, first = task
+        _, steps, packed, forecast, products, _, first = task
         bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=steps * len(synthetic.SITES)).astype(bool)
         schedule = CacheSchedule(bits.reshape(steps, -1), synthetic.SITES, forecast=forecast)
         schedule = schedule.replace(output_products=products)

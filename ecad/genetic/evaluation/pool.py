@@ -73,7 +73,8 @@ class PooledEvaluator:
             schedule, items = job
             first = places[items[0]]
             packed = np.packbits(schedule.recompute).tobytes()
-            payload = self.which, schedule.num_steps, packed, schedule.forecast, schedule.output_products, first
+            outputs = schedule.forecast, schedule.output_products, schedule.output_weights
+            payload = self.which, schedule.num_steps, packed, *outputs, first
             return Task(f"{schedule.name}, images {first} to {first + len(items) - 1}", payload)
 
         yield from self.executor.run(None if job is None else task(job) for job in jobs)

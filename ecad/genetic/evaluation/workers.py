@@ -33,6 +33,7 @@ from ecad.image_generators import found_everywhere, get_image_generator
 from ecad.image_generators.provenance import provenance_for
 from ecad.prompts import Prompt
 from ecad.schedules import CacheSchedule
+from ecad.schedules.output_weights import OutputWeights
 from ecad.schedules.provenance import Provenance
 
 
@@ -88,6 +89,10 @@ class SearchSetup:
     provenance: Provenance
     executor: Executor | None
     fit: Callable[[CacheSchedule], CacheSchedule] | None = None
+
+
+# See `worker`.
+_Batch = tuple[int, int, bytes, bool, np.ndarray | None, OutputWeights | None, int]
 
 
 @contextmanager
@@ -157,8 +162,8 @@ def worker(
 ) -> WorkerJob:
     """Load a generator and scorers, in a worker.
 
-    A task is (index of `images`, steps, packed bits, whether the schedule extrapolates, its output products, index of
-    the first image); or an index of `images` alone, which asks for the output products.
+    A task is (index of `images`, steps, packed bits, whether the schedule extrapolates, its output products and output
+    weights, index of the first image); or an index of `images` alone, which asks for the output products.
     """
     generator = get_image_generator(image_generator, weights, device=device)
     template = problem_of(generator).template
@@ -168,12 +173,14 @@ def worker(
         prompts, seeds, quality = images[which]
         return evaluator_of(generator, [Prompt(*prompt) for prompt in prompts], seeds, quality, batch_size)
 
-    def work(task: int | tuple[int, int, bytes, bool, np.ndarray | None, int]) -> np.ndarray | None:
+    def work(task: int | _Batch) -> np.ndarray | None:
         if isinstance(task, int):
             return evaluator(task).output_products()
-        which, steps, packed, forecast, products, first = task
+        which, steps, packed, forecast, products, output_weights, first = task
         recompute = unpack(packed, (steps, len(template.sites)))
-        schedule = template.replace(recompute=recompute, forecast=forecast, output_products=products)
+        schedule = template.replace(
+            recompute=recompute, forecast=forecast, output_products=products, output_weights=output_weights
+        )
         own = evaluator(which)
         items = all_items(own.prompts, own.seeds)[first : first + batch_size]
         scores = own.score(own.generate(schedule, items), items)

@@ -19,7 +19,9 @@ from python_path import python_path
 
 from ecad.errors import EcadError
 from ecad.genetic import Candidate, Study
+from ecad.genetic.evaluation.pool import ImageSet, PooledEvaluator
 from ecad.genetic.search import search
+from ecad.genetic.study.items import all_items
 
 HERE = Path(synthetic_worker.__file__).parent
 
@@ -66,6 +68,22 @@ def test_workers_are_told_which_schedules_forecast(tmp_path: Path) -> None:
     assert any(candidate.schedule.output_products is not None for candidate in study.candidates)
     assert {candidate.schedule.forecast for candidate in alone.candidates} == {False, True}
     assert synthetic.content(tmp_path / "pooled") == synthetic.content(tmp_path / "alone")
+
+
+def test_workers_are_told_output_weights() -> None:
+    given = []
+
+    class Executor:
+        def run(self, tasks):  # type: ignore[no-untyped-def]
+            given.extend(tasks)
+            return iter(())
+
+    evaluator, template = synthetic.evaluator(), synthetic.problem().template
+    weights = ((1.0,), *[(1.0, 0.5)] * (template.num_steps - 1))
+    schedule = template.replace(forecast=True, output_weights=weights)
+    pooled = PooledEvaluator(Executor(), 0, ImageSet(evaluator.prompts, evaluator.seeds), 2)  # type: ignore[arg-type]
+    list(pooled.run([(schedule, all_items(evaluator.prompts, evaluator.seeds)[:2])]))
+    assert weights in given[0].payload
 
 
 def test_a_poisoned_candidate_is_set_aside_and_a_killed_search_goes_on_alike(serial: Study, tmp_path: Path) -> None:
