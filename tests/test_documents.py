@@ -116,10 +116,10 @@ def command_line() -> Any:
 def parse(words: list[str], where: str) -> None:
     """Let the command line read a command, but not do it; an ellipsis stands for what a page leaves out."""
     command: Any = command_line()
-    while hasattr(command, "commands"):
+    while hasattr(command, "get_command"):
         assert words, f"{where}: which subcommand?"
-        assert words[0] in command.commands, where
-        command, words = command.commands[words[0]], words[1:]
+        command, words = command.get_command(None, words[0]), words[1:]
+        assert command is not None, where
     if "-h" in words or "--help" in words:
         return
     try:

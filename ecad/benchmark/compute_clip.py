@@ -35,14 +35,15 @@ def clip(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """CLIP score of images: 100 times the cosine with their prompt, the mean over prompts."""
+    """Compute the CLIP score: 100 times the cosine of image and prompt, as the mean over prompts."""
     prompts = PromptFile(prompts_path, "mjhq" if mjhq else file_mode)  # type: ignore[arg-type]
     from ecad.images.files import by_schedule
-    from ecad.jobs.score import score_folder
-    from ecad.quality import get_scorer
 
     mode = image_naming_mode or ("mjhq" if mjhq else "image_reward")
     pictures = images_of(image_dir)
+    from ecad.jobs.score import score_folder
+    from ecad.quality import get_scorer
+
     folders = by_schedule(pictures, each)
     items = {folder: matched_items(folder, files, prompts, mode) for folder, files in folders.items()}
     name, weights = ("judge", None) if clip_model == "judge" else ("clip", clip_model)

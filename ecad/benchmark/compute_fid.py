@@ -42,17 +42,18 @@ def fid(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Distance of generated images to reference images; the lower, the more alike the two sets."""
+    """Compute FID and KID between generated and reference images. Lower is more similar."""
     if (ref_dir is None) == (ref_stats is None):
         raise EcadError("give either --ref-dir or --ref-stats")
     from ecad.images.files import by_schedule
-    from ecad.quality import fid as distances
-    from ecad.quality.features import default_cache, get_feature_extractor
 
     generated = images_of(gen_dir)
     folders = by_schedule(generated, each)
     references = None if ref_dir is None else images_of(ref_dir)
     ref_files = [] if references is None else references.files
+    from ecad.quality import fid as distances
+    from ecad.quality.features import default_cache, get_feature_extractor
+
     for folder, files in [*folders.items(), *([(ref_dir, ref_files)] if ref_dir else [])]:
         if len(files) < distances.FEW_IMAGES:
             say(f"{folder}: {len(files)} images; below {distances.FEW_IMAGES} an FID is biased: compare like with like")

@@ -39,21 +39,24 @@ def latency(
     model: ModelOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Time images under schedules, in turns with uncached ones; without the text encoder, milliseconds an image."""
+    """Time schedules against uncached images in alternation, in ms per image without the text encoder."""
     # `--schedule-list A B C`: an option takes the first, what follows arrives as arguments.
     listed = [*(schedule_list or []), *(more_schedules or [])]
     if (schedule_dir is None) == (not listed):
         raise EcadError("give either --schedule-dir or --schedule-list")
-    from ecad.jobs.generate import cut_batches, job_of, stored_embeds
-    from ecad.jobs.latency import measure_latency
     from ecad.prompts.store import find_stored
     from ecad.schedules import CacheSchedule
     from ecad.schedules.files import in_file, schedule_files, update_metrics
 
     files = listed if schedule_dir is None else schedule_files(schedule_dir)
     schedules = {file: CacheSchedule.load(file) for file in files}
+    model.check(image_generator)
+    stored = find_stored(embedding_dir)
+    from ecad.jobs.generate import cut_batches, job_of, stored_embeds
+    from ecad.jobs.latency import measure_latency
+
     sizes = batch_size or [100]
-    prompts = cut_batches(find_stored(embedding_dir), [0], max(sizes))[0]
+    prompts = cut_batches(stored, [0], max(sizes))[0]
     generator = model.load(image_generator, only="images")
     jobs = {}
     for file, schedule in schedules.items():

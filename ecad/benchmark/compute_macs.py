@@ -34,14 +34,17 @@ def macs(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Count the MACs of one image (denoiser, guidance pair included) under each schedule."""
-    from ecad.cost import count_macs_by_component, uncached_macs
-    from ecad.image_generators import get_architecture, image_generators
+    from ecad.image_generators import check_image_generator, image_generators
     from ecad.schedules import CacheSchedule
     from ecad.schedules.files import in_file, macs_metrics, schedule_files, update_metrics
 
+    check_image_generator(image_generator)
+    schedules = {file: CacheSchedule.load(file) for file in schedule_files(input_dir)}
+    from ecad.cost import count_macs_by_component, uncached_macs
+    from ecad.image_generators import get_architecture
+
     # By its name, a generator's sizes may depend on the schedule.
     model = image_generator if image_generator in image_generators() else get_architecture(image_generator)
-    schedules = {file: CacheSchedule.load(file) for file in schedule_files(input_dir)}
     # All are counted before the first file is written: a folder is done, or untouched.
     counts = {}
     for file, schedule in schedules.items():

@@ -22,15 +22,15 @@ def embed_coco(
     model: ModelOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Encode captions, one a line, into folders of 3,000."""
-    from ecad.jobs.encode import megabatches, numbered
-
+    """Encode COCO's captions, one per line, into folders of 3,000."""
     prompts = PromptFile(file_path, "txt")
     if broken := broken_captions(file_path):
         say(
             f"{file_path}: {len(prompts)} lines, of which {len(broken)} seem to end inside a caption (line "
             f"{', '.join(map(str, broken[:5]))}{', ...' if len(broken) > 5 else ''}); every line is taken as a prompt"
         )
+    from ecad.jobs.encode import megabatches, numbered
+
     folders = megabatches(numbered(prompts, seed, seed_step))
     encode(folders, output_dir, prompt_batch_size, image_generator, model, workers, as_json)
 

@@ -8,7 +8,15 @@ import typer
 
 from ecad.commands.encoding import FilePath, OutputDir, Seed, encode
 from ecad.commands.main import main
-from ecad.commands.options import MOST, AsJson, ImageGeneratorOption, ModelOptions, WorkerOptions, grouped_options
+from ecad.commands.options import (
+    MOST,
+    AsJson,
+    FileMode,
+    ImageGeneratorOption,
+    ModelOptions,
+    WorkerOptions,
+    grouped_options,
+)
 from ecad.prompts import PromptFile
 
 
@@ -18,6 +26,7 @@ def embed(
     image_generator: ImageGeneratorOption,
     file_path: FilePath,
     output_dir: OutputDir,
+    file_format: FileMode = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", "-b", min=1, max=MOST, help="Prompts encoded together, and kept in one file.")
     ] = 64,
@@ -26,10 +35,11 @@ def embed(
     model: ModelOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Encode a prompt file: text with one prompt a line, JSON, or a table."""
+    """Encode a prompt file: text with one prompt per line, JSON, JSON lines, CSV, TSV or Parquet."""
+    prompts = PromptFile(file_path, file_format)  # type: ignore[arg-type]
     from ecad.jobs.encode import numbered
 
-    folders = [(".", numbered(PromptFile(file_path), seed))]
+    folders = [(".", numbered(prompts, seed))]
     encode(folders, output_dir, batch_size, image_generator, model, workers, as_json)
 
 

@@ -27,9 +27,10 @@ def embed_parti(
     as_json: AsJson = False,
 ) -> None:
     """Encode PartiPrompts: a table with tabs between columns, one of them `Prompt`."""
+    prompts = PromptFile(file_path, "tsv")
     from ecad.jobs.encode import numbered
 
-    folders = [(".", numbered(PromptFile(file_path, "tsv"), seed))]
+    folders = [(".", numbered(prompts, seed))]
     encode(folders, output_dir, batch_size, image_generator, model, workers, as_json)
 
 

@@ -49,18 +49,21 @@ def generate(
     model: ModelOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Make images of stored prompts under schedules; an interrupted run goes on where it was."""
+    """Generate images from stored embeddings under schedules. An interrupted run resumes."""
     if exact:
         require_exact()
-    from ecad.jobs.generate import cut_batches, jobs_of, make_images, units
-    from ecad.jobs.generate_on_workers import Order, make_images_on
     from ecad.prompts.store import find_stored
     from ecad.schedules.files import load_schedules
 
     part = _shard(shard)
+    model.check(image_generator)
     schedules = load_schedules(schedule_dir)
+    stored = find_stored(input_dir)
+    from ecad.jobs.generate import cut_batches, jobs_of, make_images, units
+    from ecad.jobs.generate_on_workers import Order, make_images_on
+
     seeds = [seed + seed_step * i for i in range(num_images_per_prompt)]
-    batches = cut_batches(find_stored(input_dir), seeds, batch_size, not dont_include_seed)
+    batches = cut_batches(stored, seeds, batch_size, not dont_include_seed)
     schedules = {
         name: schedule
         for name, schedule in schedules.items()

@@ -22,9 +22,10 @@ def embed_mjhq(
     as_json: AsJson = False,
 ) -> None:
     """Encode MJHQ's prompts, `{id: {category, prompt}}`, into one folder a category."""
+    prompts = read_prompts(file_path, "mjhq")
     from ecad.jobs.encode import by_category
 
-    folders = by_category(read_prompts(file_path, "mjhq"), seed, seed_step)
+    folders = by_category(prompts, seed, seed_step)
     encode(folders, output_dir, prompt_batch_size, image_generator, model, workers, as_json)
 
 

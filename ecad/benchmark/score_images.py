@@ -45,13 +45,13 @@ def score(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Score images for their prompts; writes `total_score`, the mean over prompts of the mean over their images."""
+    """Score images. `total_score` is the mean over prompts of the mean over each prompt's images."""
     prompts = PromptFile(benchmark_prompts, file_mode)  # type: ignore[arg-type]
+    pictures = images_of(image_dir)
     from ecad.jobs.score import is_foreign, score_folder
     from ecad.jobs.score_on_workers import score_folders_on
     from ecad.quality import get_scorer
 
-    pictures = images_of(image_dir)
     folders = {place: list(files) for place, files in groupby(sorted(pictures.files), key=lambda file: file.parent)}
     left_out: dict[Path, str] = {}
     for folder, files in folders.items():

@@ -14,6 +14,7 @@ from ecad.commands.options import AsJson, ImageGeneratorOption, ModelOptions, gr
 from ecad.errors import EcadError
 from ecad.prompts import read_prompts
 from ecad.utils.console import console, say, stderr
+from ecad.utils.seeds import check_seeds
 
 
 @grouped_options
@@ -36,6 +37,8 @@ def calibrate(
     as_json: AsJson = False,
 ) -> None:
     """Calibrate schedules for many speed-ups, without a search: the first thing to run on a model."""
+    model.check(image_generator)
+    check_seeds([seed])
     prompts, judges = _prompts(image_generator, prompt_file, num_prompts, held_out)
     from ecad.calibration.of_generator import calibrated_front
 

@@ -34,7 +34,8 @@ def encode(
     workers: WorkerSettings,
     as_json: bool,
 ) -> None:
-    """Encode prompts into stores and say what came of it."""
+    """Encode prompts into stores and report how many."""
+    model.check(image_generator)
     from ecad.jobs.encode import embed, embed_on, embedding_settings, num_shards
     from ecad.prompts.store import stores_to_write
 

@@ -24,7 +24,7 @@ def fetch(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
 ) -> None:
-    """Bring prompt files, reference pictures and published schedules from their public homes."""
+    """Download prompt files, reference images and published schedules from their public homes."""
     from ecad.jobs import fetch as fetching
 
     known = [*fetching.SOURCES, "mjhq"]

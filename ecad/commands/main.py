@@ -26,7 +26,7 @@ _QUIET = {
 
 def main(command: Callable[..., None] | typer.Typer) -> None:
     """Run a command and exit; a user's mistake is one line on stderr and exit code 2, an interruption exit code 130."""
-    app = typer.main.get_command(command if isinstance(command, typer.Typer) else _single(command))
+    app = typer.main.get_command(command if isinstance(command, typer.Typer) else single(command))
     with _quiet_libraries():
         try:
             sys.exit(app.main(standalone_mode=False) or 0)
@@ -87,15 +87,18 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
     print(f"ecad: warning: {' '.join(text.split())}", file=sys.stderr)
 
 
-def _single(command: Callable[..., None]) -> typer.Typer:
+def single(command: Callable[..., None]) -> typer.Typer:
+    """A Typer application of one command."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command()(command)
     return app
 
 
 def _flags(command: Any) -> dict[str, str]:
-    """Argument name -> flag, of a command or of all commands in a group."""
+    """Argument name -> flag, of a command, or of the command of a group that runs."""
     found: dict[str, str] = {}
+    if (inner := getattr(command, "running", None)) is not None:
+        found |= _flags(inner)
     for inner in getattr(command, "commands", {}).values():
         found |= _flags(inner)
     for parameter in command.params:

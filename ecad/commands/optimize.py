@@ -245,6 +245,7 @@ def optimize(
         optimize(context=context, **recall(context, output_dir))
         return
     algorithm.check()
+    model.check(image_generator)
     wanted = kind.settings(algorithm.mode)
     from ecad.genetic.evaluation.workers import ModelSettings, search_setup
     from ecad.genetic.study.layout import FRONT

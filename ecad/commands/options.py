@@ -93,6 +93,12 @@ class ModelOptions:
     weights: Weights = None
     device: Device = "auto"
 
+    def check(self, image_generator: str) -> None:
+        """Refuse a name that `load` would refuse, before torch is imported."""
+        from ecad.image_generators import check_image_generator
+
+        check_image_generator(image_generator, self.weights)
+
     def load(self, image_generator: str, only: Literal["text", "images"] | None = None) -> ImageGenerator:
         """Load a generator in this process; see `get_image_generator`."""
         from ecad.image_generators import get_image_generator

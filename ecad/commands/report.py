@@ -29,6 +29,8 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
 ) -> None:
     """Write an HTML page, plots and tables of a study (finished or not), a demo, or generated images."""
+    if not Path(folder).is_dir():
+        raise EcadError(f"{folder}: there is no such folder")
     from ecad.report import check_installed, show_text, write_report
 
     check_installed()

@@ -153,14 +153,18 @@ def transfer(
     as_json: AsJson = False,
 ) -> None:
     """Carry a schedule over to another image generator or image size; to another depth by relative depth."""
+    from ecad.image_generators import check_image_generator
+    from ecad.schedules import CacheSchedule
+
+    check_image_generator(image_generator)
+    source = CacheSchedule.load(file)
     from ecad.cost.macs import macs_table
     from ecad.image_generators import get_architecture
-    from ecad.schedules import CacheSchedule
 
     architecture = get_architecture(image_generator, height, width)
     size = {"height": height or architecture.height, "width": width or architecture.width}
     rows = None if steps is None else _model(image_generator, steps)[1]
-    schedule = CacheSchedule.load(file).resample(rows, sites=macs_table(architecture).sites)
+    schedule = source.resample(rows, sites=macs_table(architecture).sites)
     # What else the file's config says is of the model it comes from: weights, guidance.
     _write(schedule.replace(config=size), output, as_json)
 
@@ -173,11 +177,12 @@ def show(
 ) -> None:
     """Print a schedule's card, and draw it: steps across, blocks down."""
     from ecad.schedules import CacheSchedule
+
+    schedule = CacheSchedule.load(file)
     from ecad.schedules.heat_map import heat_map
     from ecad.schedules.provenance import made_for
     from ecad.schedules.sharing import card
 
-    schedule = CacheSchedule.load(file)
     if as_json:
         provenance, _ = made_for(schedule.attributes)
         finish({**_facts(schedule), "provenance": provenance and provenance.to_json()}, "", as_json)
@@ -208,8 +213,11 @@ def sglang(
 
 def _model(image_generator: str, steps: int) -> tuple[Sites, int]:
     """The sites of an image generator, and how many rows its sampler makes of a number of steps."""
+    from ecad.image_generators import check_image_generator, image_generators
+
+    check_image_generator(image_generator)
     from ecad.cost.macs import macs_table
-    from ecad.image_generators import get_architecture, get_image_generator, image_generators
+    from ecad.image_generators import get_architecture, get_image_generator
 
     if image_generator in image_generators():  # their samplers make one row of each step
         return macs_table(get_architecture(image_generator)).sites, steps

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ecad import builtin
-from ecad.builtin import FLUX_FOLDER, PIPELINE_FOLDER
 from ecad.cost.architectures import Architecture, find_architecture
 from ecad.errors import EcadError, first_line
+from ecad.image_generators.description import describe
 from ecad.image_generators.generator import ImageGenerator
+from ecad.image_generators.known import WEIGHTS, check_image_generator
 from ecad.image_generators.text_inputs import encode_flux, encode_pixart, flux_inputs, pixart_inputs
-from ecad.image_generators.unregistered import describe, load_any
+from ecad.image_generators.unregistered import load_any
 from ecad.prompts.embeds import PromptEmbeds
 from ecad.utils.device import choose_device
 
@@ -49,12 +49,10 @@ _IMAGE_PARTS = ("transformer", "vae")
 
 @dataclass(frozen=True)
 class _Row:
-    """A registered generator.
+    """A registered generator, whose weights are in `known.WEIGHTS`.
 
     Args:
         pipeline_class: class name in diffusers.
-        weights: hub id or folder of the pipeline.
-        transformer: hub id of the transformer, if it is in another repository.
         guidance_scale: default strength of the prompt.
         cuda_dtype: default precision on an accelerator.
         text: how the pipeline takes text.
@@ -63,8 +61,6 @@ class _Row:
     """
 
     pipeline_class: str
-    weights: str
-    transformer: str | None
     guidance_scale: float
     cuda_dtype: torch.dtype
     text: _TextKind
@@ -74,16 +70,10 @@ class _Row:
 
 _ANY_SIZE = {"use_resolution_binning": False}
 _GENERATORS = {
-    "EmojiImageGenerator": _Row(
-        "PixArtAlphaPipeline", str(PIPELINE_FOLDER), None, 2.0, torch.float32, _PIXART, _ANY_SIZE, max_tokens=120
-    ),
-    "EmojiFluxImageGenerator": _Row(
-        "FluxPipeline", str(FLUX_FOLDER), None, 3.0, torch.float32, _FLUX, {}, max_tokens=12
-    ),
+    "EmojiImageGenerator": _Row("PixArtAlphaPipeline", 2.0, torch.float32, _PIXART, _ANY_SIZE, max_tokens=120),
+    "EmojiFluxImageGenerator": _Row("FluxPipeline", 3.0, torch.float32, _FLUX, {}, max_tokens=12),
     "PixArtAlphaImageGenerator": _Row(
         "PixArtAlphaPipeline",
-        "PixArt-alpha/PixArt-XL-2-1024-MS",
-        "PixArt-alpha/PixArt-XL-2-256x256",
         4.5,
         torch.float16,
         _PIXART,
@@ -92,30 +82,14 @@ _GENERATORS = {
     ),
     "PixArtSigmaImageGenerator": _Row(
         "PixArtSigmaPipeline",
-        "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
-        "PixArt-alpha/PixArt-Sigma-XL-2-256x256",
         4.5,
         torch.float16,
         _PIXART,
         _ANY_SIZE,
         max_tokens=300,
     ),
-    "FluxImageGenerator": _Row(
-        "FluxPipeline", "black-forest-labs/FLUX.1-dev", None, 5.0, torch.bfloat16, _FLUX, {}, max_tokens=512
-    ),
+    "FluxImageGenerator": _Row("FluxPipeline", 5.0, torch.bfloat16, _FLUX, {}, max_tokens=512),
 }
-
-
-def image_generators() -> dict[str, str]:
-    """The registered names, and the source of their weights.
-
-    >>> list(image_generators())[0]
-    'EmojiImageGenerator'
-    """
-    return {
-        name: "the package" if name in builtin.GENERATORS else row.transformer or row.weights
-        for name, row in _GENERATORS.items()
-    }
 
 
 def get_image_generator(
@@ -171,23 +145,10 @@ def get_image_generator(
 def _load_unregistered(
     name: str, weights: str | os.PathLike[str] | None, device: str, dtype: torch.dtype | None
 ) -> ImageGenerator:
+    check_image_generator(name, weights)
     known = describe(name)
-    if known is None:
-        raise EcadError(
-            f"image generator {name!r} is unknown: expected one of {', '.join(_GENERATORS)}, or the folder, hub id or "
-            "description (.json) of a pipeline"
-        )
-    if weights is not None:
-        raise EcadError(
-            f"weights {os.fspath(weights)!r} cannot be combined with the pipeline {name!r}; name either of them as the "
-            "image generator"
-        )
+    assert known is not None
     return load_any(Path(name).stem if Path(name).exists() else name, known, device, dtype)
-
-
-def found_everywhere(name: str) -> str:
-    """A generator's name as all processes can use it: paths become absolute (see `get_image_generator`)."""
-    return os.path.abspath(name) if name not in _GENERATORS and os.path.exists(name) else name
 
 
 def _architecture(name: str, pipe: Any) -> Architecture:
@@ -219,7 +180,8 @@ def _load(name: str, row: _Row, weights: str | None, dtype: torch.dtype, left_ou
     import diffusers
 
     pipeline_class = getattr(diffusers, row.pipeline_class)
-    source = weights or row.weights
+    known = WEIGHTS[name]
+    source = weights or known.pipeline
     parts: dict[str, Any] = dict.fromkeys(left_out)
     try:
         if weights is not None:
@@ -227,11 +189,11 @@ def _load(name: str, row: _Row, weights: str | None, dtype: torch.dtype, left_ou
                 warnings.simplefilter("ignore")  # diffusers warns of a flag that it sets itself
                 config = pipeline_class.load_config(weights)
             _check_family(name, weights, config)
-        elif row.transformer is not None and "transformer" not in left_out:
-            source = row.transformer
+        elif known.transformer is not None and "transformer" not in left_out:
+            source = known.transformer
             transformer_class = getattr(diffusers, find_architecture(name).transformer["_class_name"])
             parts["transformer"] = transformer_class.from_pretrained(source, subfolder="transformer", dtype=dtype)
-            source = row.weights
+            source = known.pipeline
         return pipeline_class.from_pretrained(source, dtype=dtype, **parts)
     except EcadError:
         raise

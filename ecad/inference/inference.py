@@ -51,14 +51,16 @@ def infer(
     prompts = [Prompt("0000", prompt)] if prompt is not None else _read(prompt_file, file_format)
     seeds = [start_seed + seed_step * i for i in range(num_images_per_prompt)]
     check_seeds((seeds[0], seeds[-1]))
-    from ecad.jobs.encode import embed, embedding_settings, num_shards, numbered
-    from ecad.jobs.generate import cut_batches, job_of, make_images
+    model.check(image_generator)
     from ecad.prompts.store import find_stored, stores_to_write
     from ecad.schedules import CacheSchedule
 
     chosen = None if schedule is None else CacheSchedule.load(schedule)
     found = None if input_embeddings is None else find_stored(input_embeddings)
     make_folder(output_dir)
+    from ecad.jobs.encode import embed, embedding_settings, num_shards, numbered
+    from ecad.jobs.generate import cut_batches, job_of, make_images
+
     generator = model.load(image_generator, only="images" if found else None)
     asked = {"steps": steps, "guidance_scale": guidance_scale, "height": height, "width": width}
     job = job_of(generator, chosen, output_dir / "images", **asked)  # type: ignore[arg-type]

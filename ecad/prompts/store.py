@@ -12,19 +12,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from ecad.errors import EcadError
-from ecad.prompts import released_embeds as foreign
 from ecad.prompts.embeds import PromptEmbeds
 from ecad.prompts.index import INDEX, Entry, Index, index_text
 from ecad.utils.files import locked, make_folder, write_atomic
 from ecad.utils.lazy import Lazy
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NEGATIVE = "negative.safetensors"
 _LOCK = ".lock"
@@ -112,6 +111,8 @@ def write_shard(
     folder: Path, name: str, rows: Sequence[Mapping[str, Any]], encode: Callable[[Sequence[str]], PromptEmbeds]
 ) -> None:
     """Encode the prompts of one shard, unless it is there."""
+    from safetensors.torch import save
+
     if not (folder / name).exists():
         embeds = encode([row["text"] for row in rows])
         if embeds.negative is not None and not (folder / NEGATIVE).exists():
@@ -140,9 +141,7 @@ def find_stored(folder: str | os.PathLike[str]) -> dict[str, Sequence[Stored]]:
         if (place / INDEX).is_file():
             found[place.relative_to(root).as_posix()] = _read_index(place)
         elif files := sorted(place.glob("*.pt")):
-            found[place.relative_to(root).as_posix()] = [
-                Stored(Entry(*foreign.describe(file)), file, {}) for file in files
-            ]
+            found[place.relative_to(root).as_posix()] = _released(files)
     if not found:
         raise EcadError(
             f"{root}: expected embeddings ({INDEX} with its shards, or *.pt files), found none; "
@@ -158,7 +157,9 @@ def load_stored(stored: Sequence[Stored]) -> PromptEmbeds:
         EcadError: a file is missing or damaged.
     """
     if stored[0].file.suffix == ".pt":
-        return foreign.load([item.file for item in stored])
+        from ecad.prompts import released_embeds
+
+        return released_embeds.load([item.file for item in stored])
     prompt_embeds = [_read(item.file, item.entry.stem) for item in stored]
     pooled = [_read(item.file, f"{item.entry.stem}.pooled") for item in stored]
     negative = stored[0].file.with_name(NEGATIVE)
@@ -167,6 +168,12 @@ def load_stored(stored: Sequence[Stored]) -> PromptEmbeds:
         tuple(row for row in pooled if row is not None) or None,
         _read(negative, "negative") if negative.exists() else None,
     )
+
+
+def _released(files: Sequence[Path]) -> list[Stored]:
+    from ecad.prompts import released_embeds
+
+    return [Stored(Entry(*released_embeds.describe(file)), file, {}) for file in files]
 
 
 def _begin(folder: Path, text: Iterable[str], replace: bool) -> Index:
@@ -219,6 +226,8 @@ def _tensors(stems: Sequence[str], embeds: PromptEmbeds) -> dict[str, Tensor]:
 
 
 def _plain(tensor: Tensor) -> Tensor:
+    import torch
+
     # A row of a batch shares the batch's memory, which safetensors refuses to write.
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 

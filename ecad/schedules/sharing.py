@@ -9,9 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 from ecad.errors import EcadError, first_line, printable
 from ecad.schedules.provenance import Provenance, made_for
 from ecad.utils.files import write_atomic
@@ -66,6 +63,8 @@ def push(schedule: CacheSchedule, repo: str, private: bool = False) -> str:
     Raises:
         EcadError: the hub refuses the upload or cannot be reached.
     """
+    from huggingface_hub import HfApi
+
     api = HfApi()
     with tempfile.TemporaryDirectory() as folder:
         save_folder(schedule, folder, repo)
@@ -89,6 +88,9 @@ def pull(place: str | os.PathLike[str], revision: str | None = None) -> Path:
     """
     if Path(place).is_dir():
         return Path(place) / FILE
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         return Path(hf_hub_download(os.fspath(place), FILE, revision=revision))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 T = TypeVar("T")
 
-console = Console()
-stderr = Console(stderr=True)
+# Columns of what goes into a file or a pipe, where a line is a record and nobody sees the screen's edge.
+_UNBOUNDED = 10_000
+
+
+class _Console(Console):
+    """A console that wraps lines on a terminal, and nowhere else."""
+
+    @property  # type: ignore[misc]
+    def size(self) -> ConsoleDimensions:
+        found = super().size
+        return found if self.is_terminal else ConsoleDimensions(_UNBOUNDED, found.height)
+
+
+console = _Console(soft_wrap=True)
+stderr = _Console(stderr=True, soft_wrap=True)
 
 
 def say(line: str) -> None:

@@ -1,0 +1,67 @@
+"""Descriptions of pipelines that have no registered name. Nothing here needs torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, ValidationError
+
+from ecad.errors import EcadError
+from ecad.utils.files import parse_json
+
+
+class Description(BaseModel):
+    """The description of a pipeline in a `.json` file. All fields but the first default to the pipeline's own values.
+
+    Args:
+        pipeline: hub id, or folder relative to the file.
+        steps: number of denoising steps.
+        guidance_scale: strength of the prompt.
+        height, width: size of an image in pixels.
+        dtype: precision of the weights; by default float32 on a CPU and bfloat16 on an accelerator.
+        call: further keyword arguments of the pipeline's call.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    pipeline: str = Field(min_length=1)
+    steps: PositiveInt | None = None
+    guidance_scale: float | None = Field(default=None, ge=0)
+    height: PositiveInt | None = None
+    width: PositiveInt | None = None
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    call: dict[str, JsonValue] = {}
+
+
+def describe(name: str) -> Description | None:
+    """Read the description of a pipeline before it is loaded.
+
+    Args:
+        name: a `.json` file, a folder, or a hub id.
+
+    Returns:
+        the description; None if the name is none of these.
+
+    Raises:
+        EcadError: the file is not a description.
+
+    >>> describe("org/model").pipeline
+    'org/model'
+    >>> describe("FluxImageGenerator") is None
+    True
+    """
+    path = Path(name)
+    if path.suffix != ".json":
+        is_place = path.is_dir() or (name.count("/") == 1 and not path.is_absolute())
+        return Description(pipeline=name) if is_place else None
+    try:
+        found = Description.model_validate(parse_json(path.read_bytes()))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise EcadError(f"{name} is not a description of a pipeline: {where}: {first['msg']}") from None
+    except (OSError, ValueError) as error:
+        raise EcadError(f"{name}: cannot read this description of a pipeline: {error}") from error
+    local = path.parent / found.pipeline
+    return found.model_copy(update={"pipeline": str(local)}) if local.is_dir() else found

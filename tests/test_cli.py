@@ -1,0 +1,158 @@
+"""The command line as a whole: what it lists, how soon it answers, what a pipe gets."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import typer
+
+from ecad.cli import COMMANDS, app
+
+Run = Callable[..., tuple[int, str, str]]
+HOMES = {name: home for group in COMMANDS.values() for name, home in group.items()}
+
+
+def test_help_groups_every_command_and_each_has_help(run: Run) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    for group, homes in COMMANDS.items():
+        listed = out.split(f"{group}:\n")[1].split("\n\n")[0]
+        assert all(f"  {name} " in listed for name in homes)
+    group = typer.main.get_command(app)
+    for name in HOMES:
+        command = group.get_command(None, name)  # type: ignore[attr-defined]
+        assert command.name == name
+        assert command.help
+
+
+@pytest.mark.parametrize("name", HOMES)
+def test_each_command_is_where_the_table_says(name: str) -> None:
+    home = HOMES[name]
+    assert callable(getattr(importlib.import_module(home.module), home.name))
+    assert home.help.endswith(".")
+
+
+# What a user gets wrong most often: each must be told before torch, seconds of work, is imported.
+REFUSALS = {
+    "no such command": ["nope"],
+    "a flag that is none": ["infer", "--nope"],
+    "a number out of range": ["infer", "EmojiImageGenerator", "--prompt", "x", "--steps", "0"],
+    "a number that is none": ["infer", "EmojiImageGenerator", "--prompt", "x", "--guidance-scale", "nan"],
+    "an infinite number": ["optimize", "-o", "x", "--generations", "1", "--max-minutes", "inf"],
+    "a count that takes all memory": [
+        "infer",
+        "EmojiImageGenerator",
+        "--prompt",
+        "x",
+        "--num-images-per-prompt",
+        "1" * 20,
+    ],
+    "a size that takes all memory": ["infer", "EmojiImageGenerator", "--prompt", "x", "--height", "1" * 20],
+    "a seed that is too large": ["infer", "EmojiImageGenerator", "--prompt", "x", "--start-seed", str(2**64)],
+    "a seed that is too small": ["infer", "EmojiImageGenerator", "--prompt", "x", "--start-seed", str(-(2**63) - 1)],
+    "a search's seed": ["optimize", "-o", "x", "--generations", "1", "--seed", "-1"],
+    "no such generator": ["infer", "Nope", "--prompt", "x"],
+    "a search of no such generator": ["optimize", "-o", "x", "--image-generator", "Nope", "--generations", "1"],
+    "a schedule for no such generator": ["schedule", "none", "-o", "x.json", "--image-generator", "Nope"],
+    "weights beside a pipeline": ["infer", "org/model", "--prompt", "x", "--weights", "y"],
+    "no such schedule": ["infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "no.json"],
+    "no such schedule to show": ["schedule", "show", "no.json"],
+    "no such schedules": ["macs", "-i", "no", "--image-generator", "EmojiImageGenerator"],
+    "no such embeddings": ["infer", "EmojiImageGenerator", "--input-embeddings", "no"],
+    "no such prompts": ["embed", "-f", "no.txt", "-o", "x", "--image-generator", "EmojiImageGenerator"],
+    "no such prompts of MJHQ": ["embed-mjhq", "-f", "no.json", "-o", "x", "--image-generator", "EmojiImageGenerator"],
+    "no such images": ["fid", "--gen-dir", "no", "--ref-dir", "no"],
+    "no such prompts of images": ["score", "--benchmark-prompts", "no.txt", "--image-dir", "no"],
+    "no such study": ["report", "no"],
+    "nothing to fetch": ["fetch", "no"],
+}
+ANSWERS = {"help": ["--help"], "models": ["models"], "a command's help": ["generate", "--help"]}
+
+
+ASK = """
+import contextlib, io, json, sys
+sys.modules["torch"] = None  # whoever imports it fails
+from ecad.cli import main
+ended = {}
+for what, arguments in json.load(sys.stdin).items():
+    sys.argv = ["ecad", *arguments]
+    with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
+        try:
+            main()
+        except SystemExit as end:
+            ended[what] = [end.code, said.getvalue()]
+json.dump(ended, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list]:
+    """What each command ends with and says, in one process without torch; its folder stays empty."""
+    folder = tmp_path_factory.mktemp("empty")
+    asked = json.dumps(REFUSALS | ANSWERS)
+    found = subprocess.run([sys.executable, "-c", ASK], input=asked, capture_output=True, text=True, cwd=folder)
+    assert found.returncode == 0, found.stderr
+    assert list(folder.iterdir()) == []
+    return json.loads(found.stdout)
+
+
+@pytest.mark.parametrize("what", [*REFUSALS, *ANSWERS])
+def test_refusals_and_answers_do_not_wait_for_torch(ended: dict[str, list], what: str) -> None:
+    code, said = ended[what]
+    assert code == (0 if what in ANSWERS else 2), said
+    if what in REFUSALS:
+        assert said.startswith("ecad: ")
+        assert said.count("\n") == 1
+
+
+def test_a_refusal_is_one_line(run: Run) -> None:
+    code, out, err = run("infer", "EmojiImageGenerator", "--prompt", "x", "--start-seed", 2**64)
+    assert (code, out) == (2, "")
+    assert err == f"ecad: seed {2**64} is too large for PyTorch: expected -2**63 to 2**64 - 1\n"
+
+
+def test_shell_completion_lists_commands_and_flags() -> None:
+    def completed(words: str, count: int) -> list[str]:
+        environment = {"_ECAD_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(count)}
+        command = [sys.executable, "-c", "import sys; sys.argv = ['ecad']; from ecad.cli import main; main()"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True).stdout.split()
+
+    assert completed("ecad inf", 1) == ["infer"]
+    assert "--schedule" in completed("ecad infer --sch", 2)
+
+
+def test_what_goes_into_a_pipe_is_not_wrapped(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.table import Table
+
+    from ecad.utils.console import console, stderr
+
+    long = " ".join(["word"] * 100)
+    console.print(long)
+    stderr.print(long)
+    table = Table("a", "b")
+    table.add_row(long, long)
+    console.print(table)
+    captured = capsys.readouterr()
+    assert captured.err == f"{long}\n"
+    assert captured.out.startswith(f"{long}\n")
+    assert sum("word" in line for line in captured.out.splitlines()) == 2
+
+
+def test_doctor_says_what_a_bug_report_needs(run: Run) -> None:
+    code, out, _ = run("doctor", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert set(found) == {"system", "packages", "extras", "devices", "weights", "disk"}
+    assert found["packages"]["torch"][0].isdigit()
+    assert found["weights"]["EmojiImageGenerator"].startswith("found: ")
+    assert found["weights"]["FluxImageGenerator"] == "not downloaded: black-forest-labs/FLUX.1-dev"
+    assert "GiB free" in found["disk"]["working folder"]
+    assert "cores" in found["devices"]["cpu"]
+    code, text, _ = run("doctor")
+    assert code == 0
+    assert all(f"\n{title}\n" in f"\n{text}" for title in found)
