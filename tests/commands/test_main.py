@@ -123,7 +123,7 @@ MISTAKES = [
     (("infer", "EmojiImageGenerator"), "--prompt-file or --input-embeddings"),
     (("infer", "Nope", "--prompt", "x"), "'Nope' is unknown"),
     (("infer", "EmojiImageGenerator", "--prompt-file", "missing.txt"), "missing.txt"),
-    (("infer", "EmojiImageGenerator", "--prompt-file", "empty.txt"), "expected at least one prompt, found none"),
+    (("infer", "EmojiImageGenerator", "--prompt-file", "empty.txt"), "holds no prompt"),
     (("infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "missing.json"), "missing.json"),
     (("infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "broken.json"), "broken.json"),
     (("infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "pixart.json"), "28 blocks"),
