@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import json
 import re
 import shlex
@@ -137,6 +138,16 @@ def test_python_is_python_and_json_is_json(page: str) -> None:
         elif block.language == "json":
             for value in [block.text] if block.text[1] == "\n" else block.text.splitlines():
                 json.loads(value)
+
+
+def test_contributing_quotes_the_order_of_packages() -> None:
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")  # pytest brings tomli
+    settings = toml.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    # import-linter lists the highest first.
+    expected = [layer.replace(" | ", ", ") for layer in reversed(layers)]
+    (quoted,) = (block.text.splitlines() for block in blocks("CONTRIBUTING.md") if block.language == "text")
+    assert quoted == expected
 
 
 def test_the_schedule_that_is_shown_is_one() -> None:

@@ -89,10 +89,10 @@ def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    line = f"{row['file']}: {row['avg']:.2f} ms an image, {row['batch_size']} at once on {row['gpu']}"
+    line = f"{row['file']}: {row['avg']:.2f} ms per image, batch size {row['batch_size']}, on {row['gpu']}"
     if "speedup" in row:
-        line += f", {row['speedup']:.2f}x faster than uncached ({row['uncached_median']:.2f} ms)"
-    return line if row["written"] else f"{line}; as the file says (--recompute-existing measures again)"
+        line += f", {row['speedup']:.2f}× as fast as uncached ({row['uncached_median']:.2f} ms)"
+    return line if row["written"] else f"{line}; read from the file (--recompute-existing measures again)"
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def macs(
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    line = f"{row['file']}: {row['total_macs'] / 1e12:.6g} T MACs, {row['fewer']:.2f}x fewer than uncached"
+    line = f"{row['file']}: {row['total_macs'] / 1e12:.6g} T MACs, {row['fewer']:.2f}× MAC reduction"
     if row["written"]:
         return line
     return f"{line}; the file keeps its {row['in_file'] / 1e12:.6g} T (--recompute-existing replaces it)"

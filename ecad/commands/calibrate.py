@@ -66,7 +66,7 @@ def calibrate(
     if not as_json:
         for point in front.points:
             scores = [f"{x.mean:.1f} [{x.low:.1f}, {x.high:.1f}]" for x in point.held_out.values()]
-            line = f"{point.speedup:5.2f}x  psnr {point.quality:.1f} dB  held out: {', '.join(scores) or 'not scored'}"
+            line = f"{point.speedup:5.2f}×  psnr {point.quality:.1f} dB  held out: {', '.join(scores) or 'not scored'}"
             console.print(line, highlight=False)
     result = {"front": rows, "output": str(output), **front.provenance}
     finish(result, f"{len(rows)} schedules, {front.provenance['images']} images: {output}", as_json)

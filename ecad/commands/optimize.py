@@ -381,7 +381,7 @@ def _row(study: Study, candidate: Candidate, held_out: Mapping[str, Sequence[Hel
 
 def _line(row: dict[str, Any], quality: str) -> str:
     what = "MAC reduction" if "macs" in row else "less time"
-    line = f"{row['name']}  {row['fewer']:5.2f}x {what}  {quality} {row[quality]:.2f}  held out:"
+    line = f"{row['name']}  {row['fewer']:5.2f}× {what}  {quality} {row[quality]:.2f}  held out:"
     found = [f"{name} {e['mean']:.2f} [{e['low']:.2f}, {e['high']:.2f}]" for name, e in row["held_out"].items()]
     return f"{line} {', '.join(found) or 'not scored'}"
 

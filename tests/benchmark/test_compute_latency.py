@@ -55,7 +55,7 @@ def test_times_are_written_in_the_published_format_with_the_uncached_ones_beside
     written = [file.read_bytes() for file in files]
     code, out, _ = script(*command)
     assert code == 0
-    assert out.count("as the file says (--recompute-existing measures again)") == 2
+    assert out.count("read from the file (--recompute-existing measures again)") == 2
     assert [file.read_bytes() for file in files] == written
 
 
