@@ -7,7 +7,8 @@ python benchmarks/gpu.py --device cpu --tiny    # every part on tiny models, to 
 The architectures in full with random weights and random text embeddings; no weights, no network, no text encoder.
 Runs from a bare checkout (PYTHONPATH=.) with torch 2.11 or newer, diffusers, numpy and pydantic; cache-dit is measured
 where it is installed. Each part runs in a process of its own; one that fails is reported and the others go on. Parts
-are MODEL/BATCH/MODE, the most important first; MODE is eager, blocks (compile_repeated_blocks) or whole (compile).
+are MODEL/BATCH/MODE, the most important first; MODE is eager, blocks (compile_repeated_blocks), whole (compile) or
+chain (the gated sums of a row that reuses everything: as operators, as a CUDA graph, compiled).
 `--only` and `--skip` take parts or pieces of their names. docs/gpu.md says what the numbers should be.
 """
 
@@ -39,6 +40,9 @@ PARTS = (
     Part("pixart-1024", 1, "eager"),
     Part("pixart-256", 1, "blocks", 2.0),
     Part("flux-1024", 1, "blocks", 3.0),
+    Part("pixart-256", 1, "chain"),
+    Part("flux-1024", 1, "chain"),
+    Part("wan-1.3b-33", 1, "chain"),
     Part("sd35-medium-1024", 1, "eager", 1.5),
     Part("wan-1.3b-33", 1, "eager", 2.0),
     Part("pixart-256", 8, "eager"),

@@ -15,6 +15,7 @@ from ecad.cost.table import CostTable
 from ecad.runtime.cache import CacheRun
 from ecad.sites.discovery import discover
 from ecad.sites.readers import readers
+from gpu_speed.chain import measure_chain
 from gpu_speed.models import MODELS, Loop, Model, make_loop
 from gpu_speed.rows import look_at_row
 from gpu_speed.variants import BARE, Variant, rivals, schedules
@@ -25,7 +26,7 @@ Report = Callable[[dict[str, Any]], None]
 STEPS = (20, 12, 6)
 # Short images are repeated, up to so often and so many seconds a visit.
 _MOST_IMAGES, _SHORT = 5, 0.5
-# Seconds of a first batch that is not repeated.
+# Seconds of an uncached batch above which the first one of a visit is not repeated.
 _LONG = 3.0
 # Rows of an image whose last row is looked at, and what it is made under: computed, computed under a schedule, reused.
 _LOOKED_AT = 4
@@ -41,7 +42,7 @@ class Part:
     Args:
         model: its name.
         batch: images at once.
-        mode: "eager", "blocks" (`compile_repeated_blocks`) or "whole" (`compile`).
+        mode: "eager", "blocks" (`compile_repeated_blocks`), "whole" (`compile`), or "chain" (`measure_chain`).
         weight: its share of the time, beside those of the other parts.
     """
 
@@ -92,6 +93,10 @@ def run_part(part: Part, options: Options, ends: float, report: Report) -> None:
         report: takes each finding as soon as there is one, as JSON values.
     """
     model = MODELS[part.model]
+    if part.mode == "chain":
+        for finding in measure_chain(model, options.device, options.dtype, part.batch, options.tiny, options.backend):
+            report(finding)
+        return
     begun = time.perf_counter()
     loop = make_loop(model, options.device, options.dtype, part.batch, _LOOKED_AT, options.tiny)
     report({"kind": "built", "seconds": time.perf_counter() - begun, "device": device_name(options.device)})
@@ -101,7 +106,8 @@ def run_part(part: Part, options: Options, ends: float, report: Report) -> None:
     table = macs_of(model, options.tiny, part.batch)
     looks = len(_ROWS_OF) * 2 * _LOOKED_AT * per_row * 1.5
     loop.steps = options.steps or _steps_in(per_row, ends - looks - time.monotonic())
-    _rounds(loop, _variants(loop, table, part, options), table, options.rounds, ends - looks, report)
+    is_long = part.mode == "eager" and per_row * loop.steps > _LONG
+    _rounds(loop, _variants(loop, table, part, options), table, options.rounds, is_long, ends - looks, report)
     loop.steps = _LOOKED_AT
     for variant in schedules(loop, table):
         if variant.name in _ROWS_OF and time.monotonic() + looks / 3 < ends:
@@ -109,7 +115,13 @@ def run_part(part: Part, options: Options, ends: float, report: Report) -> None:
 
 
 def _rounds(
-    loop: Loop, variants: Sequence[Variant], table: CostTable, rounds: int, ends: float, report: Report
+    loop: Loop,
+    variants: Sequence[Variant],
+    table: CostTable,
+    rounds: int,
+    is_long: bool,
+    ends: float,
+    report: Report,
 ) -> None:
     full = int(table.price(variants[0].computes.recompute))
     promised = {one.name: full / int(table.price(one.computes.recompute, one.computes.forecast)) for one in variants}
@@ -119,16 +131,20 @@ def _rounds(
     broken: set[str] = set()
     for turn in range(rounds):
         for variant in variants:
-            begun, name = time.monotonic(), variant.name
+            name = variant.name
             expected = took.get(name, took.get(BARE, 0.0) / promised[name])
-            if name in broken or begun + expected > ends:
+            if name in broken or time.monotonic() + expected > ends:
                 continue
             try:
-                report({"kind": "visit", "variant": name, "round": turn, **visit(loop, variant)})
+                found = visit(loop, variant, is_long)
             except Exception as error:  # whatever a rival does, the others go on
                 broken.add(name)
                 report({"kind": "broken", "variant": name, "error": one_line(error)})
-            took[name] = time.monotonic() - begun
+                continue
+            report({"kind": "visit", "variant": name, "round": turn, **found})
+            # What a first batch compiles is not compiled again.
+            walls = [image["wall"] for image in found["images"]]
+            took[name] = sum(walls) + (0.0 if is_long else walls[-1])
 
 
 def one_line(error: BaseException) -> str:
@@ -136,20 +152,24 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def visit(loop: Loop, variant: Variant) -> dict[str, Any]:
+def visit(loop: Loop, variant: Variant, is_long: bool = False) -> dict[str, Any]:
     """Put a variant on, sample a first batch and some more, and take it off again.
+
+    Args:
+        loop: the model.
+        variant: what it runs under.
+        is_long: whether the first batch stands for all.
 
     Returns:
         seconds of enabling, of the first batch and of each after it (`images`, with wall clock and processor time), and
-        bytes: allocated at most beyond what was there before, predicted by `run.memory()`, kept at most. A first batch
-        that takes long is not repeated.
+        bytes: allocated at most beyond what was there before, predicted by `run.memory()`, kept at most.
     """
     device, begun = loop.latents.device, time.perf_counter()
     with variant.applied(loop) as run:
         enabling = time.perf_counter() - begun
         before = _reset_peak(device)
         first = timed(loop)
-        images = [first] if first["wall"] > _LONG else []
+        images = [first] if is_long else []
         while not images or (len(images) < _MOST_IMAGES and sum(image["wall"] for image in images) < _SHORT):
             before = _reset_peak(device)
             images.append(timed(loop))

@@ -76,6 +76,13 @@ def text_of(part: str, findings: Sequence[Finding]) -> str:
         if finding["kind"] == "row":
             times = ", ".join(f"{key} {1e3 * finding[key]:.3f} ms" for key in ("busy", "idle", "span"))
             lines.append(f"  last row of {finding['variant']}: {finding['launches']} launches, {times}")
+        elif finding["kind"] == "chain":
+            rate = finding["bytes"] / finding["seconds"] / 1e9
+            bits = "same bits" if finding["same_bits"] else "other bits"
+            lines.append(
+                f"  {finding['outputs']} gated sums, {finding['way']:10}{1e3 * finding['seconds']:9.3f} ms, "
+                f"{rate:7.1f} GB/s of outputs, {bits}, prepared in {finding['preparing']:.1f} s"
+            )
         elif finding["kind"] in ("broken", "failed", "stopped", "left out"):
             about = f" {finding['variant']}" if "variant" in finding else ""
             lines.append(f"  {finding['kind']}{about}: {finding['error']}")

@@ -78,6 +78,16 @@ def test_a_compiled_part_is_measured(mode: str) -> None:
     assert not [finding for finding in found if finding["kind"] == "broken"]
 
 
+def test_the_chain_of_a_reused_row_is_measured() -> None:
+    found: list[dict[str, object]] = []
+    measure.run_part(measure.Part("flux-256", 1, "chain"), OPTIONS, time.monotonic() + 60, found.append)
+    assert [finding["way"] for finding in found] == ["operators", "graph", "compiled"]
+    # Two double blocks add attention and feed-forward, two single blocks their projection.
+    assert {finding["outputs"] for finding in found} == {6}
+    assert all(finding["same_bits"] for finding in found)
+    assert "6 gated sums, compiled" in table.text_of("flux-256/1/chain", found)
+
+
 def test_later_rounds_are_dropped_when_time_is_short() -> None:
     found: list[dict[str, object]] = []
     options = measure.Options(**{**vars(OPTIONS), "rounds": 1000, "variants": ("every 2",)})
@@ -148,7 +158,7 @@ def test_the_command_writes_json_and_a_table(
     flags = ["--device", "cpu", "--tiny", "--only", "pixart", "--skip", "1024", "whole", "--output", str(output)]
     monkeypatch.setattr(sys, "argv", ["gpu.py", *flags])
     gpu.main()
-    assert asked == ["pixart-256/1/eager", "pixart-256/1/blocks", "pixart-256/8/eager"]
+    assert asked == ["pixart-256/1/eager", "pixart-256/1/blocks", "pixart-256/1/chain", "pixart-256/8/eager"]
     written = json.loads(output.read_text())
     assert written["parts"]["pixart-256/1/eager"]["rows"][0]["first_extra"]["first round"] == 0.5
     assert written["options"]["dtype"] == "torch.float32"
