@@ -34,7 +34,10 @@ class Architecture:
         weights: hub id of the weights.
         measured: measurements of one image, for models whose inputs are not known: `sites`; MACs per step by site and,
             last, outside the sites (`layers`, `attention`); numbers in the output of each site and, last, of the
-            denoiser (`kept_numbers`); shape of the `latents`. They include text tokens and the guidance pair.
+            denoiser (`kept_numbers`); shape of the `latents`. They include text tokens and the guidance pair. Where a
+            denoiser does not run in every row, `runs` says in which: `rows` in all and, for each of the `denoisers`,
+            its number of `sites`, its `first` row and the one after its `last`, and its MACs per row outside the sites
+            (`layers`, `attention`).
 
     The architecture of another model of a known transformer class comes from its configuration:
 

@@ -13,8 +13,9 @@ the first step every site computes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from ecad.cost.table import CostTable
 from ecad.errors import EcadError, ScheduleError
 from ecad.schedules import CacheSchedule, Sites, tgate
 from ecad.sites.readers import readers
+
+if TYPE_CHECKING:
+    from ecad.cost.measure import Measured
 
 Accounting = Literal["full", "linear"]
 
@@ -52,10 +56,29 @@ def macs_table(
         architecture.width if width is None else width,
         (architecture.published_text_tokens if published else None) or architecture.text_tokens,
     )
+    runs = (architecture.measured or {}).get("runs")
+    if runs is not None:
+        return _table_by_row(measured, runs, published)
     macs = measured.layers if published else measured.layers + measured.attention
     per_site = macs[:-1].copy()
     per_site.flags.writeable = False
     return CostTable(measured.sites, int(macs[-1]), per_site, None if published else readers(measured.sites))
+
+
+def _table_by_row(measured: Measured, runs: Mapping[str, Any], published: bool) -> CostTable:
+    """The table of a pipeline whose denoisers do not run in every row (see `Architecture.measured`)."""
+    macs = measured.layers if published else measured.layers + measured.attention
+    active = np.zeros((runs["rows"], len(measured.sites)), dtype=bool)
+    fixed = np.zeros(runs["rows"], dtype=np.int64)
+    start = 0
+    for one in runs["denoisers"]:
+        rows = slice(one["first"], one["last"])
+        active[rows, start : start + one["sites"]] = True
+        fixed[rows] += one["layers"] + (0 if published else one["attention"])
+        start += one["sites"]
+    return CostTable(
+        measured.sites, 0, macs[:-1], None if published else readers(measured.sites), active=active, fixed_by_row=fixed
+    )
 
 
 def count_macs(

@@ -25,6 +25,9 @@ class CostTable:
         readers: int (sites,), as `sites.readers.readers` returns them, if outputs that nothing reads are not computed;
             None if they are computed and counted.
         without_denoiser: the part of `fixed_per_step` that remains in a step whose output is extrapolated; 0 for MACs.
+        active: bool (rows, sites), in which rows the denoiser of a site runs, where that is not every row: of several
+            denoisers each runs in its own rows, and image-to-image begins in the middle. None for all rows.
+        fixed_by_row: int64 (rows,), the cost of each row outside the sites, with `active`.
     """
 
     sites: Sites
@@ -32,6 +35,8 @@ class CostTable:
     per_site: np.ndarray = field(repr=False)
     readers: np.ndarray | None = field(default=None, repr=False)
     without_denoiser: int = 0
+    active: np.ndarray | None = field(default=None, repr=False)
+    fixed_by_row: np.ndarray | None = field(default=None, repr=False)
 
     def price(self, recompute: np.ndarray, forecast: np.ndarray | bool = False) -> np.ndarray:
         """The cost of one image under each of many schedules, exact.
@@ -55,7 +60,8 @@ class CostTable:
         steps = runs.shape[-2]
         # Adding up the steps as bytes first leaves a small product in integers, exact to 2**63 (float64: 2**53).
         times = np.add.reduce(runs.view(np.uint8), axis=-2, dtype=np.uint8 if steps < 256 else np.int64)
-        outside = self._outside(runs, forecast).sum(axis=-1) if np.any(forecast) else steps * self.fixed_per_step
+        is_uniform = self.active is None and not np.any(forecast)
+        outside = steps * self.fixed_per_step if is_uniform else self._outside(runs, forecast).sum(axis=-1)
         return np.asarray(times.astype(np.int64) @ self.per_site + outside)
 
     def price_components(self, recompute: np.ndarray, forecast: np.ndarray | bool = False) -> dict[str, np.ndarray]:
@@ -76,7 +82,8 @@ class CostTable:
     def _outside(self, runs: np.ndarray, forecast: np.ndarray | bool) -> np.ndarray:
         """The cost of each step outside the sites, int64 (..., steps)."""
         is_forecast = np.asarray(forecast)[..., None] & ~runs.any(axis=-1)
-        return np.asarray(np.where(is_forecast, np.int64(self.without_denoiser), np.int64(self.fixed_per_step)))
+        fixed = np.int64(self.fixed_per_step) if self.fixed_by_row is None else self.fixed_by_row
+        return np.asarray(np.where(is_forecast, np.int64(self.without_denoiser), fixed))
 
     def to_json(self) -> dict[str, Any]:
         """The JSON value that `from_json` reads."""
@@ -112,4 +119,15 @@ class CostTable:
                 expected=f"(..., steps, {len(self.sites)})",
                 found=str(recompute.shape),
             )
-        return executed(recompute, self.readers)
+        if self.active is None:
+            return executed(recompute, self.readers)
+        if recompute.shape[-2] != len(self.active):
+            raise ScheduleError(
+                "the cost is known for one number of rows only",
+                expected=f"{len(self.active)} rows",
+                found=str(recompute.shape[-2]),
+                remedy="describe the pipeline with the number of steps that makes these rows",
+            )
+        # What ran before a denoiser's first row did not run: that row computes.
+        first = self.active & (self.active.cumsum(axis=0) == 1)
+        return np.asarray(executed(recompute | first, self.readers) & self.active)

@@ -21,9 +21,12 @@ class Description(BaseModel):
         height, width: size of an image in pixels.
         dtype: precision of the weights; by default float32 on a CPU and bfloat16 on an accelerator.
         call: further keyword arguments of the pipeline's call.
+        pipeline_class: name of the pipeline's class in diffusers (`class` in the file), such as an image-to-image one;
+            by default the class that the pipeline was saved with.
+        images: argument of the pipeline's call -> file of an image, or a list of files; relative to the description.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
 
     pipeline: str = Field(min_length=1)
     steps: PositiveInt | None = None
@@ -32,6 +35,8 @@ class Description(BaseModel):
     width: PositiveInt | None = None
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     call: dict[str, JsonValue] = {}
+    pipeline_class: str | None = Field(default=None, alias="class", min_length=1)
+    images: dict[str, str | list[str]] = {}
 
 
 def describe(name: str) -> Description | None:
@@ -64,4 +69,9 @@ def describe(name: str) -> Description | None:
     except (OSError, ValueError) as error:
         raise EcadError(f"{name}: cannot read this description of a pipeline: {error}") from error
     local = path.parent / found.pipeline
-    return found.model_copy(update={"pipeline": str(local)}) if local.is_dir() else found
+    images = {
+        name: [str(path.parent / file) for file in files] if isinstance(files, list) else str(path.parent / files)
+        for name, files in found.images.items()
+    }
+    place = str(local) if local.is_dir() else found.pipeline
+    return found.model_copy(update={"pipeline": place, "images": images})

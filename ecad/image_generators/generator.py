@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,8 @@ from ecad.runtime.cache import cached
 from ecad.runtime.calibration import recorded_products
 from ecad.schedules import CacheSchedule
 from ecad.schedules.rows import rows_of, steps_of
+from ecad.sites.discovery import denoisers
+from ecad.sites.several import columns_of
 from ecad.utils.batching import AdaptiveBatches
 from ecad.utils.fingerprints import part_fingerprint, weights_fingerprint
 from ecad.utils.seeds import check_seeds
@@ -55,6 +57,8 @@ class ImageGenerator:
     max_tokens: int | None
     text_width: int
     text_parts: tuple[str, ...] = ()
+    images: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    image_digests: Mapping[str, Any] = field(default_factory=dict)
     making: AdaptiveBatches = field(default_factory=lambda: AdaptiveBatches("images"), repr=False, compare=False)
     encoding: AdaptiveBatches = field(default_factory=lambda: AdaptiveBatches("prompts"), repr=False, compare=False)
 
@@ -66,6 +70,33 @@ class ImageGenerator:
         """The fingerprint of the text encoders' weights: 16 hexadecimal digits."""
         encoders = [part for name, part in self.pipe.components.items() if name.startswith("text_encoder")]
         return weights_fingerprint(*encoders)
+
+    def call_settings(self) -> dict[str, Any]:
+        """What every call of the pipeline is given beside prompts and sizes, as JSON values; pictures as digests."""
+        images = {"images": dict(self.image_digests)} if self.image_digests else {}
+        return {**self.call, **images}
+
+    def schedules(self, schedule: CacheSchedule) -> CacheSchedule | dict[str, CacheSchedule]:
+        """A schedule as `enable_cache` takes it: for a pipeline with several denoisers, one for each.
+
+        Raises:
+            ScheduleError: A block of the schedule is of no denoiser.
+        """
+        names = list(denoisers(self.pipe))
+        if len(names) < 2:
+            return schedule
+        return {
+            name: CacheSchedule(
+                schedule.recompute[:, places],
+                sites,
+                schedule.name,
+                forecast=schedule.forecast,
+                output_products=schedule.output_products,
+                output_weights=schedule.output_weights,
+                config=schedule.config,
+            )
+            for name, (places, sites) in columns_of(schedule.sites, names).items()
+        }
 
     def rows(self, steps: int | None = None) -> int:
         """The number of rows of a schedule for this generator with a number of steps, by default its own."""
@@ -185,10 +216,15 @@ class ImageGenerator:
     ) -> np.ndarray:
         # Noise is drawn on the CPU: the same seed gives the same image on every device.
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        with nullcontext() if schedule is None else cached(self.pipe, schedule):
+        with nullcontext() if schedule is None else cached(self.pipe, self.schedules(schedule)):
             images = pictures_of(
                 self.pipe(
-                    **self.pipeline_inputs(embeds), **self.call, **settings, generator=generators, output_type="np"
+                    **self.pipeline_inputs(embeds),
+                    **self.call,
+                    **self.images,
+                    **settings,
+                    generator=generators,
+                    output_type="np",
                 )
             )
         if not np.isfinite(images).all():

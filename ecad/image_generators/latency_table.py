@@ -17,7 +17,7 @@ from ecad.cost.table import CostTable
 from ecad.image_generators.generator import ImageGenerator
 from ecad.prompts.embeds import PromptEmbeds
 from ecad.schedules import CacheSchedule, heuristics
-from ecad.sites.discovery import discover
+from ecad.sites.discovery import discover, one_denoiser
 from ecad.sites.readers import readers
 from ecad.utils.device import synchronize
 
@@ -37,7 +37,7 @@ def latency_table(generator: ImageGenerator, embeds: PromptEmbeds, rounds: int =
         embeds: one entry per image of the batch.
         rounds: number of batches of each kind that count; one more of each is made before as a warm-up.
     """
-    denoiser = generator.pipe.transformer
+    denoiser = one_denoiser(generator.pipe)
     sites = discover(denoiser)
     modules = [site.module for site in sites]
     rows = generator.rows()

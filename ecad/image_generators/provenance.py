@@ -7,17 +7,17 @@ from ecad.cost.inputs import forward_inputs
 from ecad.image_generators.generator import ImageGenerator
 from ecad.runtime.compatibility import configuration_of, latent_shape, layout_of
 from ecad.schedules.provenance import Provenance
-from ecad.sites.discovery import discover, one_denoiser
+from ecad.sites.discovery import denoisers, discover
 from ecad.utils.versions import versions
 
 
 def provenance_for(generator: ImageGenerator) -> Provenance:
     """The provenance of schedules made for a generator at its own settings, without scores."""
-    denoiser, architecture = one_denoiser(generator.pipe), generator.architecture
+    modules, architecture = list(denoisers(generator.pipe).values()), generator.architecture
     return Provenance(
-        denoiser=type(denoiser).__name__,
-        layout=layout_of(denoiser, discover(denoiser)),
-        configuration=configuration_of(denoiser),
+        denoiser=" + ".join(type(module).__name__ for module in modules),
+        layout=" + ".join(layout_of(module, discover(module)) for module in modules),
+        configuration=" + ".join(configuration_of(module) for module in modules),
         model=generator.name,
         weights=generator.fingerprint(),
         sampler=type(generator.pipe.scheduler).__name__,

@@ -1,17 +1,23 @@
-"""Image generators that are not registered: any diffusers pipeline with one denoiser, from a folder, the hub or a file.
+"""Image generators that are not registered: diffusers pipelines with transformers, from a folder, the hub or a file.
 
-Two steps of one image show what is known in advance of registered generators: the image size, the inputs and number of
-denoiser calls, their MACs, and the sizes of all outputs.
+One trial image shows what is known in advance of registered generators: the image size, the inputs of each denoiser
+and the rows in which it runs, their MACs, and the sizes of all outputs. Each denoiser really runs once; after that the
+trial goes on with zeros, since only shapes and rows count.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
+from torch.utils._pytree import tree_map_only
 
 from ecad.cost.architectures import Architecture
 from ecad.cost.measure import Measured, measure
@@ -19,12 +25,15 @@ from ecad.errors import EcadError, first_line
 from ecad.image_generators.description import Description
 from ecad.image_generators.generator import ImageGenerator, pictures_of
 from ecad.image_generators.text_inputs import encode_text, text_inputs
+from ecad.images.files import content_digest, read_image
 from ecad.runtime.compatibility import latent_shape
+from ecad.runtime.kept_outputs import tensors_in
 from ecad.runtime.output_sizes import as_meta, on_meta, output_sizes
 from ecad.runtime.overrides import Around
-from ecad.sites.discovery import denoisers, discover, one_denoiser
+from ecad.sites.discovery import denoisers, discover
+from ecad.sites.several import joint_sites
+from ecad.utils.batching import AdaptiveBatches
 
-_TRIAL_STEPS = 2
 _TRIAL_PROMPT = "a photo"
 
 
@@ -38,17 +47,19 @@ def load_any(name: str, known: Description, device: str, dtype: torch.dtype | No
         dtype: precision of the weights; overrides the description.
 
     Raises:
-        EcadError: the pipeline cannot be loaded, does not have exactly one denoiser, or cannot be called with a prompt.
+        EcadError: the pipeline cannot be loaded, has no denoiser, or cannot be called with a prompt; or an image for
+            its call cannot be read.
     """
     own = getattr(torch, known.dtype) if known.dtype else torch.float32 if device == "cpu" else torch.bfloat16
-    pipe = _load(known.pipeline, dtype or own)
+    images, digests = _pictures(known.images)
+    pipe = _load(known.pipeline, known.pipeline_class, dtype or own)
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device)
     takes = inspect.signature(pipe.__call__).parameters
     sizes = {"height": known.height, "width": known.width}
     call = known.call | {key: value for key, value in sizes.items() if value is not None}
     guided = {} if known.guidance_scale is None else {"guidance_scale": known.guidance_scale}
-    if odd := [key for key in (*call, *guided, "prompt", "num_inference_steps") if key not in takes]:
+    if odd := [key for key in (*call, *images, *guided, "prompt", "num_inference_steps") if key not in takes]:
         raise EcadError(f"{name}: {type(pipe).__name__} cannot be called with the argument {odd[0]!r}")
     steps = known.steps or takes["num_inference_steps"].default
     if not isinstance(steps, int):
@@ -56,11 +67,12 @@ def load_any(name: str, known: Description, device: str, dtype: torch.dtype | No
             f"{name}: {type(pipe).__name__} has no default number of steps; describe the pipeline in a .json file with "
             "`steps` (docs/your-own-model.md)"
         )
-    denoiser: Any = one_denoiser(pipe)
-    (height, width), measured = _try_out(name, pipe, denoiser, call | guided)
+    modules = denoisers(pipe)
+    first: Any = next(iter(modules.values()))
+    (height, width), measured = _try_out(name, pipe, modules, call | images | guided, steps)
     architecture = Architecture(
         image_generator=name,
-        transformer=dict(denoiser.config),
+        transformer=dict(first.config),
         height=height,
         width=width,
         text_tokens=0,
@@ -79,69 +91,140 @@ def load_any(name: str, known: Description, device: str, dtype: torch.dtype | No
         call=call,
         max_tokens=None,
         text_width=1,
+        images=images,
+        image_digests=digests,
+        # Pipelines differ in how a batch shares a picture; one image at a time all of them take it.
+        making=AdaptiveBatches("images", limit=1 if images else None),
     )
 
 
-def _load(place: str, dtype: torch.dtype) -> Any:
-    from diffusers import DiffusionPipeline
+def _load(place: str, class_name: str | None, dtype: torch.dtype) -> Any:
+    import diffusers
 
+    pipeline_class = getattr(diffusers, class_name or "DiffusionPipeline", None)
+    if pipeline_class is None or not hasattr(pipeline_class, "from_pretrained"):
+        raise EcadError(f"{place}: diffusers has no pipeline class {class_name!r}")
     try:
-        pipe = DiffusionPipeline.from_pretrained(place, dtype=dtype)
-    except (OSError, ValueError) as error:
+        pipe = pipeline_class.from_pretrained(place, dtype=dtype)
+    except (OSError, TypeError, ValueError) as error:
         raise EcadError(
             f"{place}: cannot load a diffusers pipeline from here: {first_line(error).split(' (')[0]}"
         ) from error
-    modules = denoisers(pipe)
-    if len(modules) > 1:
-        raise EcadError(
-            f"{type(pipe).__name__} has {len(modules)} denoisers ({', '.join(modules)}), which image generators do not "
-            "support; use the Python API (docs/your-own-model.md#in-python)"
-        )
+    denoisers(pipe)
     return pipe
 
 
-def _try_out(name: str, pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> tuple[tuple[int, int], dict[str, Any]]:
-    """Make one image; returns its size in pixels, and its measurements as JSON values (see `Architecture`)."""
-    calls: list[dict[str, Any]] = []
+def _pictures(files: Mapping[str, str | list[str]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The pictures that a pipeline is called with, and the digests of their files."""
 
-    def remember(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-        # Only the tensors of the first call are needed, and keeping others costs memory.
-        bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-        calls.append(bound if not calls else {})
+    def read(file: str) -> Image.Image:
+        return Image.fromarray(read_image(file))
 
-    rows = 0
+    def digest(file: str) -> str:
+        return content_digest(file).hex()[:16]
 
-    def count(step: Any, args: Any, kwargs: Any) -> Any:
-        nonlocal rows
-        rows += 1
+    def each(make: Callable[[str], Any]) -> dict[str, Any]:
+        return {
+            name: [make(file) for file in found] if isinstance(found, list) else make(found)
+            for name, found in files.items()
+        }
+
+    return each(read), each(digest)
+
+
+@dataclass
+class _Watched:
+    """What a trial sees of one denoiser: the arguments of its first forward, and the row of every forward."""
+
+    arguments: dict[str, Any] | None = None
+    rows: list[int] = field(default_factory=list)
+
+
+class _Trial:
+    """Runs a pipeline once, each of its denoisers really once for each shape of its inputs."""
+
+    def __init__(self, pipe: Any, modules: Mapping[str, torch.nn.Module]) -> None:
+        self.seen = {name: _Watched() for name in modules}
+        self._pipe, self._modules = pipe, modules
+        self._outputs: dict[Any, Any] = {}
+        self._steps = 0
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that the sampler made."""
+        timesteps = getattr(getattr(self._pipe, "scheduler", None), "timesteps", None)
+        return self._steps if timesteps is None else len(timesteps)
+
+    def run(self, call: Mapping[str, Any], steps: int) -> Any:
+        """The output of the pipeline."""
+        overrides = [Around(module, "forward", partial(self._forward, name)) for name, module in self._modules.items()]
+        if hasattr(self._pipe, "scheduler"):
+            overrides.append(Around(self._pipe.scheduler, "step", self._step))
+        try:
+            with torch.no_grad():
+                return self._pipe(prompt=[_TRIAL_PROMPT], num_inference_steps=steps, output_type="np", **call)
+        finally:
+            for override in overrides:
+                override.remove()
+
+    def _forward(self, name: str, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        seen, begin = self.seen[name], getattr(getattr(self._pipe, "scheduler", None), "begin_index", None) or 0
+        seen.rows.append(begin + self._steps)
+        if seen.arguments is None:
+            seen.arguments = inspect.signature(forward).bind(*args, **kwargs).arguments
+        key = name, tuple(tuple(tensor.shape) for tensor in tensors_in([*args, *kwargs.values()]))
+        if key not in self._outputs:
+            self._outputs[key] = forward(*args, **kwargs)
+            return self._outputs[key]
+        return tree_map_only(torch.Tensor, torch.zeros_like, self._outputs[key])
+
+    def _step(self, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        self._steps += 1
         return step(*args, **kwargs)
 
-    hook = denoiser.register_forward_pre_hook(remember, with_kwargs=True)
-    counters = [Around(pipe.scheduler, "step", count)] if hasattr(pipe, "scheduler") else []
+
+def _try_out(
+    name: str, pipe: Any, modules: Mapping[str, torch.nn.Module], call: Mapping[str, Any], steps: int
+) -> tuple[tuple[int, int], dict[str, Any]]:
+    """Make one image; returns its size in pixels, and its measurements as JSON values (see `Architecture`)."""
+    trial = _Trial(pipe, modules)
     try:
-        with torch.no_grad():
-            output = pipe(prompt=[_TRIAL_PROMPT], num_inference_steps=_TRIAL_STEPS, output_type="np", **call)
+        output = trial.run(call, steps)
     except Exception as error:  # the pipeline may be anybody's code
         raise EcadError(
             f"{name}: {type(pipe).__name__} failed to make an image: {type(error).__name__}: {first_line(error)}; if "
             "it needs further arguments, describe the pipeline in a .json file with `call` (docs/your-own-model.md)"
         ) from error
-    finally:
-        hook.remove()
-        for counter in counters:
-            counter.remove()
-    passes = max(1, round(len(calls) / (rows or _TRIAL_STEPS)))
-    arguments = calls[0]
-    found, kept = _measure(denoiser, arguments)
-    per_number = next(denoiser.parameters()).element_size()
+    ran = {part: seen for part, seen in trial.seen.items() if seen.arguments is not None}
+    if len(ran) < len(modules):
+        idle = next(part for part in modules if part not in ran)
+        raise EcadError(f"{name}: {type(pipe).__name__} runs its {idle} in none of {steps} steps; describe more steps")
     height, width = pictures_of(output).shape[1:3]
-    return (height, width), {
-        "sites": [list(site) for site in found.sites],
-        "layers": (passes * found.layers).tolist(),
-        "attention": (passes * found.attention).tolist(),
-        "kept_numbers": (passes * kept // per_number).tolist(),
-        "latents": list(latent_shape(list(arguments.values()))),
+    sites: dict[str, Sequence[tuple[str, str]]] = {}
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    runs: list[dict[str, int]] = []
+    for part, seen in ran.items():
+        arguments = seen.arguments or {}
+        found, kept = _measure(modules[part], arguments)
+        first, last = min(seen.rows), max(seen.rows) + 1
+        passes = max(1, round(len(seen.rows) / (last - first)))
+        per_number = next(modules[part].parameters()).element_size()
+        layers, attention = passes * found.layers, passes * found.attention
+        sites[part] = found.sites
+        parts.append((layers, attention, passes * kept // per_number))
+        runs.append({"sites": len(found.sites), "first": first, "last": last})
+        runs[-1] |= {"layers": int(layers[-1]), "attention": int(attention[-1])}
+    measured = {
+        "sites": [list(site) for site in joint_sites(sites)],
+        **{
+            key: [int(value) for values in parts for value in values[place][:-1]] + [int(parts[0][place][-1])]
+            for place, key in enumerate(("layers", "attention", "kept_numbers"))
+        },
+        "latents": list(latent_shape(list((next(iter(ran.values())).arguments or {}).values()))),
     }
+    if len(runs) > 1 or (runs[0]["first"], runs[0]["last"]) != (0, trial.num_rows):
+        measured["runs"] = {"rows": trial.num_rows, "denoisers": runs}
+    return (height, width), measured
 
 
 def _measure(denoiser: torch.nn.Module, arguments: Mapping[str, Any]) -> tuple[Measured, Any]:

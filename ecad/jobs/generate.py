@@ -149,7 +149,7 @@ def job_of(
     }
     check_size(architecture, call["height"], call["width"])
     if schedule is not None:
-        with cached(generator.pipe, schedule):
+        with cached(generator.pipe, generator.schedules(schedule)):
             pass
     return Job(folder, schedule, call)
 
@@ -341,7 +341,7 @@ def conditions_of(generator: ImageGenerator, batches: Sequence[Batch]) -> Condit
         PARTS: generator.parts(),
         "dtype": str(generator.dtype).removeprefix("torch."),
         "embeddings": embeddings,
-        **({"call": generator.call} if generator.call else {}),
+        **({"call": found} if (found := generator.call_settings()) else {}),
     }
     return Conditions(settings, {**versions(), "device": device_kind(generator.pipe.device)})
 

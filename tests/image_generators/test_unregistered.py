@@ -9,18 +9,34 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import PixArtTransformer2DModel
+from diffusers import (
+    AutoencoderKLWan,
+    FluxControlPipeline,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    PixArtTransformer2DModel,
+    UniPCMultistepScheduler,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+from PIL import Image
+from transformers import T5TokenizerFast, UMT5Config, UMT5EncoderModel
 
 from ecad.builtin import FLUX_FOLDER, PIPELINE_FOLDER
 from ecad.cost.macs import macs_table
 from ecad.cost.memory import kept_bytes
-from ecad.errors import EcadError
+from ecad.errors import EcadError, ScheduleError
+from ecad.genetic import Study
+from ecad.genetic.evaluation.image_evaluator import evaluator_of
+from ecad.genetic.evaluation.problems import problem_of
+from ecad.genetic.search import search
 from ecad.image_generators import ImageGenerator, found_everywhere, get_architecture, get_image_generator
 from ecad.image_generators import unregistered as any_pipeline
 from ecad.image_generators.generator import pictures_of
 from ecad.image_generators.provenance import provenance_for
+from ecad.prompts import Prompt
 from ecad.runtime.cache import cached
-from ecad.schedules import heuristics
+from ecad.schedules import CacheSchedule, heuristics
 
 PROMPTS = ["a 3d crab on a blue background", "a google apple on a red background"]
 FACTS = {"pipeline": str(PIPELINE_FOLDER), "steps": 3, "guidance_scale": 2.0, "height": 64, "width": 64}
@@ -116,7 +132,7 @@ class TwoPasses:
 def test_guidance_in_a_pass_of_its_own_counts() -> None:
     pipe = TwoPasses()
     (_, once), (size, twice) = (
-        any_pipeline._try_out("x", pipe, pipe.transformer, {"passes": passes}) for passes in (1, 2)
+        any_pipeline._try_out("x", pipe, {"transformer": pipe.transformer}, {"passes": passes}, 2) for passes in (1, 2)
     )
     assert size == (16, 16)
     for what in ("layers", "attention", "kept_numbers"):
@@ -178,3 +194,133 @@ def test_a_folder_is_found_beside_its_description_and_from_anywhere(
     (tmp_path.parent / "EmojiImageGenerator").mkdir()
     assert found_everywhere("EmojiImageGenerator") == "EmojiImageGenerator"
     assert found_everywhere("org/model") == "org/model"
+
+
+def pictures(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(folder / "fox.png")
+    Image.fromarray(np.repeat(np.array([[0, 255]], np.uint8), 32, axis=1).repeat(64, axis=0)).save(folder / "mask.png")
+
+
+def flux(folder: Path, name: str, **facts: Any) -> ImageGenerator:
+    facts = {"pipeline": str(FLUX_FOLDER), "steps": 5, "guidance_scale": 3.0, "height": 64, "width": 64, **facts}
+    facts["call"] = {"max_sequence_length": 12, **facts.get("call", {})}
+    (folder / f"{name}.json").write_text(json.dumps(facts))
+    return get_image_generator(str(folder / f"{name}.json"), device="cpu")
+
+
+def ran(generator: ImageGenerator, schedule: CacheSchedule) -> int:
+    """Calls of components that compute while one image is made."""
+    with cached(generator.pipe, generator.schedules(schedule)) as run, torch.no_grad():
+        inputs = generator.pipeline_inputs(generator.encode(PROMPTS[:1]))
+        generator.pipe(**inputs, **generator.call, **generator.images, num_inference_steps=generator.steps)
+        return run.stats.computed
+
+
+@pytest.mark.parametrize("images", [{"image": "fox.png"}, {"image": "fox.png", "mask_image": "mask.png"}])
+def test_image_to_image_and_inpainting_begin_in_the_middle(tmp_path: Path, images: dict[str, str]) -> None:
+    pictures(tmp_path)
+    kind = "FluxInpaintPipeline" if "mask_image" in images else "FluxImg2ImgPipeline"
+    generator = flux(tmp_path, "mine", **{"class": kind}, images=images, call={"strength": 0.6})
+    table = macs_table(generator.architecture)
+    whole, seldom = heuristics.none(table.sites, 5), heuristics.every_n(table.sites, 5, 5)
+    # Of five rows the last three run, and the first of them computes whatever its bits say.
+    text = flux(tmp_path, "text")
+    assert table.price(whole.recompute) == 3 * macs_table(text.architecture).price(whole.recompute) // 5
+    for schedule in (whole, seldom):
+        expected = table._runs(schedule.recompute).sum()
+        assert ran(generator, schedule) == expected
+    # One prompt and seed gives one image, whatever else is in the batch.
+    both = generator.generate(generator.encode(PROMPTS), [5, 6], seldom)
+    np.testing.assert_array_equal(both[1:], generator.generate(generator.encode(PROMPTS[1:]), [6], seldom))
+    with pytest.raises(ScheduleError, match="known for one number of rows only"):
+        table.price(np.ones((6, len(table.sites)), dtype=bool))
+
+
+def test_what_images_are_made_from_is_part_of_what_they_are(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    facts = {"class": "FluxImg2ImgPipeline", "images": {"image": "fox.png"}}
+    before = flux(tmp_path, "mine", **facts).call_settings()
+    assert json.loads(json.dumps(before)) == before
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "fox.png")
+    assert flux(tmp_path, "mine", **facts).call_settings() != before
+    (tmp_path / "fox.png").unlink()
+    with pytest.raises(EcadError, match=r"fox\.png: cannot read this image"):
+        flux(tmp_path, "mine", **facts)
+
+
+def test_a_control_pipeline_is_called_with_its_image(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    pipe = FluxPipeline.from_pretrained(FLUX_FOLDER)
+    config = {**pipe.transformer.config, "in_channels": 2 * pipe.transformer.config.in_channels}
+    torch.manual_seed(0)
+    transformer = FluxTransformer2DModel.from_config(config | {"out_channels": pipe.transformer.config.in_channels})
+    parts = {name: pipe.components[name] for name in ("vae", "text_encoder", "tokenizer", "scheduler")}
+    parts |= {name: pipe.components[name] for name in ("text_encoder_2", "tokenizer_2")}
+    FluxControlPipeline(transformer=transformer, **parts).save_pretrained(tmp_path / "control")
+    generator = flux(tmp_path, "mine", pipeline="control", images={"control_image": "fox.png"})
+    schedule = heuristics.every_n(macs_table(generator.architecture).sites, 5, 2)
+    assert generator.generate(generator.encode(PROMPTS), [5, 6], schedule).shape == (2, 64, 64, 3)
+    assert ran(generator, schedule) == macs_table(generator.architecture)._runs(schedule.recompute).sum()
+
+
+@pytest.fixture(scope="module")
+def wan(tmp_path_factory: pytest.TempPathFactory) -> ImageGenerator:
+    """Wan 2.2: two denoisers, the second takes over at low noise; videos."""
+    folder = tmp_path_factory.mktemp("wan")
+    torch.manual_seed(0)
+    denoiser = {"num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4}
+    denoiser |= {"text_dim": 16, "freq_dim": 16, "ffn_dim": 32, "num_layers": 2, "rope_max_seq_len": 32}
+    vae = {"z_dim": 4, "dim_mult": [1] * 4, "latents_mean": [0.0] * 4, "latents_std": [1.0] * 4, "num_res_blocks": 1}
+    text = UMT5Config(vocab_size=2120, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+    WanPipeline(
+        tokenizer=T5TokenizerFast.from_pretrained(PIPELINE_FOLDER, subfolder="tokenizer"),
+        text_encoder=UMT5EncoderModel(text),
+        transformer=WanTransformer3DModel(**denoiser),
+        transformer_2=WanTransformer3DModel(**denoiser),
+        vae=AutoencoderKLWan(base_dim=3, **vae),
+        scheduler=UniPCMultistepScheduler(**flow),
+        boundary_ratio=0.875,
+    ).save_pretrained(folder / "wan")
+    facts = {"pipeline": "wan", "steps": 6, "height": 32, "width": 32, "guidance_scale": 4.0}
+    facts["call"] = {"num_frames": 5, "max_sequence_length": 16}
+    (folder / "wan22.json").write_text(json.dumps(facts))
+    return get_image_generator(str(folder / "wan22.json"), device="cpu")
+
+
+def test_two_denoisers_have_one_schedule_whose_blocks_name_them(wan: ImageGenerator) -> None:
+    table = macs_table(wan.architecture)
+    assert table.sites[0][0] == "transformer.blocks.0"
+    assert table.sites[-1][0] == "transformer_2.blocks.1"
+    rng = np.random.default_rng(0)
+    for bits in (np.ones((6, 12), bool), np.zeros((6, 12), bool), rng.random((6, 12)) < 0.5):
+        schedule = CacheSchedule(bits, table.sites)
+        split = wan.schedules(schedule)
+        assert isinstance(split, dict)
+        assert list(split) == ["transformer", "transformer_2"]
+        np.testing.assert_array_equal(np.hstack([one.recompute for one in split.values()]), bits)
+        # Guidance is a second forward of each row.
+        assert ran(wan, schedule) == 2 * table._runs(bits).sum()
+    assert (table.active.sum(axis=1) == 6).all()  # type: ignore[union-attr]
+    with pytest.raises(ScheduleError, match="does not name the denoiser of a block"):
+        wan.schedules(heuristics.none((("blocks.0", "attn1"),), 6))
+
+
+def test_a_search_finds_a_schedule_for_each_denoiser_at_once(wan: ImageGenerator, tmp_path: Path) -> None:
+    prompts = [Prompt("0", "a fox")]
+    study = search(problem_of(wan), evaluator_of(wan, prompts, [0]), tmp_path, generations=2, population_size=4)
+    assert study.uncached_cost == macs_table(wan.architecture).price(np.ones((6, 12), dtype=bool))
+    best = study.front()[0]
+    assert best.cost < study.uncached_cost
+    assert Study.open(tmp_path).front()[0].cost == best.cost
+    assert wan.generate(wan.encode(["a fox"]), [0], best.schedule).shape == (1, 160, 32, 3)
+    assert provenance_for(wan).denoiser == "WanTransformer3DModel + WanTransformer3DModel"
+
+
+def test_a_pipeline_class_that_diffusers_has_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EcadError, match="diffusers has no pipeline class 'NoPipeline'"):
+        flux(tmp_path, "mine", **{"class": "NoPipeline"})
+    pictures(tmp_path)
+    with pytest.raises(EcadError, match="cannot be called with the argument 'image'"):
+        flux(tmp_path, "mine", images={"image": "fox.png"})

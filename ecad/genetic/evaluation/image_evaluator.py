@@ -81,7 +81,7 @@ class _ScoredImages:
             "weights": generator.fingerprint(),
             PARTS: {**generator.text_parts_fingerprints(), **generator.parts()},
             "guidance_scale": generator.guidance_scale,
-            **({"call": generator.call} if generator.call else {}),
+            **({"call": found} if (found := generator.call_settings()) else {}),
             **({"scorer": " + ".join(versions)} if versions else {}),
         }
 
