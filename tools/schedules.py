@@ -1,10 +1,10 @@
 """Fill schedules/: calibrated fronts of the built-in models, and hand-made schedules for the paper's models.
 
-python tools/schedules.py [--max-images 600] [--output schedules] [GENERATOR ...]
+python tools/schedules.py [--max-images N] [--output schedules] [GENERATOR ...]
 
-A front is calibrated with 16 prompts, steps moved until the images are spent, and scored on 24 held-out prompts. Its
-schedules are named by how many times fewer MACs they take. `every_n.json` beside them holds what every n-th step gives
-on the same held-out prompts.
+A front is calibrated with 8 prompts, its steps moved as long as there are images left for that, and scored on 24
+held-out prompts. Its schedules are named by how many times fewer MACs they take. `every_n.json` beside them holds what
+every n-th step gives on the same held-out prompts.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from ecad.utils.files import write_atomic
 
 FOLDER = Path("schedules")
 SPEEDUPS = (1.5, 2, 2.5, 2.75, 3, 4, 5)
-PROMPTS, HELD_OUT, SEED = 16, 24, 0
+PROMPTS, HELD_OUT, SEED = 8, 24, 0
 EVERY = (2, 3, 4, 5)
 HAND_MADE = {"PixArtAlphaImageGenerator": 20, "PixArtSigmaImageGenerator": 20, "FluxImageGenerator": 20}
 
 
-def calibrated(name: str, max_images: float, output: Path) -> None:
+def calibrated(name: str, max_images: float | None, output: Path) -> None:
     """One folder a schedule of the front, the front itself, and what every n-th step gives."""
     generator, held_out = get_image_generator(name, device="cpu"), builtin.prompts("held_out")[:HELD_OUT]
     with Progress(console=stderr) as progress:
@@ -88,7 +88,7 @@ def share(schedule: CacheSchedule, generator: str, name: str, output: Path) -> N
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("generators", nargs="*", default=builtin.GENERATORS, help="built-in models; all by default")
-    parser.add_argument("--max-images", type=float, default=600)
+    parser.add_argument("--max-images", type=float)
     parser.add_argument("--output", type=Path, default=FOLDER)
     args = parser.parse_args()
     for name in args.generators:

@@ -116,20 +116,15 @@ class Calibration:
         with recorded_trajectory(self._pipe) as trajectory:
             self._images(self._fitting, None)
         fitter = Fitter(self._pipe, trajectory, self._images, self._fitting)
-        counts = sorted({int(trajectory.steps / speedup) for speedup in self._speedups} - {0, 1, trajectory.steps})
-        self._plan(sum(counts) / trajectory.steps)
+        counts, prompts = _counts(trajectory.steps, self._speedups), len(self._fitting) + len(self._validation)
+        self._in_all = planned_images(prompts, trajectory.steps, self._speedups, self._max_images)
+        self._for_validation = _validation_images(prompts, trajectory.steps, self._speedups)
         candidates = self._candidates(fitter, trajectory, counts)
         points = self._validated(list({plan_key(one): one for one in candidates}.values()))
         costs, qualities = np.array([p.cost for p in points]), np.array([p.quality for p in points])
         made = {"method": "calibrate", "images": round(self._images.made, 1)}
         split = {"fitting_prompts": len(self._fitting), "validation_prompts": len(self._validation)}
         return Front(name, [points[i] for i in pareto(costs, qualities)], provenance=made | split)
-
-    def _plan(self, share: float) -> None:
-        """Set how many images are for what; `share` is what one prompt's cached images of all speed-ups take."""
-        self._for_validation = len(self._validation) * (1 + _CHOICES * share)
-        least = len(self._fitting) * (1 + _FITS * share) + self._for_validation
-        self._in_all = max(least, self._max_images or 0.0)
 
     def _candidates(self, fitter: Fitter, trajectory: Trajectory, counts: Sequence[int]) -> list[CacheSchedule]:
         """For each number of computed steps what the validation prompts shall choose from."""
@@ -162,3 +157,24 @@ class Calibration:
 
     def _report(self) -> None:
         self._on_progress(min(self._images.made / self._in_all, 1.0))
+
+
+def planned_images(prompts: int, steps: int, speedups: Sequence[float], max_images: float | None) -> float:
+    """At most how much work of the denoiser a calibration takes, in uncached images.
+
+    Args:
+        prompts: how many.
+        steps: rows of an image.
+        speedups, max_images: as for `calibrate`.
+    """
+    fitting = -(-prompts // 2) * (1 + _FITS * sum(_counts(steps, speedups)) / steps)
+    return max(fitting + _validation_images(prompts, steps, speedups), max_images or 0.0)
+
+
+def _validation_images(prompts: int, steps: int, speedups: Sequence[float]) -> float:
+    return prompts // 2 * (1 + _CHOICES * sum(_counts(steps, speedups)) / steps)
+
+
+def _counts(steps: int, speedups: Sequence[float]) -> list[int]:
+    """Numbers of computed steps, one a speed-up."""
+    return sorted({int(steps / speedup) for speedup in speedups} - {0, 1, steps})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
 
-from ecad.calibration.calibrate import SPEEDUPS, Calibration
+from ecad.calibration.calibrate import SPEEDUPS, Calibration, planned_images
 from ecad.calibration.trajectory import Trajectory, fitted_weights, recorded_trajectory
 from ecad.cost.macs import macs_table
 from ecad.image_generators import ImageGenerator
@@ -67,6 +68,27 @@ def calibrated_front(
         )
         points.append(Point(schedule, point.cost, point.quality, found))
     return replace(front, points=points, provenance={**front.provenance, "held_out_prompts": len(held_out)})
+
+
+def planned(
+    generator: ImageGenerator, prompts: Sequence[str], *, seed: int = 0, max_images: float | None = None
+) -> tuple[float, float]:
+    """What `calibrated_front` will take at most, without held-out scores.
+
+    Args:
+        generator, prompts, seed, max_images: as for `calibrated_front`.
+
+    Returns:
+        images, in uncached ones' worth of the denoiser's work, and seconds, from one timed batch.
+    """
+    images, half = (
+        planned_images(len(prompts), generator.rows(), SPEEDUPS, max_images),
+        prompts[: -(-len(prompts) // 2)],
+    )
+    embeds = generator.encode(half)
+    begin = time.perf_counter()
+    generator.generate(embeds, range(seed, seed + len(half)))
+    return images, (time.perf_counter() - begin) / len(half) * images
 
 
 def weights_fitter(

@@ -33,6 +33,9 @@ def calibrate(
         float | None, typer.Option(min=1, help="Spend so many images' work on better steps; by default none.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the first image's noise.")] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many images and minutes it would take, and end.")
+    ] = False,
     model: ModelOptions,
     as_json: AsJson = False,
 ) -> None:
@@ -40,9 +43,14 @@ def calibrate(
     model.check(image_generator)
     check_seeds([seed])
     prompts, judges = _prompts(image_generator, prompt_file, num_prompts, held_out)
-    from ecad.calibration.of_generator import calibrated_front
+    from ecad.calibration.of_generator import calibrated_front, planned
 
     generator = model.load(image_generator)
+    if dry_run:
+        images, seconds = planned(generator, prompts, seed=seed, max_images=max_images)
+        line = f"at most {images:.0f} images' work, {seconds / 60:.1f} minutes, and {len(judges)} held-out prompts"
+        finish({"images": images, "seconds": seconds, "held_out_prompts": len(judges)}, line, as_json)
+        return
     with Progress(console=stderr, disable=as_json) as progress:
         task = progress.add_task("calibrating", total=1.0)
         front = calibrated_front(

@@ -50,6 +50,14 @@ def test_it_writes_a_front_with_held_out_scores_and_provenance(run):
     assert schedule.metrics["total_macs"] > 0
 
 
+def test_a_dry_run_tells_what_it_would_take_and_writes_nothing(run):
+    arguments = ("--prompt-file", "prompts.txt", "--num-prompts", 2, "--held-out", 2, "--json")
+    planned = json.loads(run(*arguments, "--dry-run")[1])
+    assert not Path("front.json").exists()
+    assert planned["seconds"] > 0
+    assert json.loads(run(*arguments)[1])["images"] <= planned["images"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
