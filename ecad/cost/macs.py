@@ -23,6 +23,7 @@ from ecad.cost.architectures import Architecture, find_architecture
 from ecad.cost.table import CostTable
 from ecad.errors import EcadError, ScheduleError
 from ecad.schedules import CacheSchedule, Sites, tgate
+from ecad.sites.names import DENOISER_SITES
 from ecad.sites.readers import readers
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def count_macs_by_component(
         component -> int64 (steps,), and `OUTSIDE` for everything that always runs.
     """
     architecture, height, width = _resolve(schedule, image_generator, height, width)
-    table = macs_table(architecture, accounting, height, width)
+    table = _table_for(schedule, macs_table(architecture, accounting, height, width))
     bits = schedule.recompute[:, _columns(schedule, table.sites, architecture.image_generator)]
     found = table.price_components(bits, schedule.forecast)
     gate = tgate.pipeline_gate(schedule.config) if architecture.guidance_pair else None
@@ -172,6 +173,11 @@ def uncached_macs(
     architecture, height, width = _resolve(schedule, image_generator, height, width)
     table = macs_table(architecture, accounting, height, width)
     return int(table.price(np.ones((schedule.num_steps, len(table.sites)), dtype=bool)))
+
+
+def _table_for(schedule: CacheSchedule, table: CostTable) -> CostTable:
+    """The table with the sites of a schedule of whole steps for any denoiser, if it is one."""
+    return table.whole() if schedule.sites == DENOISER_SITES else table
 
 
 def _resolve(

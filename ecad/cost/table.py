@@ -10,6 +10,7 @@ import numpy as np
 from ecad.errors import ScheduleError
 from ecad.schedules import Sites
 from ecad.schedules.plan import executed
+from ecad.sites.names import DENOISER_SITES
 
 OUTSIDE = "outside the blocks"
 
@@ -84,6 +85,11 @@ class CostTable:
         is_forecast = np.asarray(forecast)[..., None] & ~runs.any(axis=-1)
         fixed = np.int64(self.fixed_per_step) if self.fixed_by_row is None else self.fixed_by_row
         return np.asarray(np.where(is_forecast, np.int64(self.without_denoiser), fixed))
+
+    def whole(self) -> CostTable:
+        """The table of the same denoiser as one site, its own output."""
+        runs = self.fixed_per_step - self.without_denoiser + int(self.per_site.sum())
+        return CostTable(DENOISER_SITES, self.without_denoiser, np.array([runs]), None, self.without_denoiser)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON value that `from_json` reads."""

@@ -20,7 +20,7 @@ from ecad.runtime.cache import cached
 from ecad.runtime.calibration import recorded_products
 from ecad.schedules import CacheSchedule
 from ecad.schedules.rows import rows_of, steps_of
-from ecad.sites.discovery import denoisers
+from ecad.sites.discovery import denoisers, find_denoisers
 from ecad.sites.several import columns_of
 from ecad.utils.batching import AdaptiveBatches
 from ecad.utils.fingerprints import part_fingerprint, weights_fingerprint
@@ -64,7 +64,7 @@ class ImageGenerator:
 
     def fingerprint(self) -> str:
         """The fingerprint of the denoiser's weights: 16 hexadecimal digits."""
-        return weights_fingerprint(self.pipe.transformer)
+        return weights_fingerprint(*denoisers(self.pipe).values())
 
     def text_fingerprint(self) -> str:
         """The fingerprint of the text encoders' weights: 16 hexadecimal digits."""
@@ -123,7 +123,8 @@ class ImageGenerator:
     @property
     def dtype(self) -> torch.dtype:
         """The precision of the denoiser, in which embeddings are stored."""
-        module: torch.nn.Module = self.pipe.transformer or self.pipe.text_encoder
+        # A generator that only encodes prompts has no denoiser.
+        module: torch.nn.Module = next(iter(find_denoisers(self.pipe).values()), None) or self.pipe.text_encoder
         return next(module.parameters()).dtype
 
     def count_cut(self, prompts: Sequence[str]) -> int:

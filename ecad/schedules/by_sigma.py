@@ -30,6 +30,7 @@ from ecad.schedules import json_values as plain
 from ecad.schedules.forecast import Ahead, fitted
 from ecad.schedules.output_products import Products, products_at
 from ecad.schedules.output_weights import OutputWeights
+from ecad.sites.names import DENOISER_SITES
 
 if TYPE_CHECKING:
     from ecad.schedules.schedule import CacheSchedule
@@ -174,6 +175,26 @@ def at_sigmas(schedule: CacheSchedule, sigmas: Sequence[float] | npt.NDArray[np.
         metrics={},
         attributes=resampled.attributes if resampled is not schedule else {},
         spare=schedule.spare[:0],
+        custom_compute={},
+    )
+
+
+def as_whole_steps(schedule: CacheSchedule) -> CacheSchedule:
+    """A schedule's whole steps, for any denoiser: a step that recomputes any site computes it.
+
+    >>> from ecad.schedules import heuristics, pixart_sites
+    >>> as_whole_steps(heuristics.every_n(pixart_sites(2), 4, 2)).recompute[:, 0].astype(int).tolist()
+    [1, 0, 1, 0]
+    """
+    if schedule.sites == DENOISER_SITES:
+        return schedule
+    return schedule.replace(
+        recompute=_whole_steps(schedule)[:, None],
+        sites=DENOISER_SITES,
+        output_weights=schedule.output_weights,
+        metrics={},
+        attributes={},
+        spare=schedule.spare[:0, :1],
         custom_compute={},
     )
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ecad.errors import EcadError, ScheduleError
 from ecad.sites.families import COMPONENT_NAMES, FAMILIES, Family
+from ecad.sites.names import DENOISER_SITES
 
 if TYPE_CHECKING:
     from torch import nn
 
-# The attributes of pipelines that hold denoisers. Wan 2.2 has both: the second takes over at low noise.
-_DENOISERS = ("transformer", "transformer_2")
+# The attributes of pipelines that hold denoisers; of a pipeline with a transformer and a prior, the transformers count.
+# Wan 2.2's second transformer takes over at low noise, Ideogram 4's other one runs the pass without a prompt.
+_DENOISERS = (("transformer", "transformer_2", "unconditional_transformer"), ("unet",), ("prior",), ("decoder",))
+
+# Names of a denoiser's argument for the noise level, beside those with "timestep" in them.
+_TIMES = ("t", "ts", "sigma", "sigmas", "r")
 
 
 class Site(NamedTuple):
-    """One (block, component) of a denoiser, as a schedule names it, and the submodule that it stands for."""
+    """One (block, component) of a denoiser, as a schedule names it, and the submodule that it stands for.
+
+    The path of a denoiser as a whole is empty.
+    """
 
     block: str
     component: str
@@ -33,16 +42,25 @@ def denoisers(pipe: Any) -> dict[str, nn.Module]:
     Raises:
         EcadError: there is no denoiser.
     """
+    if found := find_denoisers(pipe):
+        return found
+    raise EcadError(
+        f"{type(pipe).__name__} has no denoiser and cannot be cached; pass a diffusers pipeline with a transformer or "
+        "a UNet, or the denoiser itself"
+    )
+
+
+def find_denoisers(pipe: Any) -> dict[str, nn.Module]:
+    """What `denoisers` gives; empty if there is none."""
     if _is_a(pipe, "Module"):
         return {"transformer": unwrapped(pipe)}
-    found = {name: unwrapped(getattr(pipe, name, None)) for name in _DENOISERS}
-    modules = {name: module for name, module in found.items() if _is_a(module, "Module")}
-    if not modules:
-        raise EcadError(
-            f"{type(pipe).__name__} has no transformer and cannot be cached; pass a diffusers pipeline with a "
-            "transformer, or the transformer itself"
-        )
-    return modules
+    for names in _DENOISERS:
+        parts = {name: unwrapped(getattr(pipe, name, None)) for name in names}
+        found = {name: part for name, part in parts.items() if _is_a(part, "Module")}
+        # A transformer of a pipeline is its denoiser; a decoder may be anything.
+        if found and (names is _DENOISERS[0] or all(map(_takes_time, found.values()))):
+            return found
+    return {}
 
 
 def one_denoiser(pipe: Any) -> nn.Module:
@@ -69,13 +87,12 @@ def unwrapped(module: Any) -> Any:
 
 
 def discover(transformer: nn.Module) -> list[Site]:
-    """List a transformer's sites in gene order, by the table of families or by diffusers' usual submodule names.
+    """List a denoiser's sites in gene order, by the table of families or by diffusers' usual submodule names.
+
+    A UNet, or a denoiser without blocks that are known, is one site: its own output.
 
     Args:
         transformer: a denoiser, compiled or not, on any device.
-
-    Raises:
-        EcadError: no block has a component with a known name.
 
     >>> from diffusers import PixArtTransformer2DModel
     >>> model = PixArtTransformer2DModel(2, 4, num_layers=1, cross_attention_dim=8, norm_num_groups=1)
@@ -86,18 +103,29 @@ def discover(transformer: nn.Module) -> list[Site]:
     0 ff transformer_blocks.0.ff
     """
     transformer = unwrapped(transformer)
+    if is_whole(transformer):
+        return whole(transformer)
     family = family_of(transformer)
     sites = _by_usual_names(transformer) if family is None else _by_table(transformer, family)
-    if not sites:
-        raise EcadError(
-            f"{type(transformer).__name__} has no list of blocks with components such as attn1 and ff; name the sites "
-            "in the schedule by module path, such as ('layers.0', 'mixer')"
-        )
-    return sites
+    return sites or whole(transformer)
+
+
+def whole(denoiser: nn.Module) -> list[Site]:
+    """A denoiser as one site: its own output."""
+    ((block, component),) = DENOISER_SITES
+    return [Site(block, component, "", denoiser)]
+
+
+def is_whole(denoiser: Any) -> bool:
+    """Whether a denoiser is taken as a whole, whatever it is made of: a UNet."""
+    # Blocks of a UNet work at several resolutions and reach each other past those in between.
+    return hasattr(denoiser, "down_blocks") and hasattr(denoiser, "up_blocks")
 
 
 def named_sites(transformer: nn.Module, names: Iterable[tuple[str, str]]) -> list[Site]:
     """List the sites that a schedule refers to: those that `discover` finds, or others that it names explicitly.
+
+    A schedule of whole steps for any denoiser has the one site of `whole`.
 
     A schedule may name any submodule as a site: the module path of a block, and a path from there. If one such site is
     not among those that `discover` finds, the schedule's own sites replace all of them.
@@ -108,7 +136,7 @@ def named_sites(transformer: nn.Module, names: Iterable[tuple[str, str]]) -> lis
 
     Raises:
         ScheduleError: explicitly named sites contain each other, or leave out blocks of the same list.
-        EcadError: the names are not submodules and `discover` finds nothing.
+        EcadError: the names are not submodules, and `discover` finds no blocks.
 
     >>> from torch import nn
     >>> model = nn.Sequential(nn.ModuleDict({"mixer": nn.Linear(2, 2)}), nn.ModuleDict({"mixer": nn.Linear(2, 2)}))
@@ -116,6 +144,8 @@ def named_sites(transformer: nn.Module, names: Iterable[tuple[str, str]]) -> lis
     ['0.mixer', '1.mixer']
     """
     names, transformer = list(names), unwrapped(transformer)
+    if tuple(names) == DENOISER_SITES or is_whole(transformer):
+        return whole(transformer)
     modules = dict(transformer.named_modules())
     explicit = [
         Site(block, component, path, modules[path])
@@ -123,12 +153,12 @@ def named_sites(transformer: nn.Module, names: Iterable[tuple[str, str]]) -> lis
         if (path := f"{block}.{component}") in modules
     ]
     all_resolve = len(explicit) == len(names)
-    try:
-        found = discover(transformer)
-    except EcadError:
-        if not all_resolve:
-            raise
-        found = []
+    found = discover(transformer)
+    if not all_resolve and not found[0].path:
+        raise EcadError(
+            f"{type(transformer).__name__} has no list of blocks with components such as attn1 and ff; name the sites "
+            "in the schedule by module path, such as ('layers.0', 'mixer'), or the denoiser as a whole"
+        )
     if not all_resolve or {(site.block, site.component) for site in found}.issuperset(names):
         return found
     _check_explicit(transformer, explicit, modules)
@@ -138,6 +168,14 @@ def named_sites(transformer: nn.Module, names: Iterable[tuple[str, str]]) -> lis
 def family_of(transformer: nn.Module) -> Family | None:
     """The table entry for a transformer's class or one of its base classes; None if there is none."""
     return next((family for family in FAMILIES if _is_a(transformer, *family.transformers)), None)
+
+
+def _takes_time(module: nn.Module) -> bool:
+    """Whether a module is called with a noise level or timestep; a decoder of images, say, is not."""
+    told = inspect.signature(type(module).forward).parameters.values()
+    return any(
+        "timestep" in one.name or one.name in _TIMES or one.kind is inspect.Parameter.VAR_KEYWORD for one in told
+    )
 
 
 def _is_a(value: object, *classes: str) -> bool:

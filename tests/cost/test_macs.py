@@ -14,11 +14,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ecad.cost import CostTable, count_macs, count_macs_by_step, find_architecture, macs_table
-from ecad.cost.macs import _columns
+from ecad.cost.macs import _columns, uncached_macs
 from ecad.cost.table import OUTSIDE
 from ecad.errors import EcadError, ScheduleError
 from ecad.runtime.cache import cached
 from ecad.schedules import CacheSchedule, flux_sites, pixart_sites
+from ecad.sites.names import DENOISER_SITES
 from ecad.sites.readers import readers
 
 from .test_measure import FLUX, PIXART, TINY, build, real_inputs
@@ -273,3 +274,17 @@ def test_a_table_with_prices_beyond_all_bounds_is_refused(key):
     assert read.price(np.array([[1], [0]]), forecast=True) == table.price(np.array([[1], [0]]), forecast=True) == 9
     with pytest.raises(ValueError, match="exceeds 64 bits"):
         CostTable.from_json({**document, key: [2**63] if key == "per_site" else 2**63})
+
+
+def test_a_denoiser_as_one_site_costs_what_its_forwards_cost():
+    whole = CacheSchedule([[True], [False], [True], [False]], DENOISER_SITES, forecast=True)
+    sites = macs_table(find_architecture(ALPHA)).sites
+    same = CacheSchedule(np.repeat(whole.recompute, len(sites), axis=1), sites, forecast=True)
+    for accounting in ("full", "linear"):
+        assert count_macs(whole, ALPHA, accounting) == count_macs(same, ALPHA, accounting)
+        assert 2 * count_macs(whole, ALPHA, accounting) == uncached_macs(whole, ALPHA, accounting)
+
+
+def test_without_forecasts_a_repeated_output_of_a_denoiser_costs_nothing_either():
+    whole = CacheSchedule([[True], [False]], DENOISER_SITES)
+    assert 2 * count_macs(whole, ALPHA) == uncached_macs(whole, ALPHA)

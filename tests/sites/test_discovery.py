@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 from tiny_transformers import TRANSFORMERS
+from tiny_unets import PIPELINES, made
 from torch import nn
 
 from ecad.errors import EcadError, ScheduleError
 from ecad.runtime.cache import cached, enable_cache
 from ecad.schedules import CacheSchedule, flux_sites, pixart_sites
-from ecad.sites.discovery import discover
+from ecad.sites.discovery import denoisers, discover, named_sites
 from ecad.sites.families import FAMILIES
+from ecad.sites.names import DENOISER_SITES
 from ecad.sites.readers import readers, running_order
 
 
@@ -86,9 +88,36 @@ def test_a_compiled_transformer_has_the_same_sites():
     assert discover(torch.compile(transformer, backend="eager")) == discover(transformer)
 
 
-def test_a_model_without_blocks_is_refused():
-    with pytest.raises(EcadError, match="Linear has no list of blocks"):
-        discover(nn.Linear(2, 2))
+def test_a_model_without_blocks_is_one_site():
+    model = nn.Linear(2, 2)
+    assert discover(model) == [("denoiser", "output", "", model)]
+    assert named_sites(model, DENOISER_SITES) == discover(model)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_unet_is_one_site_whatever_its_pipeline_calls_it(name):
+    pipe, _ = made(name)
+    (found,) = denoisers(pipe).items()
+    assert found[0] == ("prior" if name == "cascade prior" else "unet")
+    assert names(discover(found[1])) == DENOISER_SITES
+    assert CacheSchedule.for_model(pipe, 4).sites == DENOISER_SITES
+
+
+def test_any_transformer_can_be_taken_as_a_whole():
+    model = tiny_transformer("PixArtTransformer2DModel")
+    assert named_sites(model, DENOISER_SITES) == [("denoiser", "output", "", model)]
+
+
+def test_a_decoder_of_images_is_no_denoiser():
+    decoder = nn.Linear(2, 2)
+    with pytest.raises(EcadError, match="has no denoiser and cannot be cached"):
+        denoisers(SimpleNamespace(decoder=decoder, vae=decoder))
+
+
+def test_transformers_go_before_priors_and_have_a_name_each():
+    first, second, prior = (nn.Linear(2, 2) for _ in range(3))
+    pipe = SimpleNamespace(transformer=first, unconditional_transformer=second, prior=prior)
+    assert denoisers(pipe) == {"transformer": first, "unconditional_transformer": second}
 
 
 def test_readers_are_the_proj_outs_of_parallel_blocks():
