@@ -13,7 +13,7 @@ from ecad.calibration.fitting import Fitter, Images, Make, share_run
 from ecad.calibration.polish import polish
 from ecad.calibration.step_choice import best_forecasts, harms
 from ecad.calibration.trajectory import Trajectory, recorded_trajectory
-from ecad.errors import EcadError
+from ecad.errors import EcadError, NotFiniteError
 from ecad.image_generators.generator import pictures_of
 from ecad.quality import psnr
 from ecad.runtime.cache import cached
@@ -59,6 +59,7 @@ def calibrate(
         the front, its qualities the PSNR of the validation prompts' images in decibels.
 
     Raises:
+        NotFiniteError: the model gives NaN or infinity.
         EcadError: too few prompts, no denoiser or several, or too many prompts for the memory.
 
     >>> import ecad
@@ -74,6 +75,8 @@ def calibrate(
         noise = [torch.Generator("cpu").manual_seed(seed + place) for place in places]
         with torch.no_grad(), nullcontext() if schedule is None else cached(pipe, schedule):
             images = pictures_of(pipe([prompts[i] for i in places], generator=noise, output_type="np", **call))
+        if not np.isfinite(images).all():
+            raise NotFiniteError("calibrate: expected images, found values that are no finite numbers")
         return np.asarray(np.round(images * 255), dtype=np.uint8)
 
     name = type(getattr(pipe, "transformer", pipe)).__name__

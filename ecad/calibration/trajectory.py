@@ -57,7 +57,8 @@ class Trajectory:
     def products(self) -> np.ndarray:
         """`CacheSchedule.output_products` of these images."""
         flat = torch.stack([output.detach().float().cpu().flatten() for output in self.outputs]).double()
-        table = np.asarray(flat @ flat.T)
+        half = np.asarray(flat @ flat.T)
+        table = (half + half.T) / 2  # a product is not symmetric to the last bit
         return np.asarray(np.round(table * (len(table) / table.trace()), 10))
 
 

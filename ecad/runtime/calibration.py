@@ -46,7 +46,8 @@ class OutputProducts:
         self.begin()
         if not self._sums.trace() > 0 or not np.isfinite(self._sums).all():
             return None
-        return np.asarray(np.round(self._sums * (len(self._sums) / self._sums.trace()), _DECIMALS))
+        sums = (self._sums + self._sums.T) / 2  # a product is not symmetric to the last bit
+        return np.asarray(np.round(sums * (len(sums) / sums.trace()), _DECIMALS))
 
 
 @contextmanager

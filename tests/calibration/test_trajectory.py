@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import ecad
-from ecad.calibration.trajectory import fitted_weights, recorded_trajectory
+from ecad.calibration.trajectory import Trajectory, fitted_weights, recorded_trajectory
 from ecad.errors import EcadError
 
 STEPS = 6
@@ -42,6 +42,13 @@ def test_a_trajectory_is_what_the_pipeline_went_through(tiny):
     assert trajectory.is_affine
     assert torch.equal(trajectory.latents[-1], tiny.run(STEPS))
     assert np.isclose(trajectory.products().trace(), STEPS)
+
+
+def test_products_are_symmetric_to_the_last_bit_before_they_are_rounded(monkeypatch):
+    monkeypatch.setattr(np, "round", lambda table, _: table)
+    outputs = torch.randn(20, 3000, generator=torch.Generator().manual_seed(0)).cumsum(dim=0)
+    products = Trajectory([], list(outputs), []).products()
+    assert np.array_equal(products, products.T)
 
 
 @pytest.mark.parametrize("corrects", [False, True])
