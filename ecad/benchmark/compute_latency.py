@@ -54,6 +54,7 @@ def latency(
     stored = find_stored(embedding_dir)
     from ecad.jobs.generate import cut_batches, job_of, stored_embeds
     from ecad.jobs.latency import measure_latency
+    from ecad.utils.device import device_name
 
     sizes = batch_size or [100]
     prompts = cut_batches(stored, [0], max(sizes))[0]
@@ -75,7 +76,13 @@ def latency(
                 file, schedule, values if len(by_size) == 1 else {**values, "latency_by_batch_size": by_size}
             )
         measured = _measured(CacheSchedule.load(file).metrics)
-        rows += [{"file": str(file), "written": size in missing, **measured[str(size)]} for size in sizes]
+        call = jobs[file].call
+        here = {"gpu": device_name(generator.pipe.device), "height": call["height"], "width": call["width"]}
+        for size in sizes:
+            row = measured[str(size)]
+            # Published files do not say at which size they were measured.
+            elsewhere = sorted(name for name, value in here.items() if row.get(name, value) != value)
+            rows.append({"file": str(file), "written": size in missing, "elsewhere": elsewhere, **row})
     finish({"schedules": rows}, "\n".join(map(_line, rows)), as_json)
 
 
@@ -92,7 +99,10 @@ def _line(row: Mapping[str, Any]) -> str:
     line = f"{row['file']}: {row['avg']:.2f} ms per image, batch size {row['batch_size']}, on {row['gpu']}"
     if "speedup" in row:
         line += f", {row['speedup']:.2f}× as fast as uncached ({row['uncached_median']:.2f} ms)"
-    return line if row["written"] else f"{line}; read from the file (--recompute-existing measures again)"
+    if row["written"]:
+        return line
+    other = f", measured with another {' and '.join(row['elsewhere'])} than here" if row["elsewhere"] else ""
+    return f"{line}; read from the file{other} (--recompute-existing measures again)"
 
 
 if __name__ == "__main__":

@@ -51,12 +51,17 @@ def test_times_are_written_in_the_published_format_with_the_uncached_ones_beside
         ratios = np.array(latency["uncached_latencies"]) / np.array(latency["latencies"])
         assert latency["speedup"] == pytest.approx(np.median(ratios))
         assert min(latency["latencies"]) <= latency["middle_half"][0] <= latency["middle_half"][1]
-        assert {**rows[file], "file": 0, "written": 0} == {**latency, "file": 0, "written": 0}
+        facts = {"file": 0, "written": 0, "elsewhere": []}
+        assert {**rows[file], "file": 0, "written": 0} == {**latency, **facts}
     written = [file.read_bytes() for file in files]
     code, out, _ = script(*command)
     assert code == 0
     assert out.count("read from the file (--recompute-existing measures again)") == 2
     assert [file.read_bytes() for file in files] == written
+    files[0].write_text(files[0].read_text().replace(f'"gpu": "{latency["gpu"]}"', '"gpu": "another"'))
+    code, out, _ = script(*command)
+    assert code == 0
+    assert out.count("read from the file, measured with another gpu than here (--recompute-existing") == 1
 
 
 def test_several_batch_sizes(script, files) -> None:
