@@ -1,4 +1,4 @@
-"""How far an image moves when it is made in another batch: grey levels between 0 and 255, on the built-in model.
+"""How much an image changes when it is made in another batch: grey levels from 0 to 255, on the built-in model.
 
 python benchmarks/batches.py [--prompt-file coco.txt] [--images 16] [--output build/benchmarks/batches.json]
 """
@@ -29,7 +29,7 @@ from ecad.utils.files import write_atomic
 def make(
     generator: ImageGenerator, embeds: PromptEmbeds, schedule: CacheSchedule, order: Sequence[int], batch_size: int
 ) -> np.ndarray:
-    """The images in their own order, made in another one, so many at once; image i has seed i."""
+    """Make images in a given order and batch size, and return them sorted; image i has seed i."""
     images = []
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
@@ -39,7 +39,7 @@ def make(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompt-file", type=Path, help="one prompt a line; the built-in ones if none")
+    parser.add_argument("--prompt-file", type=Path, help="one prompt per line; default: the built-in prompts")
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks/batches.json"))
     args = parser.parse_args()
@@ -47,35 +47,35 @@ def main() -> None:
     generator = get_image_generator("EmojiImageGenerator", device="cpu")
     embeds = generator.encode(texts[: args.images])
     sites, count = macs_table(generator.architecture).sites, len(embeds)
-    there = list(range(count))
+    original = list(range(count))
     shuffled = np.random.default_rng(0).permutation(count).tolist()
     rows = []
     for n in (1, 3):
         schedule = heuristics.every_n(sites, generator.steps, n)
-        reference = make(generator, embeds, schedule, there, count)
-        for what, order, size in (
-            ("again", there, count),
+        reference = make(generator, embeds, schedule, original, count)
+        for name, order, size in (
+            ("repeated", original, count),
             ("another order", shuffled, count),
             ("other neighbours, a quarter", shuffled, count // 4),
-            ("a quarter", there, count // 4),
-            ("one at a time", there, 1),
+            ("a quarter", original, count // 4),
+            ("one at a time", original, 1),
         ):
             moved = np.abs(make(generator, embeds, schedule, order, size) - reference)
             rows.append(
                 {
                     "schedule": f"every_{n}",
-                    "batch": what,
+                    "batch": name,
                     "batch_size": size,
                     "most_levels": int(moved.max()),
                     "share_of_values_moved": float((moved > 0).mean()),
                 }
             )
     print(f"{count} images; reference: batches of {count}")
-    print(f"{'schedule':10}{'batch':30}{'size':>5}{'most levels':>13}{'values moved':>14}")
+    print(f"{'schedule':10}{'batch':30}{'size':>5}{'max levels':>13}{'values changed':>16}")
     for row in rows:
         print(
             f"{row['schedule']:10}{row['batch']:30}{row['batch_size']:5}{row['most_levels']:13}"
-            f"{row['share_of_values_moved']:14.4%}"
+            f"{row['share_of_values_moved']:16.4%}"
         )
     result = {"images": count, "machine": platform.processor() or platform.machine(), "rows": rows}
     write_atomic(args.output, json.dumps(result, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""How long it takes to price a whole population of schedules, against multiplying out every bit in float64.
+"""Time to compute the cost of a population of schedules, compared with a float64 product over all bits.
 
 python benchmarks/cost.py [--schedules 10000] [--repeats 21] [--output build/benchmarks/cost.json]
 """
@@ -37,7 +37,7 @@ def milliseconds(job: Callable[[], object], repeats: int) -> float:
 
 
 def multiply_out(table: CostTable, recompute: np.ndarray) -> np.ndarray:
-    """The plain way: every bit as a float64, times its site's MACs."""
+    """The direct way: every bit as a float64, times its site's MACs."""
     bits = recompute.astype(np.float64)
     bits[:, 0] = 1
     price = np.tile(table.per_site.astype(np.float64), STEPS)

@@ -1,10 +1,10 @@
-"""Bytes on disk of stored prompt embeddings, against one padded fp32 file a prompt as the method's first release keeps.
+"""Bytes on disk of stored embeddings, compared with one padded fp32 file per prompt as in the method's first release.
 
 python benchmarks/embeddings.py [--prompt-file coco.txt] [--tokenizer FOLDER] [--width 4096] [--prompts 1000]
                                 [--output build/benchmarks/embeddings.json]
 
-Random values stand for a real encoder's: how many bytes they take depends on the tokens only. Without `--tokenizer` the
-built-in model's is used, whose 2,120 pieces cut a caption into more tokens than T5's 32,000 would.
+The embeddings are random values: their size depends only on the number of tokens. The default tokenizer is the built-in
+model's, whose 2,120 pieces give more tokens per caption than T5's 32,000.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from ecad.prompts.embeds import PromptEmbeds
 from ecad.prompts.store import find_stored, load_stored, write_store
 from ecad.utils.files import write_atomic
 
-# Model, tokens of its padding, width of its embeddings; FLUX reads its padding, so nothing can be left out there.
+# Model -> tokens with padding. FLUX attends to its padding, so nothing can be trimmed there.
 PIXART = {"PixArt-alpha": 120, "PixArt-Sigma": 300}
 BATCH = 250
 
 
 def padded_bytes(tokens: int, width: int) -> int:
-    """One file of the first release: the prompt and the same empty negative prompt, float32, and their masks, int64."""
+    """Size of a file of the first release: the prompt and the empty negative prompt in float32, and masks in int64."""
     return 2 * tokens * (4 * width + 8)
 
 
 def measure(texts: Sequence[str], tokenizer: Any, model: str, width: int, folder: Path) -> dict[str, object]:
-    """One row of the table."""
+    """Measure one row of the table."""
     lengths: list[int] = []
 
     def encode(batch: Sequence[str]) -> PromptEmbeds:
@@ -71,7 +71,7 @@ def measure(texts: Sequence[str], tokenizer: Any, model: str, width: int, folder
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompt-file", type=Path, help="the built-in prompts if none")
+    parser.add_argument("--prompt-file", type=Path, help="default: the built-in prompts")
     parser.add_argument("--tokenizer", type=Path, default=PIPELINE_FOLDER / "tokenizer")
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--prompts", type=int, default=1000, help="evenly spaced over the file")
@@ -89,11 +89,11 @@ def main() -> None:
     for row in rows:
         print(
             f"{row['model']:14}{row['prompts']:8}{row['tokens']:8.1f}{row['bytes_per_prompt'] / 1024:12.1f}"
-            f"{row['padded_bytes_per_prompt'] / 1024:12.1f}{row['times_smaller']:8.1f}x{row['write_seconds']:9.1f}"
+            f"{row['padded_bytes_per_prompt'] / 1024:12.1f}{row['times_smaller']:8.1f}×{row['write_seconds']:9.1f}"
             f"{row['read_seconds']:8.1f}"
         )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"most memory used: {peak:.0f} MiB")
+    print(f"peak memory: {peak:.0f} MiB")
     write_atomic(args.output, json.dumps({"rows": rows, "peak_mib": peak, "goal_times_smaller": 20}, indent=1) + "\n")
 
 

@@ -1,9 +1,9 @@
-"""What a forecast is worth: whole steps repeated, drawn on in a line, and drawn on by what fits the outputs best.
+"""Compares ways to replace whole steps: repeat the output, extrapolate it, or extrapolate with fitted coefficients.
 
 python benchmarks/forecasts.py [--generator EmojiImageGenerator] [--steps 20] [--prompts 16]
 
-Steps are chosen by dynamic programming from the probes of eight search prompts, in both of the ways in which a search
-does so, and evenly. PSNR is against the uncached images of held-out prompts.
+The steps are chosen evenly, and by dynamic programming from the probes of eight search prompts, in both ways that a
+search uses. PSNR is to the uncached images of held-out prompts.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from ecad.utils.console import bar, console
 from ecad.utils.files import write_atomic
 
 SEARCHED = 8
-# Of all steps.
+# Fractions of all steps.
 SHARES = (0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2)
 EVERY = (2, 3, 4, 5, 6)
 COLUMNS = ("repeated", "in a line", "fitted")
 
 
 def choices(problem: Problem, evaluator: LocalEvaluator, products: np.ndarray) -> Iterator[tuple[str, Sequence[int]]]:
-    """What a row of the table is called, and the steps that compute."""
+    """The name of each row of the table, and the steps that compute."""
     steps = problem.shape[0]
     quality = evaluate(evaluator, [problem.schedule(bits, "probe") for bits in probes(problem)]).mean(axis=1)
     errors = 10 ** (-quality / 10)

@@ -1,10 +1,10 @@
-"""This project beside everyone else: one model, the same prompts, seeds, machine and process for every rival.
+"""Compares ecad with other caches: one model, and the same prompts, seeds, machine and process for every rival.
 
 python benchmarks/peers.py [--steps 20] [--prompts 48] [--rivals REGEX] [--studies FOLDER ...] [--rounds 5]
 
-Held-out prompts; rivals that are calibrated see other ones. Everything made is kept in the output folder, so that a run
-that was stopped goes on, and one with more prompts, rivals or rounds of timing adds to what is there. `--rounds` counts
-rounds in all; `--rounds-only` times and makes no images, for an idle machine.
+Prompts are held out; rivals with a calibration use others. All images and times are kept in the output folder, so that
+an interrupted run resumes, and one with more prompts, rivals or rounds of timing adds to it. `--rounds` is the total
+number of rounds; `--rounds-only` measures times and makes no images, for an idle machine.
 """
 
 from __future__ import annotations
@@ -54,35 +54,35 @@ from ecad.utils.console import bar, console
 from ecad.utils.files import write_atomic
 
 CALIBRATION_PROMPTS = 8
-# Apart from the seeds of calibration and search, and of each other.
+# Different from the seeds of calibration and search, and from each other.
 SEED, REFERENCE_SEED = 2_000_000, 3_000_000
 UNCACHED = Setting("uncached", "all steps")
 REFERENCE = Setting("uncached", "all steps, other seeds")
 OWN_SEARCH = {"fast": {"generations": 20}, "paper": {"generations": 20, "population_size": 24}}
-# Few steps differ much from prompt to prompt.
+# With few steps, scores vary more between prompts.
 OWN_PROMPTS = 16
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--generator", default="EmojiImageGenerator")
-    parser.add_argument("--steps", type=int, help="denoising steps; the generator's own by default, 8 and 4 for stress")
+    parser.add_argument("--steps", type=int, help="denoising steps; the generator's own by default")
     parser.add_argument("--prompts", type=int, default=48)
     parser.add_argument(
-        "--batch", type=int, default=8, help="images made at once; rivals that decide do so for a batch"
+        "--batch", type=int, default=8, help="batch size; rivals that decide at run time decide for a batch"
     )
     parser.add_argument("--rivals", default="", help="regular expression: only rivals and settings that match")
-    parser.add_argument("--studies", type=Path, nargs="*", default=[], help="finished studies; else a short search")
+    parser.add_argument("--studies", type=Path, nargs="*", default=[], help="finished studies; default: a short search")
     parser.add_argument("--search", nargs="*", default=["fast"], choices=list(OWN_SEARCH), help="without --studies")
-    parser.add_argument("--rounds", type=int, default=5, help="of timing, in all")
-    parser.add_argument("--rounds-only", action="store_true", help="time; make no images")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of timing, in total")
+    parser.add_argument("--rounds-only", action="store_true", help="measure times, make no images")
     parser.add_argument("--output", type=Path, help="build/benchmarks/peers/GENERATOR-STEPS by default")
     return parser.parse_args()
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What all rivals share."""
+    """The settings that all rivals share."""
 
     generator: ImageGenerator
     steps: int
@@ -92,7 +92,7 @@ class Comparison:
     folder: Path
 
     def make(self, settings: list[Setting], seeds: list[int], label: str) -> dict[str, str]:
-        """Images of all settings; key -> reason for those whose rival failed."""
+        """Make the images of all settings; returns key -> reason for settings that failed."""
         progress = partial(bar, label=label)
         return make_images(self.generator, settings, self.prompts, seeds, self.steps, self.batch, self.images, progress)
 
@@ -100,19 +100,19 @@ class Comparison:
         return load_images(self.images, setting, len(self.prompts), self.batch)
 
     def time(self, settings: list[Setting], rounds: int) -> dict[str, np.ndarray]:
-        """Seconds of one batch, as `time_rounds` has them."""
+        """Times of one batch, as `time_rounds` returns them."""
         part, say = slice(self.batch), console.print
         batch = self.prompts[part], self.seeds[part], self.steps
         return time_rounds(self.generator, UNCACHED, settings, *batch, rounds, self.folder / "times.json", say)
 
     @property
     def images(self) -> Path:
-        """Those of other weights are kept apart."""
+        """The folder of images; other weights have another folder."""
         return self.folder / "images" / self.generator.fingerprint()
 
 
 def open_studies(folders: Iterable[Path], problem: Problem, generator: ImageGenerator, args: Any) -> list[Study]:
-    """The given studies, or those of a short search of our own."""
+    """Open the given studies, or those of a short search."""
     if folders:
         return [Study.open(folder) for folder in folders]
     found = []
@@ -129,7 +129,7 @@ def open_studies(folders: Iterable[Path], problem: Problem, generator: ImageGene
 
 
 def all_settings(calibration: Calibration, problem: Problem, studies: list[Study]) -> list[Setting]:
-    """Every rival at every setting."""
+    """All rivals at all settings."""
     return [
         *fewer_steps(calibration.steps),
         *every_n(problem),
@@ -143,13 +143,13 @@ def all_settings(calibration: Calibration, problem: Problem, studies: list[Study
 
 
 def nothing_computed(problem: Problem) -> Setting:
-    """The corner that hypervolumes are measured from: all is reused after the first step."""
+    """The reference point of hypervolumes: everything is reused after the first step."""
     bits = np.zeros(problem.shape, dtype=bool)
     return of_schedule("corner", "all reused", CacheSchedule(bits, problem.template.sites, name="corner"), {})
 
 
 def with_times(rows: list[dict[str, Any]], times: Mapping[str, np.ndarray]) -> None:
-    """Say in the rows of the table how many times as fast as uncached each was: in all rounds, and their median."""
+    """Add to the rows of the table the speed-up over uncached in all rounds, and the median."""
     for row in rows:
         if (measured := times.get(row["key"])) is not None:
             row["seconds"], row["uncached_seconds"] = measured.T.tolist()
@@ -165,19 +165,22 @@ def lpips_or_reason() -> tuple[Any, str | None]:
 
 
 def rows_of(comparison: Comparison, settings: list[Setting], corner: Setting) -> tuple[dict[str, Any], list[Any], Any]:
-    """What is there, scored: facts of the uncached images and of the corner, the table's rows, and scores by image.
+    """Score all existing images.
+
+    Returns:
+        facts about the uncached images and the corner, the rows of the table, and scores by image.
 
     Raises:
-        EcadError: there is nothing to compare, or nothing to compare it with.
+        EcadError: images of rivals or uncached images are missing.
     """
     uncached, reference, worst = (comparison.load(setting) for setting in (UNCACHED, REFERENCE, corner))
     if uncached is None or reference is None or worst is None:
-        raise EcadError(f"{comparison.folder}: expected uncached images, found none: run without --rounds-only first")
+        raise EcadError(f"{comparison.folder}: no uncached images here; run without --rounds-only first")
     lpips, no_lpips = lpips_or_reason()
     scorer = Scorer(comparison.prompts, uncached["images"], reference["images"], lpips)
     loaded = [(setting, found) for setting in settings if (found := comparison.load(setting)) is not None]
     if not loaded:
-        raise EcadError(f"{comparison.folder}: expected images of a rival, found none: is --rivals too narrow?")
+        raise EcadError(f"{comparison.folder}: no images of a rival here; check --rivals")
     rows = [row_of(setting, found, scorer, uncached) for setting, found in bar(loaded, "scores")]
     values = {row["key"]: row.pop("values") for row in rows}
     plain = row_of(UNCACHED, uncached, scorer, uncached)
@@ -192,7 +195,7 @@ def rows_of(comparison: Comparison, settings: list[Setting], corner: Setting) ->
 def report(
     comparison: Comparison, settings: list[Setting], missing: dict[str, str], corner: Setting, rounds: int
 ) -> None:
-    """Score and time what is there, print it, plot it and write the numbers."""
+    """Score and time all existing images, print and plot the results, and write the numbers."""
     facts, rows, values = rows_of(comparison, settings, corner)
     timed = [s for s in settings if s.key in values and is_first(s.rival)]
     times = comparison.time(timed, rounds)

@@ -1,9 +1,9 @@
-"""Prices every schedule under a folder in the published format, with both accountings, and checks its own metrics.
+"""Counts the MACs of all published schedules in a folder, with both accountings, and checks the files' own metrics.
 
 python benchmarks/published.py FOLDER [--output build/benchmarks/published.json]
 
-`metrics.total_macs` of a file must be what `ecad.count_macs` gives to the integer: with the accounting that the file
-names, else with "linear", as published. Published FLUX files count two images. Exit code 1 if any differs.
+`metrics.total_macs` of a file must equal `ecad.count_macs` exactly, with the accounting that the file names, or else
+"linear", as published. Published FLUX files count two images. The exit code is 1 if any differs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ecad.utils.files import write_atomic
 
 
 def generator_of(schedule: CacheSchedule) -> str:
-    """The image generator that a schedule is for, by its blocks and what its config names."""
+    """The image generator of a schedule, from its blocks and config."""
     if any(block.startswith("single_") for block in schedule.blocks):
         return "FluxImageGenerator"
     weights = str(schedule.config.get("transformer_weights", "")) + str(schedule.config.get("pipeline_weights", ""))
@@ -32,7 +32,7 @@ def generator_of(schedule: CacheSchedule) -> str:
 
 
 def price(file: Path, folder: Path) -> dict[str, Any]:
-    """One row: MACs by both accountings, what the file says itself, and whether that agrees (None: it says nothing)."""
+    """One row: MACs by both accountings, the file's own count, and whether it agrees (None if it has no count)."""
     schedule = CacheSchedule.load(file)
     name = generator_of(schedule)
     row: dict[str, Any] = {"file": file.relative_to(folder).as_posix(), "image_generator": name}
@@ -53,21 +53,21 @@ def main() -> int:
     args = parser.parse_args()
     files = sorted(args.folder.rglob("*.json"))
     if not files:
-        print(f"{args.folder}: expected schedules (*.json) in it, found none", file=sys.stderr)
+        print(f"{args.folder}: no schedules (*.json) in this folder", file=sys.stderr)
         return 2
     try:
         rows = [price(file, args.folder) for file in bar(files, "schedules")]
     except EcadError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{'file':58}{'full, T':>10}{'linear, T':>11}{'x fewer':>9}  its own metrics")
+    print(f"{'file':58}{'full, T':>10}{'linear, T':>11}{'reduction':>11}  own metrics")
     words = {None: "none", True: "agree", False: "DIFFER"}
     for row in rows:
         said = words[row["agrees"]] + (f": {row['said']}" if row["agrees"] is False else "")
-        shown = f"{row['full'] / 1e12:10.4f}{row['linear'] / 1e12:11.4f}{row['times_fewer']:9.2f}"
+        shown = f"{row['full'] / 1e12:10.4f}{row['linear'] / 1e12:11.4f}{row['times_fewer']:10.2f}×"
         print(f"{row['file'][-57:]:58}{shown}  {said}")
     counts = Counter(words[row["agrees"]] for row in rows)
-    print(f"{len(rows)} schedules: {counts['agree']} agree, {counts['DIFFER']} differ, {counts['none']} say nothing")
+    print(f"{len(rows)} schedules: {counts['agree']} agree, {counts['DIFFER']} differ, {counts['none']} have no count")
     write_atomic(args.output, json.dumps({"folder": args.folder.name, "rows": rows}, indent=1) + "\n")
     print(f"written to {args.output}")
     return 1 if counts["DIFFER"] else 0

@@ -1,10 +1,10 @@
-"""Rules that carry a schedule over to another number of steps, compared by likeness to uncached images.
+"""Compares rules that transfer a schedule to another number of steps, by PSNR to uncached images.
 
 python benchmarks/resample.py FILE... [--steps 10 14 30 40] [--prompts 4] [--output F]
 
-FILE are schedules found for the built-in model (`ecad optimize`). Each is resampled by each rule; its gain is its
-decibels less those of evenly spaced whole steps at the same MACs (between two numbers of those, their decibels are
-interpolated over log MACs). Prompts are held out: no search has seen them.
+FILE are schedules that were found for the built-in model (`ecad optimize`). Each is resampled by each rule. Its gain is
+its PSNR minus that of evenly spaced whole steps at the same MACs (interpolated over log MACs between two numbers of
+steps). The prompts are held out.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ def nearest_row(places: Places, steps: int, new_steps: int) -> Places:
 
 
 def same_times(places: Places, steps: int, new_steps: int) -> Places:
-    """Each recomputation goes to the row nearest to its relative time; those that meet become one."""
+    """Each recomputation goes to the row nearest to its relative time; two in one row become one."""
     return sorted({min((2 * place * new_steps + steps) // (2 * steps), new_steps - 1) for place in places})
 
 
 def equal_mass(places: Places, steps: int, new_steps: int) -> Places:
-    """A row recomputes when the old recomputations up to its end, scaled in number, reach one more."""
+    """A row recomputes when the scaled number of old recomputations up to its end reaches the next whole number."""
     held = np.concatenate([[0], np.cumsum(np.isin(np.arange(steps), places))])
     mass = np.interp(np.arange(new_steps + 1) * steps / new_steps, np.arange(steps + 1), held) * new_steps / steps
     return list(map(int, np.diff(np.ceil(mass - 1e-9)).nonzero()[0]))
 
 
 def density_of_gaps(places: Places, steps: int, new_steps: int) -> Places:
-    """As the package's rule, but a recomputation's share is spread over the whole gap that follows it."""
+    """Like the package's rule, but a recomputation's share is spread over the whole gap that follows it."""
     count = max(1, half_up(len(places) * new_steps / steps))
     index = np.arange(count) * len(places) / count
     return landed(np.interp(index, np.arange(len(places) + 1), [*places, steps]) / steps, new_steps)
 
 
 def fixed_ends(places: Places, steps: int, new_steps: int) -> Places:
-    """As the one before, but the last recomputation stays the last, at its time."""
+    """Like `density_of_gaps`, but the last recomputation stays at its time."""
     count = max(1, half_up(len(places) * new_steps / steps))
     index = np.linspace(0, len(places) - 1, count)
     return landed(np.interp(index, np.arange(len(places)), places) / steps, new_steps)
 
 
 def landed(times: np.ndarray, new_steps: int) -> Places:
-    """The rows nearest to some relative times."""
+    """The rows nearest to relative times."""
     return sorted({min(half_up(time * new_steps), new_steps - 1) for time in times})
 
 
@@ -81,7 +81,7 @@ RULES: dict[str, Rule] = {
 
 
 def resampled(schedule: CacheSchedule, rule: Rule, new_steps: int) -> np.ndarray:
-    """The bits of a schedule, resampled by a rule: bool (new_steps, sites)."""
+    """The bits of a schedule, resampled by a rule, bool (new_steps, sites)."""
     bits = np.zeros((new_steps, len(schedule.sites)), dtype=bool)
     for site, column in enumerate(schedule.recompute.T):
         places = sorted({0, *map(int, column.nonzero()[0])})
@@ -90,7 +90,7 @@ def resampled(schedule: CacheSchedule, rule: Rule, new_steps: int) -> np.ndarray
 
 
 class Bench:
-    """The built-in model's images at one number of steps, against the uncached ones."""
+    """Compares the built-in model's images at one number of steps with the uncached ones."""
 
     def __init__(self, generator: ImageGenerator, prompts: list[str], steps: int) -> None:
         self._generator, self._steps = generator, steps
@@ -100,11 +100,11 @@ class Bench:
         self._decibels: dict[bytes, float] = {}
 
     def macs(self, bits: np.ndarray) -> float:
-        """Of one image, as a share of the uncached one's."""
+        """MACs of one image as a fraction of the uncached one's."""
         return float(self._table.price(bits) / self._table.price(np.ones_like(bits)))
 
     def decibels(self, bits: np.ndarray) -> float:
-        """Mean over the prompts."""
+        """PSNR, mean over the prompts."""
         if bits.tobytes() not in self._decibels:
             schedule = CacheSchedule(bits, self._table.sites)
             images = self._generator.generate(self._embeds, self._seeds, schedule, steps=self._steps)
@@ -112,7 +112,7 @@ class Bench:
         return self._decibels[bits.tobytes()]
 
     def gain(self, bits: np.ndarray) -> float:
-        """Decibels above evenly spaced whole steps at the same MACs."""
+        """PSNR minus that of evenly spaced whole steps at the same MACs."""
         even = [self.even(count) for count in range(1, self._steps + 1)]
         above = next(i for i, other in enumerate(even) if i and self.macs(other) >= self.macs(bits))
         places = np.log([self.macs(other) for other in even[above - 1 : above + 1]])
@@ -142,8 +142,8 @@ def main() -> None:
         for schedule in schedules:
             for name, rule in RULES.items() if steps != generator.steps else [("as found", resample_places)]:
                 bits = resampled(schedule, rule, steps)
-                told = {"schedule": schedule.name, "steps": steps, "rule": name, "macs": bench.macs(bits)}
-                rows.append({**told, "gain": bench.gain(bits)})
+                row = {"schedule": schedule.name, "steps": steps, "rule": name, "macs": bench.macs(bits)}
+                rows.append({**row, "gain": bench.gain(bits)})
     write_atomic(args.output, json.dumps({"prompts": args.prompts, "rows": rows}, indent=1) + "\n")
     print(f"{'steps':>5}  {'rule':16}{'MACs':>7}{'gain dB':>9}")
     for steps, name in dict.fromkeys((row["steps"], row["rule"]) for row in rows):

@@ -1,13 +1,12 @@
-"""What spreading a search costs: two workers against one, overhead a task, a thousand workers, and faults.
+"""The cost of distributing work: two workers compared with one, overhead per task, a thousand workers, and faults.
 
 python benchmarks/scale.py [--executors local,ray] [--output build/benchmarks/scale]
 
-1. The same batches of the built-in model's images by one worker and by two, in turns; efficiency is the time of one
-   over twice that of two. It needs two free cores (on others it says what they were worth).
-2. The time that the driver and the transport add to a task that does nothing.
-3. A thousand workers that only exist on a virtual clock, under the real scheduler: how much of the time it keeps them
-   waiting.
-4. Faults, and what came of them.
+1. The same batches of the built-in model's images with one worker and with two, in turns. The efficiency is the time of
+   one divided by twice the time of two. It needs two idle cores.
+2. The time that the driver and the transport add to an empty task.
+3. A thousand workers simulated on a virtual clock, with the real scheduler: how long they wait for it.
+4. Faults and their results.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ STEPS, SITES, BATCH = 20, 36, 4
 
 
 def idle() -> Job:
-    """A job whose task is what it shall do: nothing, or go wrong in one way."""
+    """A job whose task says what to do: nothing, or one kind of fault."""
 
     def work(fault: str) -> str:
         kind, _, mark = fault.partition(" ")
@@ -69,7 +68,7 @@ def images() -> WorkerSpec:
 
 
 def efficiency(count: int, rounds: int) -> dict[str, Any]:
-    """Random schedules, all of them by one worker and by two, in turns."""
+    """Random schedules, by one worker and by two, in turns."""
     random = np.random.default_rng(0)
     bits = [np.packbits(random.random((STEPS, SITES)) < 0.5).tobytes() for _ in range(count)]
     tasks = [Task(f"schedule {i}", (0, STEPS, packed, 0)) for i, packed in enumerate(bits)]
@@ -77,7 +76,7 @@ def efficiency(count: int, rounds: int) -> dict[str, Any]:
     scores = []
     with Executor(workers("local", images(), 1), 600) as one, Executor(workers("local", images(), 2), 600) as two:
         crews = {1: one, 2: two}
-        for number, crew in crews.items():  # the uncached images first, and until all are there
+        for number, crew in crews.items():  # first the uncached images, until all workers are ready
             while len(crew.summary()) < number or min(row["tasks"] for row in crew.summary()) < 1:
                 list(crew.run(tasks[:number]))
         for _ in range(rounds):
@@ -97,8 +96,8 @@ def overhead(executor: str, count: int = 500) -> dict[str, float]:
         return {"milliseconds_a_task": (time.monotonic() - began) / count * 1000}
 
 
-class Imagined:
-    """Workers on a virtual clock, which stands still while they work and runs while the driver does."""
+class SimulatedWorkers:
+    """Workers on a virtual clock, which only advances while the driver runs."""
 
     def __init__(self, count: int, seconds: Callable[[], float], perfect: bool) -> None:
         self._count, self._seconds, self._perfect, self._ahead = count, seconds, perfect, 0.0
@@ -137,20 +136,20 @@ class Imagined:
 
 
 def thousand(count: int, seconds: float, tasks: int) -> dict[str, float]:
-    """Also with a driver that takes no time: even then the last round ends one by one."""
+    """Also with a driver that takes no time: even then the workers finish the last round one by one."""
     busy, real = {}, 0.0
     for perfect in (True, False):
         random = np.random.default_rng(0)
-        imagined = Imagined(count, lambda random=random: seconds * float(random.uniform(0.7, 1.3)), perfect)
-        crew = Executor(imagined, 1e6, clock=imagined.clock)
+        simulated = SimulatedWorkers(count, lambda random=random: seconds * float(random.uniform(0.7, 1.3)), perfect)
+        crew = Executor(simulated, 1e6, clock=simulated.clock)
         while len(crew.summary()) < count:
             list(crew.run(Task("", b"") for _ in range(count)))
         before = sum(row["busy_seconds"] for row in crew.summary())
-        began, real = imagined.clock(), time.perf_counter()
+        began, real = simulated.clock(), time.perf_counter()
         list(crew.run(Task("", b"") for _ in range(tasks)))
         real = time.perf_counter() - real
         spent = sum(row["busy_seconds"] for row in crew.summary()) - before
-        busy[perfect] = spent / (imagined.clock() - began) / count
+        busy[perfect] = spent / (simulated.clock() - began) / count
     return {
         "workers": count,
         "seconds_a_task": seconds,
@@ -162,7 +161,7 @@ def thousand(count: int, seconds: float, tasks: int) -> dict[str, float]:
 
 
 def faults(executor: str) -> list[dict[str, str]]:
-    """One task in twelve goes wrong; the others must come out all the same."""
+    """One task in twelve fails; the others must still be done."""
     cases = {
         "worker killed in mid-task": ("die", True),
         "task raises once": ("raise", True),
@@ -178,7 +177,7 @@ def faults(executor: str) -> list[dict[str, str]]:
             with crew:
                 found = dict(crew.run(Task(str(i), fault if i == 3 else "") for i in range(12)))
             result = found.pop(3)
-            outcome = f"given up: {result.reason}" if isinstance(result, Failure) else "done on another try"
+            outcome = f"given up: {result.reason}" if isinstance(result, Failure) else "done on a retry"
             complete = sorted(found) == [i for i in range(12) if i != 3]
             table.append({"fault": name, "outcome": outcome, "others": "all done" if complete else "LOST"})
             print(f"  {name:32}{outcome:72}{table[-1]['others']}")
@@ -188,11 +187,11 @@ def faults(executor: str) -> list[dict[str, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--executors", default="local,ray")
-    parser.add_argument(
-        "--schedules", type=int, default=24, help="batches a round of the comparison of 1 and 2 workers"
-    )
+    parser.add_argument("--schedules", type=int, default=24, help="batches per round when comparing 1 and 2 workers")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--skip-images", action="store_true", help="without the comparison, which takes minutes")
+    parser.add_argument(
+        "--skip-images", action="store_true", help="skip the comparison of 1 and 2 workers, which takes minutes"
+    )
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks/scale"))
     args = parser.parse_args()
     # Workers find this file by its name.
@@ -201,16 +200,16 @@ def main() -> None:
     result: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "machine": platform.processor()}
     if not args.skip_images:
         result["efficiency"] = efficiency(args.schedules, args.rounds)
-        print(f"2 workers against 1: efficiency {result['efficiency']['efficiency']:.2f}, {result['efficiency']}")
+        print(f"2 workers compared with 1: efficiency {result['efficiency']['efficiency']:.2f}, {result['efficiency']}")
     result["thousand"] = [thousand(1000, seconds, 20_000) for seconds in (60.0, 1.0)]
     for row in result["thousand"]:
         print(
             f"{row['workers']} workers, tasks of {row['seconds_a_task']:g} s: {row['busy']:.1%} busy (a perfect driver "
-            f"{row['busy_of_a_perfect_driver']:.1%}), {row['driver_microseconds_a_task']:.0f} µs of the driver a task"
+            f"{row['busy_of_a_perfect_driver']:.1%}), {row['driver_microseconds_a_task']:.0f} µs of the driver per task"
         )
     for executor in args.executors.split(","):
         result[executor] = overhead(executor)
-        print(f"{executor}: {result[executor]['milliseconds_a_task']:.2f} ms a task that does nothing")
+        print(f"{executor}: {result[executor]['milliseconds_a_task']:.2f} ms per empty task")
         result[executor]["faults"] = faults(executor)
     write_atomic(args.output / "scale.json", json.dumps(result, indent=1) + "\n")
     print(f"written to {args.output / 'scale.json'}")

@@ -1,8 +1,8 @@
-"""What a search takes beside making and scoring images: 1,680 bits, 72 candidates a generation, images for nothing.
+"""The overhead of a search besides its images: 1,680 bits, 72 candidates per generation, simulated images.
 
 python benchmarks/search_overhead.py [--generations 12] [--prompts 10] [--output build/benchmarks/search_overhead.json]
 
-Everything else is real: plans, prices, the surrogate, the study's database and its schedule files.
+Everything else is real: plans, costs, the surrogate, the study's database and its schedule files.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ POPULATION = 72
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--generations", type=int, default=12)
-    parser.add_argument("--prompts", type=int, default=10, help="images a candidate")
+    parser.add_argument("--prompts", type=int, default=10, help="images per candidate")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks/search_overhead.json"))
     args = parser.parse_args()
     table = macs_table(find_architecture("PixArtAlphaImageGenerator"))
@@ -56,8 +56,10 @@ def main() -> None:
         images = study.history[-1].images
         each = seconds / images
         result[mode] = {"bits": 1680, "images": images, "seconds": seconds, "milliseconds_an_image": 1000 * each}
-        print(f"{mode}: {seconds:.1f} s of processor time for {images} images, {1000 * each:.2f} ms an image;", end=" ")
-        print(f"2% of the time where an image takes {each / 0.02:.3f} s with its score")
+        print(
+            f"{mode}: {seconds:.1f} s of processor time for {images} images, {1000 * each:.2f} ms per image;", end=" "
+        )
+        print(f"2% of the time if an image and its score take {each / 0.02:.3f} s")
     write_atomic(args.output, json.dumps(result, indent=1) + "\n")
 
 

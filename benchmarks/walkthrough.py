@@ -1,4 +1,4 @@
-"""COCO captions to embeddings to images on the built-in model: images a second, and the time outside the denoiser.
+"""COCO captions to embeddings to images with the built-in model: images per second, and the time outside the denoiser.
 
 python benchmarks/walkthrough.py --prompt-file coco.txt [--captions 3000] [--batch-size 32] [--every 3]
                                  [--output build/benchmarks/walkthrough.json]
@@ -35,7 +35,7 @@ GENERATOR = "EmojiImageGenerator"
 
 
 class Stopwatch:
-    """The seconds spent in a function since it was replaced."""
+    """Wraps a function and adds up the seconds spent in it."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function, self.seconds = function, 0.0
@@ -49,7 +49,7 @@ class Stopwatch:
 
 
 def walk(captions: list[Prompt], batch_size: int, every: int, folder: Path) -> dict[str, object]:
-    """Encode the captions, make an image of each under a schedule, and say where the time went."""
+    """Encode the captions and make an image of each under a schedule; returns the times."""
     folders, output_dir = megabatches(numbered(captions)), folder / "embeddings"
     encoder = get_image_generator(GENERATOR, device="cpu", only="text")
     begin = time.perf_counter()
@@ -86,8 +86,8 @@ def walk(captions: list[Prompt], batch_size: int, every: int, folder: Path) -> d
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompt-file", type=Path, help="captions, one a line; the built-in prompts if none")
-    parser.add_argument("--captions", type=int, default=3000, help="the first of the file")
+    parser.add_argument("--prompt-file", type=Path, help="captions, one per line; default: the built-in prompts")
+    parser.add_argument("--captions", type=int, default=3000, help="number of captions, from the start of the file")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument(
         "--every", type=int, default=3, help="the schedule recomputes at every n-th step; 1 is uncached"

@@ -1,1 +1,1 @@
-"""What `benchmarks/peers.py` compares: each way to make a pipeline faster, at several settings."""
+"""The methods that `benchmarks/peers.py` compares, each at several settings."""

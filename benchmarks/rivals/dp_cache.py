@@ -1,9 +1,9 @@
-"""DPCache (Cui et al., arXiv 2602.22654), written anew from its description: key steps by dynamic programming.
+"""DPCache (Cui et al., arXiv 2602.22654), reimplemented from its description: key steps by dynamic programming.
 
-At key steps the model runs; in between, the features that enter its last layer are forecast from the last two key steps
-(order 1) or reused from the last one (order 0), and no block runs. Calibration: on a few uncached images, what each
-forecast is wrong by, for every pair of key steps and every next one; that depends on the path, so the programme runs
-over pairs. (BudCache, arXiv 2606.13496, fixes the budget likewise and reuses; it anneals instead of programming.)
+At key steps the model runs. In between, the features that enter its last layer are extrapolated from the last two key
+steps (order 1) or reused from the last one (order 0), and no block runs. The calibration measures, on a few uncached
+images, the error of each extrapolation for every pair of key steps and every next one. The error depends on the path,
+so the dynamic program runs over pairs. (BudCache, arXiv 2606.13496, also fixes the budget and reuses, but anneals.)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from diffusers.hooks._helpers import TransformerBlockRegistry
 from rivals.put_back import put_back
 from rivals.setting import Calibration, Setting
 
-# Of 50 steps its authors compute the first three and, for instance, 13 in all.
+# Of 50 steps, its authors compute the first three and, for instance, 13 in total.
 SHARES = (0.65, 0.5, 0.4, 0.3, 0.25)
 FIRST = 2
 
@@ -41,7 +41,7 @@ def all_of_dp_cache(calibration: Calibration) -> list[Setting]:
 
 
 def last_features(calibration: Calibration) -> torch.Tensor:
-    """What enters the last norm at each step of uncached images: float32 (steps, values)."""
+    """The input of the last norm at each step of uncached images, float32 (steps, values)."""
     seen: list[torch.Tensor] = []
     transformer = calibration.generator.pipe.transformer
     handle = transformer.norm_out.register_forward_pre_hook(
@@ -55,16 +55,16 @@ def last_features(calibration: Calibration) -> torch.Tensor:
 
 
 def forecast(older: torch.Tensor, newer: torch.Tensor, gap: int, ahead: int) -> torch.Tensor:
-    """Features some steps after the newer of two key steps that are `gap` steps apart."""
+    """Extrapolate features by `ahead` steps from two key steps that are `gap` steps apart."""
     return newer + (newer - older) * (ahead / gap)
 
 
 def path_costs(features: torch.Tensor, order: int) -> np.ndarray:
-    """What it costs to run at i, j and then k, and to forecast in between.
+    """The error of running at i, j and then k, and extrapolating in between.
 
     Args:
         features: float (steps, values).
-        order: 1 forecasts from two key steps, 0 reuses one.
+        order: 1 extrapolates from two key steps, 0 reuses one.
 
     Returns:
         float64 (steps, steps, steps + 1), [i, j, k] for i < j < k: the relative errors of steps j + 1 to k - 1.
@@ -73,12 +73,12 @@ def path_costs(features: torch.Tensor, order: int) -> np.ndarray:
     costs = np.full((steps, steps, steps + 1), np.inf)
     for j in range(1, steps):
         for i in range(j):
-            wrong = np.zeros(steps + 1 - j)
+            errors = np.zeros(steps + 1 - j)
             for t in range(j + 1, steps):
                 guess = forecast(features[i], features[j], j - i, t - j) if order else features[j]
-                wrong[t - j] = float((guess - features[t]).abs().mean() / features[t].abs().mean())
-            # wrong[0] is of step j itself, which computes; running to k leaves out what k would be wrong by.
-            costs[i, j, j + 1 :] = np.cumsum(wrong)[:-1]
+                errors[t - j] = float((guess - features[t]).abs().mean() / features[t].abs().mean())
+            # errors[0] is that of step j, which computes; the sum up to k excludes step k, which computes, too.
+            costs[i, j, j + 1 :] = np.cumsum(errors)[:-1]
             if not order:
                 costs[:j, j] = costs[i, j]
                 break
@@ -86,15 +86,15 @@ def path_costs(features: torch.Tensor, order: int) -> np.ndarray:
 
 
 def key_steps(costs: np.ndarray, count: int, first: int = FIRST) -> list[int]:
-    """The key steps of least cost.
+    """The key steps with the smallest total error.
 
     Args:
-        costs: as `path_costs` gives them.
-        count: how many; the first ones are given.
-        first: how many those are, at least 2.
+        costs: as `path_costs` returns them.
+        count: number of key steps.
+        first: number of first steps that are always key steps, at least 2.
     """
     steps = len(costs)
-    # least[i, j]: of the best path so far whose last two key steps are i and j.
+    # least[i, j]: error of the best path so far whose last two key steps are i and j.
     least, before = np.full((steps, steps), np.inf), []
     least[first - 2, first - 1] = 0.0
     for _ in range(count - first):
@@ -149,7 +149,7 @@ def forecast_between(keys: list[int], order: int, pipe: Any) -> Iterator[None]:
 
 
 def _unless_between(block: Any, forward: Any, keys: list[int], now: Any, *args: Any, **kwargs: Any) -> Any:
-    """A block's forward, which hands its inputs on where it does not run."""
+    """A block's forward, which returns its inputs in steps without a key step."""
     if now() in keys:
         return forward(*args, **kwargs)
     layout = TransformerBlockRegistry.get(type(block))

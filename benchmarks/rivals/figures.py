@@ -1,4 +1,4 @@
-"""From images to numbers: scores with intervals, fronts, and who is above whom at which cost."""
+"""Scores of images with confidence intervals, and comparisons of methods at equal cost."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ecad.utils.pareto import hypervolume
 from rivals.setting import Setting
 
 LEVELS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
-# "2x" is what a schedule of every second step is meant to be; its patch embedding still runs.
+# A schedule of every second step counts as 2×, although its patch embedding runs at every step.
 TOLERANCE = 1.02
-# Fidelity first: it tells schedules apart with few prompts.
+# PSNR first: it ranks schedules with few prompts.
 COMPARED = ("psnr", "judge", "lpips")
-# Of these the less is the better.
+# Lower is better.
 DISTANCES = ("lpips", "judge_distance")
-# Where hypervolumes begin, of an uncached image's cost: what is hardly cheaper shall not decide.
-DEAREST = 0.8
-# In the names of a mode's studies but the first.
+# The reference cost of hypervolumes, as a fraction of an uncached image's, so that small savings do not decide.
+REFERENCE_COST = 0.8
+# Part of the names of all studies of a mode but the first.
 STUDY = ", study "
 _RESAMPLES = 200
 
 
 class Scorer:
-    """Scores images against their prompts, against uncached ones and against a reference set.
+    """Scores images for their prompts, and compares them with uncached images and a reference set.
 
     Args:
-        prompts: one an image.
+        prompts: one per image.
         uncached: uint8 (n, height, width, 3).
         reference: uncached images with other seeds, for FID.
-        lpips: the learned distance where its weights are there, else None.
+        lpips: the LPIPS distance, or None if its weights are missing.
     """
 
     def __init__(self, prompts: Sequence[str], uncached: np.ndarray, reference: np.ndarray, lpips: Any = None) -> None:
@@ -45,19 +45,19 @@ class Scorer:
 
     def scores(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Score -> float64 (n,)."""
-        likeness = (self.judge.embed_images(images) * self.directions).sum(dim=-1)
+        similarity = (self.judge.embed_images(images) * self.directions).sum(dim=-1)
         found = {
             "judge": self.judge.score(images, self.prompts),
             "psnr": psnr(images, self.uncached),
             "ssim": ssim(images, self.uncached),
-            "judge_distance": 1 - np.asarray(likeness.double()),
+            "judge_distance": 1 - np.asarray(similarity.double()),
         }
         return found | ({} if self.lpips is None else {"lpips": self.lpips(images, self.uncached)})
 
     def fid(self, images: np.ndarray) -> dict[str, float]:
-        """FID on the judge's features, and how far it spreads when images are drawn again.
+        """FID on the judge's features, with a bootstrap interval.
 
-        Drawn again, images repeat, which makes any set look farther away: the spread is laid around the figure itself.
+        Resampled images repeat, which increases the FID of any set, so the interval is centred on the FID itself.
         """
         features = self.judge.features(images)
         target = Statistics.of(self.reference)
@@ -69,7 +69,7 @@ class Scorer:
 
 
 def summary(scores: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Each score's mean and 95% interval."""
+    """The mean and 95% interval of each score."""
     found = {}
     for name, values in scores.items():
         low, high = mean_interval(values)
@@ -78,12 +78,12 @@ def summary(scores: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
 
 
 def compared(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Those of `COMPARED` that there are: LPIPS needs weights."""
+    """The scores of `COMPARED` that all rows have; LPIPS needs weights."""
     return [score for score in COMPARED if all(score in row["scores"] for row in rows)]
 
 
-def worth(score: str, value: Any) -> Any:
-    """A score, or an array of some, as the larger, the better."""
+def larger_is_better(score: str, value: Any) -> Any:
+    """A score, or an array of scores, with the sign for which larger is better."""
     return -value if score in DISTANCES else value
 
 
@@ -92,23 +92,23 @@ def is_ours(rival: str) -> bool:
 
 
 def is_first(rival: str) -> bool:
-    """Whether it is another's, or the first study of one of this project's modes."""
+    """Whether a rival is another method, or the first study of one of ecad's modes."""
     return STUDY not in rival
 
 
 def best_at(rows: Sequence[dict[str, Any]], level: float, score: str) -> dict[str, Any] | None:
-    """The best of some settings that cost no more than one `level`-th of uncached."""
+    """The best of the settings that cost at most 1 / level of uncached."""
     affordable = [row for row in rows if row["cost"] * level <= TOLERANCE]
-    return max(affordable, key=lambda row: worth(score, row["scores"][score]["mean"]), default=None)
+    return max(affordable, key=lambda row: larger_is_better(score, row["scores"][score]["mean"]), default=None)
 
 
 def verdicts(rows: Sequence[dict[str, Any]], values: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
-    """At each level of the rows' `cost`, for each score, how this project's best setting stands against each rival's.
+    """Compare ecad's best setting with each rival's, at each level of cost and for each score.
 
-    The difference is taken image by image. "above" and "below" are outside of its 95% interval.
+    The difference is paired by image. "above" and "below" mean that zero is outside of its 95% interval.
 
     Args:
-        rows: of the table.
+        rows: the rows of the table.
         values: key -> score -> float (n,).
     """
     rivals = list(dict.fromkeys(row["rival"] for row in rows if not is_ours(row["rival"])))
@@ -129,14 +129,14 @@ def verdicts(rows: Sequence[dict[str, Any]], values: Mapping[str, Mapping[str, n
 def leads_by_study(
     rows: Sequence[dict[str, Any]], values: Mapping[str, Mapping[str, np.ndarray]], score: str
 ) -> dict[str, dict[float, dict[str, Any]]]:
-    """How each study of this project by itself stands at each level against the best of all rivals there.
+    """Compare each study of ecad separately with the best rival at each level.
 
     Args:
         rows, values: as for `verdicts`.
-        score: which.
+        score: the score to compare.
 
     Returns:
-        study -> level -> rival, lead, its interval and verdict, at the levels where there are both.
+        study -> level -> rival, lead, its interval and verdict, at the levels that both reach.
     """
     found: dict[str, dict[float, dict[str, Any]]] = {}
     theirs = [row for row in rows if not is_ours(row["rival"])]
@@ -153,18 +153,18 @@ def leads_by_study(
 def _lead(
     ours: Mapping[str, Any], theirs: Mapping[str, Any], values: Mapping[str, Mapping[str, np.ndarray]], score: str
 ) -> dict[str, Any]:
-    lead = worth(score, values[ours["key"]][score] - values[theirs["key"]][score])
+    lead = larger_is_better(score, values[ours["key"]][score] - values[theirs["key"]][score])
     low, high = mean_interval(lead)
     verdict = "above" if low > 0 else "below" if high < 0 else "level"
     return {"lead": float(lead.mean()), "low": low, "high": high, "verdict": verdict}
 
 
 def areas(rows: Sequence[dict[str, Any]], worst: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Rival -> score -> the hypervolume of its front, from `DEAREST` of an uncached image's cost and the worst quality.
+    """Rival -> score -> the hypervolume of its front, from `REFERENCE_COST` and the worst quality.
 
     Args:
-        rows: of the table.
-        worst: score -> that of images for which all is reused after the first step.
+        rows: the rows of the table.
+        worst: score -> mean of images for which everything is reused after the first step.
     """
     found: dict[str, dict[str, float]] = {}
     groups = {rival: [row for row in rows if row["rival"] == rival] for rival in {row["rival"] for row in rows}}
@@ -174,9 +174,9 @@ def areas(rows: Sequence[dict[str, Any]], worst: Mapping[str, float]) -> dict[st
         found[rival] = {
             score: hypervolume(
                 costs,
-                worth(score, np.array([row["scores"][score]["mean"] for row in members])),
-                DEAREST,
-                worth(score, worst[score]),
+                larger_is_better(score, np.array([row["scores"][score]["mean"] for row in members])),
+                REFERENCE_COST,
+                larger_is_better(score, worst[score]),
             )
             for score in compared(rows)
             if members
@@ -185,7 +185,7 @@ def areas(rows: Sequence[dict[str, Any]], worst: Mapping[str, float]) -> dict[st
 
 
 def row_of(setting: Setting, found: Mapping[str, Any], scorer: Scorer, uncached: Mapping[str, Any]) -> dict[str, Any]:
-    """One line of the table without its time, and with its `values` image by image."""
+    """A row of the table without times, and with its `values` by image."""
     values = scorer.scores(found["images"])
     return {
         "key": setting.key,

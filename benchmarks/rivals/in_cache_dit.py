@@ -1,4 +1,4 @@
-"""cache-dit: dual block caching, with forecasts and with masks of steps, on its own adapter for the pipeline."""
+"""cache-dit: dual block caching, with TaylorSeer and with step masks, using its own adapter for the pipeline."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rivals.setting import Calibration, Setting
 
 os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "ERROR")
 
-# First blocks, warm-up, threshold. 8, 8, 0.08 are the defaults (for 28 steps); the other values are those of the guide
-# and of the projects that build on it (vLLM-Omni: 1, 4, 0.12).
+# First blocks, warm-up steps, threshold. 8, 8, 0.08 are the defaults (for 28 steps). The others are from the guide and
+# from projects that use cache-dit (vLLM-Omni: 1, 4, 0.12).
 DUAL_BLOCK = (
     (8, 8, 0.08),
     (1, 4, 0.12),
@@ -26,12 +26,12 @@ DUAL_BLOCK = (
     (1, 2, 0.35),
     (1, 2, 0.6),
 )
-# Policy -> threshold, as in the guide's gallery of masks.
+# Policy -> threshold, as in the guide's examples.
 MASKS = {"slow": 0.15, "medium": 0.2, "fast": 0.2, "ultra": 0.3}
 
 
 def all_of_cache_dit(calibration: Calibration) -> list[Setting]:
-    """DBCache; DBCache with TaylorSeer; masks of steps (SCM) with TaylorSeer, dynamic, as the guide recommends."""
+    """DBCache; DBCache with TaylorSeer; dynamic step masks (SCM) with TaylorSeer, as the guide recommends."""
     if importlib.util.find_spec("cache_dit") is None:
         reason = "cache-dit is not installed: pip install -c constraints.txt -e '.[peers]'"
         return [Setting("cache-dit DBCache", "all", unusable=reason)]
@@ -63,9 +63,9 @@ def dual_block(given: dict[str, Any], order: int, pipe: Any) -> Iterator[None]:
     """Run a pipeline with DBCache.
 
     Args:
-        given: of its config.
-        order: of TaylorSeer's forecasts; 0 reuses.
-        pipe: one that cache-dit has an adapter for.
+        given: fields of its config.
+        order: order of TaylorSeer; 0 reuses outputs.
+        pipe: a pipeline that cache-dit has an adapter for.
     """
     import cache_dit
 

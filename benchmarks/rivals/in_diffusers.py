@@ -1,8 +1,8 @@
-"""The caches of diffusers, set up as its documentation says; PixArt lacks the mixin and the contexts that they need.
+"""The caches of diffusers, set up as in its documentation.
 
-What a pipeline that knows of caches does by itself is done from outside here: the transformer's class gets diffusers'
-own `CacheMixin`, every denoiser call runs in a `cache_context` that tells step, timestep and sigma, and all states are
-reset when a generation begins.
+PixArt lacks the mixin and the contexts that they need. So this module adds diffusers' `CacheMixin` to the
+transformer's class, runs every denoiser call in a `cache_context` with step, timestep and sigma, and resets all states
+at the start of a generation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rivals.setting import Calibration, Setting
 
 Config = Callable[["Loop"], Any]
 
-# Defaults of the configs, of the guide (optimization/cache) and around them. Timestep ranges are of 0 to 1000.
+# Defaults of the configs, values of the guide (optimization/cache), and values around them. Timesteps: 0 to 1000.
 PAB = {
     "spatial 2": {"spatial_attention_block_skip_range": 2},
     "spatial 2, cross 6": {"spatial_attention_block_skip_range": 2, "cross_attention_block_skip_range": 6},
@@ -58,14 +58,14 @@ FASTER = {
     },
 }
 FIRST_BLOCK = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
-# Interval, warm-up, lite; order 1 is what the guide recommends.
+# Interval, warm-up, lite mode; the guide recommends order 1.
 TAYLOR = ((5, 3, False), (4, 2, False), (3, 3, False), (2, 2, False), (5, 3, True), (3, 3, True), (2, 2, True))
 MAGNITUDE = ((0.02, 3, 0.2), (0.06, 3, 0.2), (0.12, 3, 0.2), (0.24, 4, 0.2), (0.5, 5, 0.1))
 SEA = ((0.25, 1, 2), (0.2, 0, 2), (0.4, 1, 3), (0.5, 1, 3), (0.7, 1, 4), (1.0, 1, 5))
 
 
 class Loop:
-    """Where a pipeline's denoising loop is, read off its scheduler."""
+    """The state of a pipeline's denoising loop, read from its scheduler."""
 
     def __init__(self, pipe: Any) -> None:
         self._scheduler = pipe.scheduler
@@ -84,7 +84,7 @@ class Loop:
 
     @property
     def sigma(self) -> float:
-        """Noise's share of the latents, 0 to 1, as flow matching counts; of others the ratio of noise to signal."""
+        """The fraction of noise in the latents, 0 to 1, as in flow matching."""
         sigma = float(self._scheduler.sigmas[self.step])
         return sigma if "FlowMatch" in type(self._scheduler).__name__ else sigma / (1 + sigma)
 
@@ -94,8 +94,8 @@ def diffusers_cache(config: Config, pipe: Any) -> Iterator[None]:
     """Run a pipeline with one of diffusers' caches.
 
     Args:
-        config: makes the cache's config, given the loop.
-        pipe: of any diffusers transformer.
+        config: makes the cache's config from the loop.
+        pipe: a diffusers pipeline with a transformer.
     """
     transformer, loop, inside = pipe.transformer, Loop(pipe), contextlib.ExitStack()
 
@@ -124,7 +124,7 @@ def diffusers_cache(config: Config, pipe: Any) -> Iterator[None]:
 
 
 def all_of_diffusers(calibration: Calibration) -> list[Setting]:
-    """All six caches at all their settings."""
+    """All six caches at all settings."""
     guided = calibration.generator.architecture.guidance_pair
     names = [name for name, _ in calibration.generator.pipe.transformer.named_modules()]
     found = [_setting("diffusers PAB", name, given, partial(pab, given)) for name, given in PAB.items()]
@@ -185,7 +185,7 @@ def taylor(given: Mapping[str, Any], _: Loop) -> Any:
 
 
 def attention_and_feed_forward(names: list[str]) -> list[str]:
-    """What TaylorSeer's paper forecasts, as patterns: its default patterns match no module called attn1 or ff."""
+    """Patterns of the modules that TaylorSeer's paper extrapolates; the defaults match no module named attn1 or ff."""
     ends = dict.fromkeys(name.split(".")[-1] for name in names if len(name.split(".")) == 3 and "blocks." in name)
     kept = [end for end in ends if end in ("attn", "attn1", "attn2", "ff", "ff_context", "proj_mlp", "proj_out")]
     return [rf"[a-z_]*blocks\.\d+\.{end}" for end in kept]
@@ -196,7 +196,7 @@ def magnitude(given: Mapping[str, Any], _: Loop) -> Any:
 
 
 def magnitudes(calibration: Calibration) -> list[float]:
-    """MagCache's calibration run: it prints the ratios for people to copy."""
+    """Run MagCache's calibration, which prints the ratios."""
     config = MagCacheConfig(calibrate=True, num_inference_steps=calibration.steps)
     printed = io.StringIO()
     with diffusers_cache(lambda _: config, calibration.generator.pipe), contextlib.redirect_stdout(printed):
@@ -207,7 +207,7 @@ def magnitudes(calibration: Calibration) -> list[float]:
 def sea(given: Mapping[str, Any], _: Loop) -> Any:
     def images(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor] | None:
         latents = args[0] if args else kwargs["hidden_states"]
-        # An image is a video of one frame. Packed latents (tokens, channels) are a picture of one row.
+        # An image is a video of one frame. Packed latents (tokens, channels) are an image of one row.
         return [one.unsqueeze(1) if one.ndim == 3 else one.T[:, None, None] for one in latents]
 
     return SeaCacheConfig(**given, raw_vision_callback=images)

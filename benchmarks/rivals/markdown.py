@@ -1,4 +1,4 @@
-"""The comparison as a page of the documents, from nothing but the numbers that `peers.json` has."""
+"""The comparison as a page of the documentation, from the numbers in `peers.json`."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ from typing import Any
 from rivals.figures import LEVELS, best_at, compared, is_first, is_ours
 
 _TITLES = {
-    "psnr": "PSNR against uncached, dB",
-    "judge": "The judge's score",
-    "lpips": "LPIPS against uncached, thousandths; the less, the better",
+    "psnr": "PSNR to uncached, dB",
+    "judge": "Judge's score",
+    "lpips": "LPIPS to uncached, thousandths (lower is better)",
 }
-# What a table shows of a score: digits after the point, and in which unit.
+# Score -> decimals and unit in the tables.
 _SHOWN = {"psnr": (1, 1), "judge": (2, 1), "lpips": (1, 1000)}
 _MARKS = {"above": "", "level": " (=)", "below": " ↓"}
 
 
 def page(result: Mapping[str, Any]) -> str:
-    """All tables of one comparison."""
+    """The page with all tables of a comparison."""
     parts = [
         f"# {result['generator']}, {result['steps']} steps, {len(result['prompts'])} held-out prompts",
-        "Written by `benchmarks/peers.py`; what it means is in [the comparison](comparison.md). Intervals of 95% over "
-        "prompts. (=): no difference to this project's best beyond doubt; ↓: this project is below, beyond doubt.",
+        "Written by `benchmarks/peers.py` and explained in [the comparison](comparison.md). Intervals are 95% "
+        "confidence intervals over prompts. (=): no significant difference to ecad's best setting; ↓: ecad is "
+        "significantly worse.",
     ]
     for cost in result["verdicts"]:
         for score in compared(result["rows"]):
             parts += [f"## {_TITLES[score]}, by {cost}", level_table(result, score, cost)]
     for score in compared(result["rows"]) if len(result["by_study"]["psnr"]) > 1 else []:
-        parts += [f"## Each study against the best rival at each level, {_TITLES[score]}", studies_table(result, score)]
+        parts += [
+            f"## Each study compared with the best rival at each level, {_TITLES[score]}",
+            studies_table(result, score),
+        ]
     parts += ["## Every setting", settings_table(result)]
     if result["not_applicable"]:
         parts += [f"Not applicable: {'; '.join(f'{name}: {why}' for name, why in result['not_applicable'].items())}."]
@@ -37,7 +41,7 @@ def page(result: Mapping[str, Any]) -> str:
 
 
 def level_table(result: Mapping[str, Any], score: str, cost: str = "MACs", most: int | None = None) -> str:
-    """The best of each rival at or below each level of a cost; by hypervolume, `most` rivals if not all."""
+    """The best setting of each rival at or below each level of cost; the `most` best rivals by hypervolume, or all."""
     rows = result["rows"]
     if cost == "time":
         rows = [{**row, "cost": 1 / row["speed_up"]} for row in rows if "speed_up" in row]
@@ -57,7 +61,7 @@ def level_table(result: Mapping[str, Any], score: str, cost: str = "MACs", most:
 
 
 def studies_table(result: Mapping[str, Any], score: str) -> str:
-    """What each study is worth by itself: its lead over the best of all rivals by MACs."""
+    """The lead of each study over the best rival, by MACs."""
     digits, unit = _SHOWN[score]
     lines = []
     for study, found in result["by_study"][score].items():
@@ -74,9 +78,9 @@ def studies_table(result: Mapping[str, Any], score: str) -> str:
 
 
 def settings_table(result: Mapping[str, Any]) -> str:
-    """One line a setting, rival by rival, dearest first; of this project the first study of each mode."""
+    """One line per setting, by rival, most expensive first; only the first study of each mode of ecad."""
     scores = compared(result["rows"])
-    heads = ["rival", "setting", "× fewer MACs", "× faster", "kept kB", "peak kB", *scores, "ssim", "FID"]
+    heads = ["rival", "setting", "MAC reduction", "speed-up", "kept kB", "peak kB", *scores, "ssim", "FID"]
     lines = []
     rows = [row for row in result["rows"] if is_first(row["rival"])]
     for row in sorted(rows, key=lambda row: (not is_ours(row["rival"]), row["rival"], -row["cost"])):
@@ -85,7 +89,7 @@ def settings_table(result: Mapping[str, Any]) -> str:
             [
                 row["rival"],
                 row["name"],
-                f"{1 / row['cost']:.2f}",
+                f"{1 / row['cost']:.2f}×",
                 f"{row['speed_up']:.2f} [{min(ratios):.2f}, {max(ratios):.2f}]" if ratios else "–",
                 f"{row['kept_bytes'] / 1000:.0f}",
                 f"{row['peak_bytes'] / 1000:.0f}",
@@ -97,8 +101,8 @@ def settings_table(result: Mapping[str, Any]) -> str:
     uncached = result["uncached"]
     plain = f"{uncached['macs'] / 1e9:.2f} billion MACs, {uncached['peak_bytes'] / 1000:.0f} kB at the peak"
     note = (
-        "Times are medians of the rounds, least and most. Bytes are of an image: kept between forwards, and at their "
-        f"peak. Uncached: {plain}, judge {_interval(uncached['scores']['judge'], 'judge')}."
+        "Speed-ups are medians over the rounds, with minimum and maximum. Bytes are per image: kept between forwards, "
+        f"and at the peak. Uncached: {plain}, judge {_interval(uncached['scores']['judge'], 'judge')}."
     )
     return f"{note}\n\n{_table(heads, lines)}"
 
@@ -114,7 +118,7 @@ def _area(area: float, score: str) -> str:
 
 
 def _signed(value: float, digits: int, plus: str = "+") -> str:
-    """With a typographic minus, and never minus zero."""
+    """A signed number with a typographic minus, and never minus zero."""
     shown = f"{abs(value):.{digits}f}"
     sign = "\N{MINUS SIGN}" if value < 0 and float(shown) else plus
     return f"{sign}{shown}"

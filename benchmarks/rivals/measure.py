@@ -1,4 +1,4 @@
-"""What a rival really does while it makes images: products that run, features that stay, seconds that pass."""
+"""Measures MACs, memory and time of a rival while it makes images."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def _count_cpu_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -
     return sdpa_flop_count(query.shape, key.shape, value.shape)
 
 
-# So many settings are timed between two uncached batches.
+# Number of settings that are timed between two uncached batches.
 TIMED_BETWEEN = 6
-# torch's own formulas, and the one for an operator that it has none for.
+# torch's formulas, and one for an operator that it lacks.
 _FORMULAS = flop_registry | {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_cpu_attention}
 
 
 class Products(TorchDispatchMode):
-    """Counts the multiply-accumulates of matrix products, convolutions and attention, whoever runs them.
+    """Counts the multiply-accumulates of all matrix products, convolutions and attention that run.
 
-    torch's `FlopCounterMode` gives the same sum, by module, in half as much time again.
+    torch's `FlopCounterMode` gives the same sum by module, but takes 1.5 times as long.
     """
 
     def __init__(self) -> None:
@@ -53,10 +53,10 @@ class Products(TorchDispatchMode):
 
 
 class Memory(TorchDispatchMode):
-    """Follows the memory that operators take, from when it is taken until nobody holds it any more.
+    """Tracks the memory that operators allocate until it is released.
 
     Attributes:
-        peak: most bytes at any moment; memory that was there before does not count, nor what an operator needs inside.
+        peak: maximum of allocated bytes, without memory from before and temporary memory inside of operators.
     """
 
     def __init__(self) -> None:
@@ -86,12 +86,12 @@ def _storages(values: Any) -> list[torch.UntypedStorage]:
 
 
 class Meter:
-    """What was measured around the denoiser's forwards.
+    """Measurements of the denoiser's forwards.
 
     Attributes:
-        macs: multiply-accumulates of all matrix products that ran, whoever ran them.
-        kept_bytes: most bytes of tensors alive after a forward that were not before the first one.
-        memory: of what forwards take, what they leave behind for later ones included.
+        macs: multiply-accumulates of all matrix products that ran.
+        kept_bytes: maximum of bytes of tensors that are alive after a forward and were not before the first one.
+        memory: memory that forwards allocate, including what they keep for later ones.
     """
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Meter:
 
     @contextmanager
     def around(self, pipe: Any, memory: bool) -> Iterator[None]:
-        """Measure all forwards of a pipeline's denoiser; with `memory` also what they take and what stays of it."""
+        """Measure all forwards of a pipeline's denoiser; `memory` also measures allocated and kept memory."""
         modes: list[Products] = []
 
         def begin(*_: Any) -> None:
@@ -133,11 +133,11 @@ class Meter:
 
 
 def new_bytes() -> int:
-    """Bytes of all tensors made since `gc.freeze` that Python can still reach."""
+    """Bytes of all reachable tensors that were made since `gc.freeze`."""
     gc.collect()
     storages = {}
     for one in gc.get_objects():
-        # Classes of others may pretend to be tensors, at the price of an import.
+        # issubclass, because isinstance on proxy objects of other libraries can trigger imports.
         if issubclass(type(one), torch.Tensor) and one.device.type != "meta":
             storage = one.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
@@ -147,7 +147,7 @@ def new_bytes() -> int:
 def make_batch(
     generator: ImageGenerator, setting: Setting, prompts: Sequence[str], seeds: Sequence[int], steps: int, memory: bool
 ) -> dict[str, np.ndarray]:
-    """A batch: `images`, uint8 (n, height, width, 3); of one image `macs`, bytes `kept` between forwards and `peak`."""
+    """Make a batch: `images`, uint8 (n, height, width, 3); per image `macs`, bytes `kept` between forwards, `peak`."""
     meter, embeds = Meter(), generator.encode(prompts)
     with setting.applied(generator.pipe), meter.around(generator.pipe, memory):
         images = generator.generate(embeds, seeds, steps=setting.steps or steps)
@@ -169,11 +169,11 @@ def make_images(
     folder: Path,
     progress: Callable[[Sequence[Any]], Any],
 ) -> dict[str, str]:
-    """Make what is missing of the images of all settings.
+    """Make the missing images of all settings.
 
     Args:
-        folder: a file for each setting and batch goes there; those that are there are not made again.
-        progress: what to draw the work through.
+        folder: the folder of one file per setting and batch; existing files are not made again.
+        progress: wraps the list of tasks, for instance in a progress bar.
 
     Returns:
         key -> reason, for settings whose rival failed.
@@ -187,7 +187,7 @@ def make_images(
         part = slice(start, start + batch)
         try:
             found = make_batch(generator, setting, prompts[part], seeds[part], steps, memory=start == 0)
-        except Exception as error:  # one broken rival must not cost the others' images; the table says so
+        except Exception as error:  # a rival that fails must not stop the others; the table shows the reason
             failed[setting.key] = f"{type(error).__name__}: {' '.join(str(error).split())}"
             continue
         content = io.BytesIO()
@@ -197,12 +197,12 @@ def make_images(
 
 
 def batch_file(folder: Path, setting: Setting, start: int, batch: int) -> Path:
-    """Where the images of a batch are."""
+    """The file with the images of a batch."""
     return folder / setting.key / f"{start:04d}-of-{batch}.npz"
 
 
 def load_images(folder: Path, setting: Setting, count: int, batch: int) -> dict[str, np.ndarray] | None:
-    """All images of a setting, `macs` of each, and bytes `kept` and at the `peak` of one; None if some are missing."""
+    """All images of a setting, `macs` of each, and bytes `kept` and `peak` per image; None if images are missing."""
     files = [batch_file(folder, setting, start, batch) for start in range(0, count, batch)]
     if not all(file.exists() for file in files):
         return None
@@ -224,18 +224,17 @@ def time_settings(
     steps: int,
     number: int,
 ) -> dict[str, list[float]]:
-    """One round of timing: the whole pipeline for a batch, setting after setting.
+    """One round of timing: the whole pipeline for a batch, setting by setting.
 
-    Without the text encoder, and without the time that it takes to put a rival on the pipeline.
-
-    A machine that others use too is faster in one minute than in the next, so uncached images are made again every few
-    settings. The settings' order is another one in each round.
+    The times do not include the text encoder, or enabling a rival on the pipeline. The speed of a shared machine varies
+    by the minute, so uncached images are made again every few settings. The order of the settings differs in each
+    round.
 
     Args:
-        number: of the round.
+        number: number of the round.
 
     Returns:
-        key -> seconds, and the mean seconds of the uncached batches just before and just after.
+        key -> seconds, and the mean seconds of the uncached batches before and after.
     """
     embeds = generator.encode(prompts)
 
@@ -268,14 +267,14 @@ def time_rounds(
     file: Path,
     say: Callable[[str], None],
 ) -> dict[str, np.ndarray]:
-    """Rounds of timing, those of earlier runs included.
+    """Run rounds of timing, including those of earlier runs.
 
     Args:
-        file: what was timed so far is kept there; settings that have had a round are not in it again.
-        say: told of each round.
+        file: stores all times; settings that already have a round are left out of it.
+        say: called with a line about each round.
 
     Returns:
-        key -> what `time_settings` returns of it, float (rounds, 2); none of what was never timed.
+        key -> the results of `time_settings`, float (rounds, 2), for settings that were timed.
     """
     done: dict[str, list[list[float]]] = json.loads(file.read_text()) if file.exists() else {}
     for number in range(rounds):

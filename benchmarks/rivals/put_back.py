@@ -1,4 +1,4 @@
-"""Takes a rival off a pipeline again, whatever it did to it."""
+"""Restores a pipeline after a rival, whatever it changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @contextmanager
 def put_back(pipe: Any) -> Iterator[None]:
-    """Leave a pipeline as it was, whatever a rival does to its parts: classes, forwards, states, order of modules."""
+    """Restore a pipeline's parts after the block: classes, forwards, states, order of modules."""
     parts = [pipe, pipe.scheduler, *pipe.transformer.modules()]
     before = [(part, type(part), dict(vars(part)), dict(vars(part).get("_modules", {}))) for part in parts]
     try:

@@ -1,4 +1,4 @@
-"""Rivals that need no code of their own: fewer steps, and schedules that can be written down by hand."""
+"""Rivals without code of their own: fewer steps, and hand-made schedules."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy as np
 from ecad.genetic.problem import Problem
 from ecad.genetic.study.study import Study
 from ecad.schedules import CacheSchedule, heuristics
+from ecad.schedules import tgate as tgate_format
 from rivals.figures import STUDY
 from rivals.setting import Setting, of_schedule
 
-# The issue names 15, 10 and 8 of 20; below that fewer steps are still the plainest way to 4 times as fast.
+# 15, 10, 8, 6 and 5 of 20 steps.
 FEWER = (0.75, 0.5, 0.4, 0.3, 0.25)
-# TGATE's README: gate 8 of 25 steps for PixArt, self-attention every 5 steps before the gate; here 20 steps.
+# TGATE's README: gate at step 8 of 25 for PixArt, self-attention every 5 steps before the gate.
 GATES = (0.2, 0.3, 0.5, 0.7)
-# Of what an uncached image costs: which of a front's many schedules are compared.
+# Fractions of an uncached image's cost at which schedules of a front are compared.
 BUDGETS = np.array([0.15, 0.2, 0.25, 2 / 7, 0.3, 1 / 3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 2 / 3, 0.7, 0.8])
 
 
 def fewer_steps(steps: int) -> list[Setting]:
-    """Uncached, in fewer steps."""
+    """Uncached with fewer steps."""
     counts = dict.fromkeys(round(share * steps) for share in FEWER)
     return [Setting("fewer steps", str(n), {"steps": n}, steps=n) for n in counts if 0 < n < steps]
 
@@ -38,7 +39,7 @@ def every_n(problem: Problem) -> list[Setting]:
 
 
 def tgate(problem: Problem) -> list[Setting]:
-    """TGATE (arXiv 2404.02747) with its averaging of the guidance halves; one half runs from the gate on."""
+    """TGATE (arXiv 2404.02747) with its averaging of the guidance halves; from the gate on, one half runs."""
     steps, sites = problem.shape[0], problem.template.sites
     if not {"attn1", "attn2"} <= set(problem.template.components):
         return [Setting("TGATE", "all", unusable="freezes cross-attention, which this model does not have")]
@@ -53,16 +54,15 @@ def tgate(problem: Problem) -> list[Setting]:
 
 def with_averaging(schedule: CacheSchedule, gate: int) -> CacheSchedule:
     """The schedule with the entries that published files have at their gate."""
-    entry = {"name": "compute_attn_tgate", "kwargs": {"gate_step": gate}}
-    custom = {(gate, block, "custom_compute_attn"): entry for block in schedule.blocks}
-    pipeline = {"name": "tgate", "kwargs": {"gate_step": gate}}
+    custom = {(gate, block, tgate_format.KEY): tgate_format.gate_entry(gate) for block in schedule.blocks}
+    pipeline = {"name": "tgate", "kwargs": {tgate_format.GATE: gate}}
     return schedule.replace(custom_compute=custom, config={**schedule.config, "pipeline": pipeline})
 
 
 def of_studies(studies: Iterable[Study], problem: Problem) -> list[Setting]:
-    """This project's own: of each study the best by its own prompts at or below each of fifteen costs.
+    """The best schedules of each study of ecad by its own prompts, at or below each of fifteen costs.
 
-    The first study of a mode goes by the mode's name; others are there to tell how much studies differ.
+    The first study of a mode has the mode's name. The others show how much studies differ.
     """
     found: dict[str, Setting] = {}
     seen: set[str] = set()
@@ -79,7 +79,7 @@ def of_studies(studies: Iterable[Study], problem: Problem) -> list[Setting]:
 
 
 def affordable(study: Study) -> list[Any]:
-    """The best candidate at or below each budget, each once, cheapest first."""
+    """The best candidates at or below each budget, without repetition, cheapest first."""
     front = study.front()
     costs = np.array([candidate.cost for candidate in front]) / study.uncached_cost
     last = np.searchsorted(costs, BUDGETS, side="right") - 1

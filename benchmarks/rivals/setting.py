@@ -1,4 +1,4 @@
-"""One rival at one setting, and how it is put on a pipeline and taken off again."""
+"""One rival at one setting, and how it is enabled on a pipeline."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Setting:
     """A rival at one setting.
 
     Args:
-        rival: whose front it belongs to.
-        name: the setting, in a word or two.
-        parameters: all of it, as JSON values.
-        applied: puts it on a pipeline for as long as a `with` block lasts.
-        steps: denoising steps, where the rival runs another number of them; None: as many as all.
-        unusable: why it cannot be applied to this model; None if it can.
+        rival: the method.
+        name: the setting in a few words.
+        parameters: all parameters, as JSON values.
+        applied: a context that enables it on a pipeline.
+        steps: number of denoising steps, if it differs from the comparison's.
+        unusable: why it cannot be applied to this model, or None.
     """
 
     rival: str
@@ -39,19 +39,19 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """A name for a file or a dictionary, another one where the parameters are others."""
+        """A name for files and dictionaries that depends on all parameters."""
         digest = hashlib.sha256(json.dumps([self.parameters, self.steps]).encode()).hexdigest()[:6]
         return re.sub(r"[^a-z0-9.]+", "-", f"{self.rival} {self.name} {digest}".lower()).strip("-")
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What rivals that look at the model first may look at: never the held-out prompts.
+    """The images that rivals may use for calibration, which never include the held-out prompts.
 
     Args:
         generator: the model.
-        prompts: to make images of.
-        steps: denoising steps that the comparison is about.
+        prompts: the prompts.
+        steps: number of denoising steps of the comparison.
     """
 
     generator: ImageGenerator
@@ -59,12 +59,12 @@ class Calibration:
     steps: int
 
     def run(self) -> None:
-        """Make the images of all prompts, uncached unless something has been put on the pipeline."""
+        """Make the images of all prompts, uncached unless something is enabled on the pipeline."""
         self.generator.generate(self.generator.encode(self.prompts), range(len(self.prompts)), steps=self.steps)
 
 
 def of_schedule(rival: str, name: str, schedule: CacheSchedule, parameters: Mapping[str, Any]) -> Setting:
-    """A rival that is a schedule, run by this project."""
+    """A rival that is a schedule, run by ecad."""
     bits = hashlib.sha256(np.packbits(schedule.recompute).tobytes()).hexdigest()[:16]
     forecast: dict[str, Any] = {}
     if schedule.forecast:

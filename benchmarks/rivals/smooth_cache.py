@@ -1,8 +1,8 @@
-"""SmoothCache (Liu et al., arXiv 2411.10510), written anew from its description, and run as a schedule.
+"""SmoothCache (Liu et al., arXiv 2411.10510), reimplemented from its description, and run as a schedule.
 
-Calibration: while a few uncached images are made, how far each component's output is from its output one, two and three
-steps before, relative, in the first norm, averaged over images and over blocks. Components of one kind share decisions.
-From a computed step on, as many steps reuse as that error stays within a threshold; the last step computes.
+The calibration measures on a few uncached images the relative L1 distance of each component's output from its output
+one, two and three steps before, averaged over images and blocks. Components of one kind share decisions. After a
+computed step, steps reuse its output as long as that error is within a threshold; the last step computes.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ecad.sites.discovery import discover
 from rivals.setting import Calibration, Setting, of_schedule
 
 LOOKAHEAD = 3
-# The threshold is SmoothCache's one knob, set for the speed that is wanted.
+# The threshold is SmoothCache's only parameter. It is chosen for these speed-ups.
 SPEEDUPS = (1.25, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 
 
 def all_of_smooth_cache(calibration: Calibration, problem: Problem) -> list[Setting]:
-    """One setting for each speed, as near as a threshold comes to it."""
+    """One setting per speed-up, as close as a threshold gets to it."""
     errors = measure_drift(calibration)
     found: dict[float, Setting] = {}
     for threshold in thresholds_for(errors, problem):
@@ -34,7 +34,7 @@ def all_of_smooth_cache(calibration: Calibration, problem: Problem) -> list[Sett
 
 
 def measure_drift(calibration: Calibration) -> dict[str, np.ndarray]:
-    """Component -> relative error, float (LOOKAHEAD, steps): [k - 1, t] is of reusing at t + k what step t computed."""
+    """Component -> relative error, float (LOOKAHEAD, steps): [k - 1, t] for reusing the output of step t at t + k."""
     sites = discover(calibration.generator.pipe.transformer)
     kept: dict[int, list[torch.Tensor]] = defaultdict(list)
     sums = {site.component: np.zeros((LOOKAHEAD, calibration.steps)) for site in sites}
@@ -63,17 +63,17 @@ def measure_drift(calibration: Calibration) -> dict[str, np.ndarray]:
 
 
 def smooth_bits(errors: dict[str, np.ndarray], problem: Problem, threshold: float) -> np.ndarray:
-    """The schedule of a threshold: bool (steps, sites)."""
+    """The schedule for a threshold, bool (steps, sites)."""
     rows = {component: smooth_row(error, threshold) for component, error in errors.items()}
     return np.stack([rows[component] for _, component in problem.template.sites], axis=1)
 
 
 def smooth_row(error: np.ndarray, threshold: float) -> np.ndarray:
-    """Which steps one kind of component computes: bool (steps,).
+    """The steps that one kind of component computes, bool (steps,).
 
     Args:
-        error: float (LOOKAHEAD, steps), as `measure_drift` gives it.
-        threshold: what an error may be.
+        error: float (LOOKAHEAD, steps), as `measure_drift` returns it.
+        threshold: the largest acceptable error.
 
     >>> smooth_row(np.array([[0.1, 0.1, 0.3, 0.1], [0.2, 0.4, 0.4, 0], [0.5, 0.5, 0, 0]]), 0.25).tolist()
     [True, False, False, True]
@@ -90,7 +90,7 @@ def smooth_row(error: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def thresholds_for(errors: dict[str, np.ndarray], problem: Problem) -> Sequence[float]:
-    """For each speed the smallest threshold that gives it; none where no threshold does."""
+    """The smallest threshold for each speed-up that a threshold can reach."""
     values = np.unique(np.concatenate([error[error > 0] for error in errors.values()]))
     costs = problem.costs(np.stack([smooth_bits(errors, problem, value) for value in values]))
     found = []

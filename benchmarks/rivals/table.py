@@ -1,4 +1,4 @@
-"""What people see of the comparison: a table, a verdict, a plot."""
+"""The comparison as tables in the terminal and as a plot."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ecad.utils.files import write_atomic
 from ecad.utils.pareto import pareto
 from rivals.figures import LEVELS, is_first, is_ours
 
-_UNITS = {"psnr": "PSNR against uncached, dB", "judge": "judge score", "lpips": "LPIPS against uncached"}
+_UNITS = {"psnr": "PSNR to uncached, dB", "judge": "judge score", "lpips": "LPIPS to uncached"}
 _DIGITS = {"psnr": 2, "judge": 2, "lpips": 4}
-# What is drawn: fidelity, and whether the image is any good.
+# Fidelity, and prompt alignment.
 _PLOTTED = ("psnr", "judge")
 
 
 def comparison_table(rows: Sequence[dict[str, Any]], missing: Mapping[str, str], title: str) -> Table:
-    """One line a setting, rival by rival, dearest first; then what could not be run."""
+    """One row per setting, by rival, most expensive first; then the rivals that could not be run."""
     scores = [name for name in rows[0]["scores"] if name != "fid"]
     table = Table(title=title, title_justify="left")
-    for name in ("rival", "setting", "x fewer MACs", "x faster", "kept kB", "peak kB", *scores, "FID"):
+    for name in ("rival", "setting", "MAC reduction", "speed-up", "kept kB", "peak kB", *scores, "FID"):
         table.add_column(name, justify="left" if name in ("rival", "setting") else "right", no_wrap=name == "rival")
     for row in sorted(rows, key=lambda row: (is_ours(row["rival"]), row["rival"], -row["cost"])):
         shown = [
@@ -38,7 +38,7 @@ def comparison_table(rows: Sequence[dict[str, Any]], missing: Mapping[str, str],
         table.add_row(
             row["rival"],
             row["name"],
-            f"{1 / row['cost']:.2f}",
+            f"{1 / row['cost']:.2f}×",
             faster,
             f"{row['kept_bytes'] / 1000:.0f}",
             f"{row['peak_bytes'] / 1000:.0f}",
@@ -57,10 +57,10 @@ def _interval(score: Mapping[str, float], digits: int) -> str:
 def verdict_table(
     verdicts: Sequence[dict[str, Any]], areas: Mapping[str, Mapping[str, float]], score: str, cost: str
 ) -> Table:
-    """By how much this project's best is above each rival's at each level of a cost; * outside of the 95% interval."""
-    title = f"this project's lead by {cost}, {_UNITS[score]}; * is beyond doubt"
+    """The lead of ecad's best setting over each rival's at each level of cost; * if significant (95%)."""
+    title = f"ecad's lead by {cost}, {_UNITS[score]}; * significant (95%)"
     table = Table(title=title, title_justify="left")
-    for name in ("rival", *(f"{level:g}x" for level in LEVELS), "hypervolume"):
+    for name in ("rival", *(f"{level:g}×" for level in LEVELS), "hypervolume"):
         table.add_column(name, justify="left" if name == "rival" else "right")
     found = [entry for entry in verdicts if entry["score"] == score]
     for rival in sorted(filter(is_first, areas), key=lambda rival: -areas[rival].get(score, 0)):
@@ -82,9 +82,9 @@ def _lead(entry: Mapping[str, Any], score: str) -> str:
 def studies_table(
     leads: Mapping[str, Mapping[float, Mapping[str, Any]]], areas: Mapping[str, Mapping[str, float]], score: str
 ) -> Table:
-    """What each study of this project is worth by itself: its lead over the best of all rivals by MACs; * as above."""
-    table = Table(title=f"each study against the best rival at each level, {_UNITS[score]}", title_justify="left")
-    for name in ("study", *(f"{level:g}x" for level in LEVELS), "hypervolume"):
+    """The lead of each study of ecad over the best rival, by MACs; * as above."""
+    table = Table(title=f"each study compared with the best rival at each level, {_UNITS[score]}", title_justify="left")
+    for name in ("study", *(f"{level:g}×" for level in LEVELS), "hypervolume"):
         table.add_column(name, justify="left" if name == "study" else "right")
     for study, found in leads.items():
         cells = [_lead(found[level], score) if level in found else "–" for level in LEVELS]
@@ -93,7 +93,7 @@ def studies_table(
 
 
 def save_plot(rows: Sequence[dict[str, Any]], title: str, file: Path) -> None:
-    """Quality against MACs: each rival's front with 95% intervals, this project's thick."""
+    """Plot quality against MACs: the front of each rival with 95% intervals; ecad's is thick."""
     figure = Figure(figsize=(13, 6), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
@@ -119,9 +119,7 @@ def save_plot(rows: Sequence[dict[str, Any]], title: str, file: Path) -> None:
                 1 / costs[front], quality[front], yerr=error, ms=4, capsize=2, elinewidth=0.6, label=rival, **style
             )
             axes.scatter(1 / costs, quality, s=8, alpha=0.4, color=style["color"])
-        axes.set(
-            xlabel="times fewer MACs than uncached (log scale)", ylabel=_UNITS[score], xscale="log", xlim=(1.05, 6)
-        )
+        axes.set(xlabel="MAC reduction (log scale)", ylabel=_UNITS[score], xscale="log", xlim=(1.05, 6))
         axes.set_xticks([1.25, *LEVELS, 5.0], [f"{level:g}" for level in (1.25, *LEVELS, 5.0)])
         axes.minorticks_off()
         axes.grid(alpha=0.3)

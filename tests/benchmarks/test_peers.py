@@ -149,7 +149,7 @@ def test_dp_cache_with_every_step_a_key_step_is_uncached(rivals, generator, unca
     assert (found["images"] == uncached["images"]).all()
 
 
-def test_the_meter_counts_what_the_price_list_says(rivals, generator, uncached) -> None:  # type: ignore[no-untyped-def]
+def test_the_meter_counts_what_the_cost_table_says(rivals, generator, uncached) -> None:  # type: ignore[no-untyped-def]
     problem = problem_of(generator)
     # The pipeline pads texts to 32 tokens; the generator's architecture states its longest prompt.
     table = macs_table(replace(generator.architecture, text_tokens=32))
