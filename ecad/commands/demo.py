@@ -1,12 +1,12 @@
-"""`ecad demo`: from nothing to evolved schedules of the built-in model, in a few minutes on a laptop's CPU."""
+"""`ecad demo`: searches schedules for the built-in model and reports them, in a few minutes on a laptop's CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ecad import builtin
 from ecad.commands.main import finish, main
+from ecad.commands.options import AsJson, finite
 from ecad.commands.progress import search_progress
 from ecad.prompts import Prompt
 from ecad.report import (
@@ -28,12 +29,17 @@ from ecad.report import (
     write_report,
     write_tables,
 )
-from ecad.schedules import CacheSchedule, heuristics
+from ecad.schedules import CacheSchedule
 from ecad.utils.console import bar, console, say
 from ecad.utils.files import make_folder
 
+if TYPE_CHECKING:
+    from ecad.genetic.problem import Problem
+    from ecad.genetic.study.study import Candidate, Study
+    from ecad.image_generators import ImageGenerator
+    from ecad.report.results import Kind
+
 GENERATOR = "EmojiImageGenerator"
-BASELINES = (2, 3, 4)
 SEARCH_PROMPTS = 8
 HELD_OUT_PROMPTS = 32
 SHOWN_PROMPTS = 6
@@ -41,62 +47,61 @@ BATCH = 8
 POPULATION = 12
 GENERATIONS = 20
 TIMED_ROUNDS = 5
+# The seeds of the search count from 0.
+HELD_OUT_SEED = 1000
 
 
 @dataclass(frozen=True)
-class Images:
-    """The images of one schedule, uint8 (n, height, width, 3), and their held-out scores, float (n,)."""
+class ScoredImages:
+    """The images of one schedule, uint8 (n, height, width, 3), and scorer -> their scores, float (n,)."""
 
     pixels: np.ndarray
     scores: dict[str, np.ndarray]
 
 
 def demo(
-    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder for all that it leaves.")] = Path(
-        "demo"
-    ),
+    output_dir: Annotated[
+        Path, typer.Option("--output-dir", "-o", help="Folder of the study, the images and the report.")
+    ] = Path("demo"),
     generations: Annotated[int, typer.Option(min=1, help="Generations of the search.")] = GENERATIONS,
-    held_out: Annotated[int, typer.Option(min=SHOWN_PROMPTS, help="Prompts to judge with.")] = HELD_OUT_PROMPTS,
-    max_minutes: Annotated[float, typer.Option(min=0.0, help="The search stops after so long.")] = 2.5,
-    seed: Annotated[int, typer.Option(help="Of the search's random choices.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    held_out: Annotated[
+        int, typer.Option(min=SHOWN_PROMPTS, help="Held-out prompts to score schedules on.")
+    ] = HELD_OUT_PROMPTS,
+    max_minutes: Annotated[
+        float, typer.Option(min=0.0, callback=finite, help="Stop the search after N minutes.")
+    ] = 2.5,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the search.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
-    """Evolve cache schedules for the built-in model and show what they are worth."""
+    """Search for cache schedules of the built-in model and show what they save."""
     if missing := missing_packages():
         say(f"no page and no plots will be drawn: {missing}")
     make_folder(output_dir)
-    from ecad.genetic.evaluation.image_evaluator import evaluator_of
+    from ecad.genetic.baselines import baselines
     from ecad.genetic.evaluation.problems import problem_of
-    from ecad.genetic.search import search
     from ecad.image_generators import get_image_generator
 
     generator = get_image_generator(GENERATOR, device="cpu")
     problem = problem_of(generator)
-    hand_made = {"uncached": problem.template}
-    for n in BASELINES:
-        hand_made[f"every-{n}"] = heuristics.every_n(problem.template.sites, generator.steps, n)
     prompts = builtin.prompts("held_out")[:held_out]
-    first = judge_schedules(generator, hand_made, prompts[:BATCH], "first look", as_json)
+    schedules = {"uncached": problem.template, **baselines(problem.template)}
     if not as_json:
-        console.print(_first_look(first))
-    seen = [Prompt(f"{i:04d}", text) for i, text in enumerate(builtin.prompts("search")[:SEARCH_PROMPTS])]
-    evaluator = evaluator_of(generator, seen, [0], "psnr", BATCH)
+        console.print(_first_look(score_schedules(generator, schedules, prompts[:BATCH], "first look", as_json)))
     with search_progress(hidden=as_json) as on_progress:
-        study = search(
+        study = _search(
+            generator,
             replace(problem, forecast="either"),
-            evaluator,
             output_dir / "study",
             generations=generations,
             max_seconds=60 * max_minutes,
-            population_size=POPULATION,
             seed=seed,
             on_progress=on_progress,
         )
-    costs = [int(problem.costs(schedule.recompute[None])[0]) for schedule in hand_made.values()]
-    schedules = hand_made | choose(study.front(), [costs[0] // 1.5, *costs[1:], costs[0] // 6])
-    judged = judge_schedules(generator, schedules, prompts, "held-out prompts", as_json)
-    ratios = measure_speedups(generator, schedules, prompts[:BATCH], as_json)
-    results = collect(study, generator, schedules, judged, ratios, prompts, output_dir)
+    costs = [int(problem.costs(schedule.recompute[None])[0]) for schedule in schedules.values()]
+    schedules |= choose(study.front(), [costs[0] // 1.5, *costs[1:], costs[0] // 6])
+    scored = score_schedules(generator, schedules, prompts, "held-out prompts", as_json)
+    speedups = measure_speedups(generator, schedules, prompts[:BATCH], as_json)
+    results = collect(study, generator, schedules, scored, speedups, prompts, output_dir)
     results.save(output_dir)
     page = None if missing else str(write_report(results, output_dir)[0])
     if missing:
@@ -108,20 +113,30 @@ def demo(
     finish({"page": page, "entries": [_facts(entry) for entry in results.ordered()]}, line, as_json)
 
 
-def choose(front: Sequence[Any], costs: Sequence[float]) -> dict[str, CacheSchedule]:
-    """From a front, cheapest first: the best candidate at or below each of the given costs, each candidate once."""
-    chosen: dict[str, Any] = {}
+def _search(generator: ImageGenerator, problem: Problem, folder: Path, **settings: Any) -> Study:
+    from ecad.genetic.evaluation.image_evaluator import evaluator_of
+    from ecad.genetic.search import search
+
+    texts = builtin.prompts("search")[:SEARCH_PROMPTS]
+    prompts = [Prompt(f"{i:04d}", text) for i, text in enumerate(texts)]
+    evaluator = evaluator_of(generator, prompts, [0], "psnr", BATCH)
+    return search(problem, evaluator, folder, population_size=POPULATION, **settings)
+
+
+def choose(front: Sequence[Candidate], costs: Sequence[float]) -> dict[str, CacheSchedule]:
+    """The best candidate at or below each cost, each candidate once; `front` is cheapest first."""
+    chosen: list[Candidate] = []
     for cost in costs:
         affordable = [candidate for candidate in front if candidate.cost <= cost]
-        if affordable and affordable[-1] not in chosen.values():
-            chosen[f"found-{len(chosen) + 1}"] = affordable[-1]
-    return {name: candidate.schedule for name, candidate in chosen.items()}
+        if affordable and affordable[-1] not in chosen:
+            chosen.append(affordable[-1])
+    return {f"found-{i}": candidate.schedule for i, candidate in enumerate(chosen, start=1)}
 
 
-def judge_schedules(
-    generator: Any, schedules: Mapping[str, CacheSchedule], prompts: Sequence[str], label: str, hidden: bool
-) -> dict[str, Images]:
-    """Make and score one image a prompt under each schedule; seeds are the prompts' places, away from the search's."""
+def score_schedules(
+    generator: ImageGenerator, schedules: Mapping[str, CacheSchedule], prompts: Sequence[str], label: str, hidden: bool
+) -> dict[str, ScoredImages]:
+    """Make and score one held-out image per prompt under each schedule."""
     from ecad.quality import Judge, psnr
 
     judge, embeds = Judge(), generator.encode(prompts)
@@ -129,75 +144,48 @@ def judge_schedules(
     made: dict[str, list[np.ndarray]] = {name: [] for name in schedules}
     for name, start in bar([(name, start) for name in schedules for start in starts], label, hidden):
         places = range(start, min(start + BATCH, len(prompts)))
-        made[name].append(generator.generate(embeds[places], [1000 + i for i in places], schedules[name]))
+        seeds = [HELD_OUT_SEED + i for i in places]
+        made[name].append(generator.generate(embeds[places], seeds, schedules[name]))
     pixels = {name: np.concatenate(parts) for name, parts in made.items()}
     return {
-        name: Images(found, {"judge": judge.score(found, prompts), "psnr": psnr(found, pixels["uncached"])})
+        name: ScoredImages(found, {"judge": judge.score(found, prompts), "psnr": psnr(found, pixels["uncached"])})
         for name, found in pixels.items()
     }
 
 
 def measure_speedups(
-    generator: Any, schedules: Mapping[str, CacheSchedule], prompts: Sequence[str], hidden: bool
+    generator: ImageGenerator, schedules: Mapping[str, CacheSchedule], prompts: Sequence[str], hidden: bool
 ) -> dict[str, float]:
-    """How many times faster than uncached a batch is made under each schedule, measured in turns."""
+    """The speed-up over uncached of a batch under each schedule, measured interleaved."""
     from ecad.cost.latency import measure_interleaved, speedups
 
     embeds, seeds = generator.encode(prompts), range(len(prompts))
     runs = {name: partial(generator.generate, embeds, seeds, schedule) for name, schedule in schedules.items()}
-    return speedups(
-        measure_interleaved(runs, TIMED_ROUNDS, progress=partial(bar, label="timing", hidden=hidden)), "uncached"
-    )
+    draw: Callable[..., Any] = partial(bar, label="timing", hidden=hidden)
+    return speedups(measure_interleaved(runs, TIMED_ROUNDS, progress=draw), "uncached")
 
 
 def collect(
-    study: Any,
-    generator: Any,
+    study: Study,
+    generator: ImageGenerator,
     schedules: Mapping[str, CacheSchedule],
-    judged: Mapping[str, Images],
-    ratios: Mapping[str, float],
+    scored: Mapping[str, ScoredImages],
+    speedups: Mapping[str, float],
     prompts: Sequence[str],
     folder: Path,
 ) -> Results:
     """Everything that the report shows; writes the images that it shows into `folder`."""
-    from ecad.cost import macs_table
-    from ecad.cost.memory import kept_bytes
-    from ecad.genetic.study.export import with_provenance
     from ecad.genetic.study.results import results_of
-    from ecad.image_generators.provenance import provenance_for
-    from ecad.utils.device import device_name
 
-    architecture, origin, table = generator.architecture, provenance_for(generator), macs_table(generator.architecture)
-    entries = []
-    for name, schedule in schedules.items():
-        kind = "uncached" if name == "uncached" else "found" if name.startswith("found") else "baseline"
-        # Against itself an image has no error to speak of.
-        scores = {k: _interval(v) for k, v in judged[name].scores.items() if (name, k) != ("uncached", "psnr")}
-        if kind == "found":
-            schedule = with_provenance(schedule, origin, study, scores, len(prompts))
-            latency = {"speedup": ratios[name], "gpu": device_name(generator.pipe.device)}
-            schedule = schedule.replace(metrics={**schedule.metrics, "latency": latency})
-        macs = int(table.price(schedule.recompute, schedule.forecast))
-        images = save_images(folder, name, list(judged[name].pixels[:SHOWN_PROMPTS]))
-        entries.append(
-            Entry(
-                name=name,
-                kind=kind,  # type: ignore[arg-type]
-                schedule=schedule,
-                macs=macs,
-                time_ratio=ratios[name],
-                scores=scores,
-                search_quality=schedule.metrics.get("quality"),
-                images=images,
-                kept_bytes=kept_bytes(schedule, architecture),
-            )
-        )
+    found = {name: _with_facts(study, generator, name, schedules[name], scored, speedups) for name in schedules}
     return replace(
         results_of(study),
-        title="Evolved cache schedules of the built-in model",
+        title="Cache schedules of the built-in model",
         generator=GENERATOR,
-        pictures=tuple(Picture(prompt, 1000 + i) for i, prompt in enumerate(prompts[:SHOWN_PROMPTS])),
-        entries=tuple(entries),
+        pictures=tuple(Picture(prompt, HELD_OUT_SEED + i) for i, prompt in enumerate(prompts[:SHOWN_PROMPTS])),
+        entries=tuple(
+            _entry(generator, name, schedule, scored[name], speedups[name], folder) for name, schedule in found.items()
+        ),
         settings={
             "steps": generator.steps,
             "search prompts": SEARCH_PROMPTS,
@@ -208,15 +196,64 @@ def collect(
     )
 
 
-def _interval(scores: np.ndarray) -> Interval:
+def _with_facts(
+    study: Study,
+    generator: ImageGenerator,
+    name: str,
+    schedule: CacheSchedule,
+    scored: Mapping[str, ScoredImages],
+    speedups: Mapping[str, float],
+) -> CacheSchedule:
+    """A found schedule with its provenance and measured speed-up; others as they are."""
+    if _kind(name) != "found":
+        return schedule
+    from ecad.genetic.study.export import with_provenance
+    from ecad.image_generators.provenance import provenance_for
+    from ecad.utils.device import device_name
+
+    images = scored[name]
+    schedule = with_provenance(schedule, provenance_for(generator), study, _intervals(name, images), len(images.pixels))
+    latency = {"speedup": speedups[name], "gpu": device_name(generator.pipe.device)}
+    return schedule.replace(metrics={**schedule.metrics, "latency": latency})
+
+
+def _entry(
+    generator: ImageGenerator, name: str, schedule: CacheSchedule, images: ScoredImages, speedup: float, folder: Path
+) -> Entry:
+    from ecad.cost import macs_table
+    from ecad.cost.memory import kept_bytes
+
+    return Entry(
+        name=name,
+        kind=_kind(name),
+        schedule=schedule,
+        macs=int(macs_table(generator.architecture).price(schedule.recompute, schedule.forecast)),
+        time_ratio=speedup,
+        scores=_intervals(name, images),
+        search_quality=schedule.metrics.get("quality"),
+        images=save_images(folder, name, list(images.pixels[:SHOWN_PROMPTS])),
+        kept_bytes=kept_bytes(schedule, generator.architecture),
+    )
+
+
+def _kind(name: str) -> Kind:
+    return "uncached" if name == "uncached" else "found" if name.startswith("found") else "baseline"
+
+
+def _intervals(name: str, images: ScoredImages) -> dict[str, Interval]:
     from ecad.quality import mean_interval
 
-    return Interval(float(scores.mean()), *mean_interval(scores))
+    # The uncached image has no error against itself.
+    return {
+        scorer: Interval(float(scores.mean()), *mean_interval(scores))
+        for scorer, scores in images.scores.items()
+        if (name, scorer) != ("uncached", "psnr")
+    }
 
 
-def _first_look(judged: Mapping[str, Images]) -> Table:
+def _first_look(scored: Mapping[str, ScoredImages]) -> Table:
     table = Table("schedule", "judge", title=f"First look: {BATCH} prompts", title_justify="left")
-    for name, images in judged.items():
+    for name, images in scored.items():
         table.add_row(name, f"{images.scores['judge'].mean():.2f}")
     return table
 

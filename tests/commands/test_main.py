@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +165,23 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, arguments: tuple[object, ...
     assert sorted(path for path in Path().rglob("*") if path.suffix in {".json", ".png", ".html"}) == sorted(
         path for path in before if path.suffix == ".json"
     )
+
+
+def test_a_program_that_calls_a_command_keeps_its_warnings_and_its_environment(run) -> None:  # type: ignore[no-untyped-def]
+    def show(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.showwarning = show
+        filters, environment = list(warnings.filters), dict(os.environ)
+        assert run("models")[0] == 0
+        assert (
+            run("infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "none.json", "--require-exact")[0] == 2
+        )
+        assert warnings.filters == filters
+        assert warnings.showwarning is show
+        assert dict(os.environ) == environment
 
 
 def test_python_m_ecad_is_ecad() -> None:
