@@ -7,18 +7,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ecad.errors import EcadError
-from ecad.genetic.algorithms.nsga2 import Nsga2
-from ecad.genetic.algorithms.surrogate_search import SurrogateSearch
 from ecad.genetic.evaluation.evaluator import Evaluator, evaluate_each, failure_reason
 from ecad.genetic.problem import Problem
 from ecad.genetic.study.store import Store
 from ecad.genetic.study.study import Candidate, candidate_name
 from ecad.schedules.schedule import Bits
 from ecad.utils.pareto import hypervolume, pareto
+
+if TYPE_CHECKING:
+    from ecad.genetic.algorithms.nsga2 import Nsga2
+    from ecad.genetic.algorithms.surrogate_search import SurrogateSearch
 
 
 @dataclass(frozen=True)

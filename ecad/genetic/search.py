@@ -27,7 +27,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ecad.genetic.algorithms.nsga2 import Nsga2
 from ecad.genetic.algorithms.surrogate_search import Ingredients, SurrogateSearch
 from ecad.genetic.asynchronous import AsynchronousSearch
 from ecad.genetic.evaluation.evaluator import Evaluator
@@ -120,6 +119,8 @@ def _run(
     store.ensure_settings(kept, versions(_PACKAGES))
     run = Run(problem, evaluator, store, folder, budget.max_seconds, on_progress)
     if settings.mode == "paper":
+        from ecad.genetic.algorithms.nsga2 import Nsga2  # pymoo takes a second to import
+
         nsga2 = Nsga2(problem, settings.size, settings.seed, settings.initial)
         run.generations(nsga2, budget.generations, settings.size)
         return

@@ -27,7 +27,7 @@ def test_choose_takes_the_best_that_costs_no_more() -> None:
 
 
 def test_a_short_demo_leaves_everything_but_a_page_that_needs_an_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, few_steps: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("ecad.utils.extras.REPORT_PACKAGES", ("plotly_in_vain",))
     monkeypatch.setattr(demo, "POPULATION", 4)
@@ -48,7 +48,7 @@ def test_a_short_demo_leaves_everything_but_a_page_that_needs_an_extra(
         if provenance is not None:
             assert provenance.held_out["judge"].mean == entry.scores["judge"].mean
             assert f"speed-up: {entry.time_ratio:.3g} on" in card(entry.schedule)
-        assert CacheSchedule.load(tmp_path / "schedules" / f"{entry.name}.json").recompute.shape == (20, 36)
+        assert CacheSchedule.load(tmp_path / "schedules" / f"{entry.name}.json").recompute.shape == (few_steps, 36)
         assert all((tmp_path / image).stat().st_size > 100 for image in entry.images)
         assert entry.scores["judge"].low <= entry.scores["judge"].mean <= entry.scores["judge"].high
     for file in ("grid.png", "table.md", "study/study.sqlite"):

@@ -72,6 +72,7 @@ def test_schedules_are_written_and_shown(run) -> None:  # type: ignore[no-untype
         assert "20 steps × 28 blocks" in out
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_optimize_leaves_a_front_and_goes_on(run) -> None:  # type: ignore[no-untyped-def]
     Path("two.txt").write_text(f"{PROMPT}\na twitter owl on a red background\n")
     settings = ("--mode", "paper", "--population-size", 4, "--prompt-file", "two.txt", "--held-out-file", "two.txt")
@@ -96,6 +97,7 @@ def test_optimize_leaves_a_front_and_goes_on(run) -> None:  # type: ignore[no-un
     assert "seed" in err.splitlines()[-1]
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_a_search_by_time_keeps_its_prices_and_its_limits(run) -> None:  # type: ignore[no-untyped-def]
     Path("one.txt").write_text(f"{PROMPT}\n")
     files = ("--prompt-file", "one.txt", "--held-out-file", "one.txt")
@@ -125,7 +127,7 @@ MISTAKES = [
     (("infer", "EmojiImageGenerator"), "--prompt-file or --input-embeddings"),
     (("infer", "Nope", "--prompt", "x"), "'Nope' is unknown"),
     (("infer", "EmojiImageGenerator", "--prompt-file", "missing.txt"), "missing.txt"),
-    (("infer", "EmojiImageGenerator", "--prompt-file", "empty.txt"), "holds no prompt"),
+    (("infer", "EmojiImageGenerator", "--prompt-file", "empty.txt"), "empty.txt: holds no prompt"),
     (("infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "missing.json"), "missing.json"),
     (("infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "broken.json"), "broken.json"),
     (("infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "pixart.json"), "28 blocks"),

@@ -56,6 +56,7 @@ def test_what_is_no_study_is_one_line(run: Run, tmp_path: Path, there: str) -> N
     assert told.count("\n") == 1
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_images_are_made_of_a_study_that_has_none(run: Run, tmp_path: Path) -> None:
     generator = get_image_generator("EmojiImageGenerator", device="cpu")
     folder = tmp_path / "study"
@@ -87,6 +88,7 @@ def test_images_are_made_of_a_study_that_has_none(run: Run, tmp_path: Path) -> N
     assert told.count("\n") == 1
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_a_search_by_time_prices_everything_it_shows(tmp_path: Path) -> None:
     generator = get_image_generator("EmojiImageGenerator", device="cpu")
     folder, seen = tmp_path / "study", [Prompt("0", "a fox")]

@@ -31,7 +31,7 @@ def squares(tmp_path: Path) -> Squares:
         folder = tmp_path / "tries"
         folder.mkdir(exist_ok=True)
         spec = WorkerSpec("jobs:squares", {"folder": str(folder), **options})
-        return Executor(LocalWorkers(spec, count), timeout, tmp_path / "failures.log", notify)
+        return Executor(LocalWorkers(spec, count, gpus_per_worker=0), timeout, tmp_path / "failures.log", notify)
 
     return make
 
@@ -156,7 +156,7 @@ def test_workers_die_with_their_driver(tmp_path: Path) -> None:
     code = (
         "from ecad.execution import *; from ecad.execution.local import LocalWorkers\n"
         "if __name__ == '__main__':\n"
-        f"    workers = LocalWorkers(WorkerSpec('jobs:squares', {{'folder': {str(tmp_path)!r}}}), 1)\n"
+        f"    workers = LocalWorkers(WorkerSpec('jobs:squares', {{'folder': {str(tmp_path)!r}}}), 1, 0)\n"
         "    list(Executor(workers, 60).run([Task('', (3, 'hang'))]))\n"
     )
     script = tmp_path / "driver.py"

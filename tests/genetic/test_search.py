@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import synthetic
+from led_search import Led, search_in_batches
 from synthetic import content, evaluator, problem
 
 from ecad.errors import EcadError, ScheduleError
@@ -76,44 +75,37 @@ def test_killed_at_any_moment_and_resumed_it_ends_the_same(tmp_path, mode):
     while not done:
         process = start(folder, mode)
         for _ in range(moments.randint(1, 10)):
-            if done := process.stdout.readline() == "":
+            if done := not process.arrives():
                 break
-            process.stdin.write("\n")
-            process.stdin.flush()
-        if not done:
+            process.proceed()
+        if done:
+            assert process.join() == 0
+        else:
             # It makes one batch, scores it, keeps it, and stops at the next: this falls anywhere on that way.
             time.sleep(moments.uniform(0, 0.01))
-            process.kill()
+            assert process.kill() == -signal.SIGKILL
             kills += 1
-        assert finished(process) == (0 if done else -signal.SIGKILL)
         if kills % 3 == 0:
             Study.open(folder).close()
     assert kills >= 4
     assert content(folder) == content(tmp_path / "whole")
 
 
-def start(folder: Path, mode: str = "fast") -> subprocess.Popen[str]:
-    """A search in a process of its own, which says "batch" and waits for a line, again and again."""
-    command = [sys.executable, synthetic.__file__, str(folder), mode, str(SMALL["generations"])]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def finished(process: subprocess.Popen[str]) -> int:
-    process.communicate()
-    return process.returncode
+def start(folder: Path, mode: str = "fast") -> Led:
+    """A search in a process of its own that stops before each batch."""
+    return Led(search_in_batches, folder, mode, SMALL["generations"])
 
 
 def test_two_processes_do_not_search_one_study(tmp_path):
     other = start(tmp_path)
     try:
-        assert other.stdout.readline() == "batch\n"
+        assert other.arrives()
         with pytest.raises(EcadError, match="another process is searching this study") as caught:
             search(problem(), evaluator(), tmp_path, **SMALL)
         assert "\n" not in str(caught.value)
         assert Study.open(tmp_path).candidates == []
     finally:
         other.kill()
-        finished(other)
     search(problem(), evaluator(), tmp_path, **SMALL)  # what is killed lets go
     assert len(Study.open(tmp_path).candidates) == sum(SIZES)
 

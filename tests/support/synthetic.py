@@ -1,13 +1,8 @@
-"""A search problem without a model: scores that are cheap, but not additive, and differ from image to image.
-
-Run as a script, `python synthetic.py FOLDER MODE GENERATIONS`, it searches a study: it says "batch" before each batch
-of images and makes them when it is sent a line, so that it can be killed where one likes.
-"""
+"""A search problem without a model: scores that are cheap, but not additive, and differ from image to image."""
 
 from __future__ import annotations
 
 import sqlite3
-import sys
 import zlib
 from pathlib import Path
 
@@ -116,21 +111,3 @@ def content(folder: Path) -> dict[str, object]:
     database.close()
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.json")}
     return {**tables, "files": files}
-
-
-def main(folder: str, mode: str, generations: str) -> None:
-    from ecad.genetic.search import search
-
-    plain = evaluator()
-
-    def generate(schedule, items):
-        print("batch", flush=True)
-        sys.stdin.readline()
-        return plain.generate(schedule, items)
-
-    led = evaluator(generate=generate)
-    search(problem(), led, folder, mode=mode, generations=int(generations), population_size=6)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

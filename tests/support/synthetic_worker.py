@@ -1,12 +1,7 @@
-"""Workers that score as `synthetic.evaluator` does, and have the faults that they are told.
-
-Run as a script, `python synthetic_worker.py FOLDER OPTIONS`, it searches a study with two of them.
-"""
+"""Workers that score as `synthetic.evaluator` does, and have the faults that they are told."""
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -50,25 +45,15 @@ def run(
     folder: Path,
     faults: dict[str, float],
     workers: int = 2,
-    pause: float = 0.0,
     forecast: Forecast = "never",
     **options: object,
 ):
     plain = synthetic.evaluator()
     spec = WorkerSpec("synthetic_worker:worker", {"faults": faults})
-    with Executor(LocalWorkers(spec, workers), 60, folder / "failures.log") as executor:
+    with Executor(LocalWorkers(spec, workers, gpus_per_worker=0), 60, folder / "failures.log") as executor:
         images = ImageSet(plain.prompts, plain.seeds, "synthetic")
         evaluator = PooledEvaluator(executor, 0, images, plain.batch_size)
 
-        def report(progress: object) -> None:
-            print("candidate", flush=True)
-            time.sleep(pause)
-
-        settings = {"generations": 4, "population_size": 6, "on_progress": report, **options}
+        settings = {"generations": 4, "population_size": 6, **options}
         problem = replace(synthetic.problem(), forecast=forecast)
         return search(problem, evaluator, folder, **settings), executor.summary()
-
-
-if __name__ == "__main__":
-    options = json.loads(sys.argv[2])
-    run(Path(sys.argv[1]), pause=0.02, **options)

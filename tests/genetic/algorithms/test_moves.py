@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from synthetic import problem
 
-from ecad.genetic.algorithms.moves import exchange, mutate
+from ecad.genetic.algorithms.moves import _choose, exchange, mutate
 from ecad.genetic.algorithms.spaced_steps import heuristics as starts
 from ecad.schedules import flux_sites, heuristics, pixart_sites
 
@@ -46,6 +46,14 @@ def test_exchange_of_opposites_shows_the_region():
         components = {SITES[i][1] for i in np.flatnonzero(sites)}
         kinds.add((len(blocks), len(components)))
     assert {(5, 6), (1, 3), (1, 1), (3, 1), (2, 1)} <= kinds
+
+
+def test_a_choice_draws_what_numpys_own_draws():
+    """So a study begun with the one can be resumed with the other."""
+    own, numpys = np.random.default_rng(0), np.random.default_rng(0)
+    for size in range(1, 200):
+        values = np.arange(size) ** 2
+        assert _choose(values, own) == numpys.choice(values)
 
 
 def test_every_single_bit_can_be_flipped():

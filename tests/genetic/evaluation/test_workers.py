@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,15 +11,13 @@ import numpy as np
 import pytest
 import synthetic
 import synthetic_worker
-from python_path import python_path
+from led_search import Led, search_on_workers
 
 from ecad.errors import EcadError
 from ecad.genetic import Candidate, Study
 from ecad.genetic.evaluation.pool import ImageSet, PooledEvaluator
 from ecad.genetic.search import search
 from ecad.genetic.study.items import all_items
-
-HERE = Path(synthetic_worker.__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +37,10 @@ def failures(folder: Path) -> list[tuple[object, ...]]:
 
 def killed_after(candidates: int, folder: Path, options: dict[str, object]) -> None:
     """Search until so many candidates are done, then kill the driver."""
-    command = [sys.executable, str(HERE / "synthetic_worker.py"), str(folder), json.dumps(options)]
-    environment = {**os.environ, "PYTHONPATH": python_path()}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as driver:
-        assert driver.stdout is not None
-        for _ in range(candidates):
-            assert driver.stdout.readline() == b"candidate\n"
-        driver.send_signal(signal.SIGKILL)
+    driver = Led(search_on_workers, folder, options)
+    for _ in range(candidates):
+        assert driver.arrives()
+    assert driver.kill() == -signal.SIGKILL
 
 
 def test_workers_leave_the_study_that_one_process_leaves(serial: Study, tmp_path: Path) -> None:
