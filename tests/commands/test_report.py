@@ -57,7 +57,8 @@ def test_what_is_no_study_is_one_line(run: Run, tmp_path: Path, there: str) -> N
 
 
 @pytest.mark.usefixtures("few_steps")
-def test_images_are_made_of_a_study_that_has_none(run: Run, tmp_path: Path) -> None:
+def test_images_are_made_of_a_study_that_has_none(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ecad.genetic.illustrate.TIMED_ROUNDS", 1)
     generator = get_image_generator("EmojiImageGenerator", device="cpu")
     folder = tmp_path / "study"
     seen = [Prompt("0", "a fox"), Prompt("1", "a red apple")]
