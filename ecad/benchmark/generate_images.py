@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +24,42 @@ from ecad.commands.options import (
 from ecad.errors import EcadError
 from ecad.utils.console import bar, say
 
+if TYPE_CHECKING:
+    from ecad.jobs.generate_on_workers import Order
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """The flags that say which images are made of each prompt, and which part of them by this process."""
+
+    num_images_per_prompt: Annotated[
+        int,
+        typer.Option("--num-images-per-prompt", "-n", min=1, max=MOST, help="Images per prompt, one seed each."),
+    ] = 10
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, max=MOST, help="Images made together.")] = 100
+    seed: Annotated[int, typer.Option(help="Of each prompt's first image.")] = 0
+    seed_step: Annotated[int, typer.Option(help="From one image's seed to the next.")] = 1
+    dont_include_seed: Annotated[bool, typer.Option("--dont-include-seed", help="No seed in image names.")] = False
+    shard: Annotated[str, typer.Option(help="i/n: do the i-th of n parts of the work, e.g. 2/4.")] = "1/1"
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the images of each prompt."""
+        return [self.seed + self.seed_step * i for i in range(self.num_images_per_prompt)]
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """(i, n) of `shard`.
+
+        Raises:
+            EcadError: it is no part.
+        """
+        found = re.fullmatch(r"(\d+)/(\d+)", self.shard)
+        part, parts = (int(found[1]), int(found[2])) if found else (0, 0)
+        if not 1 <= part <= parts:
+            raise EcadError(f"--shard: expected i/n with i from 1 to n, found {self.shard!r}")
+        return part, parts
+
 
 @grouped_options
 def generate(
@@ -31,19 +68,11 @@ def generate(
     input_dir: Annotated[Path, typer.Option("--input-dir", "-i", help="Folder of embeddings.")],
     schedule_dir: Annotated[Path, typer.Option("--schedule-dir", "-d", help="Schedule file, or a folder with some.")],
     output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="One folder a schedule goes into it.")],
-    num_images_per_prompt: Annotated[
-        int,
-        typer.Option("--num-images-per-prompt", "-n", min=1, max=MOST, help="Images per prompt, one seed each."),
-    ] = 10,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, max=MOST, help="Images made together.")] = 100,
-    seed: Annotated[int, typer.Option(help="Of each prompt's first image.")] = 0,
-    seed_step: Annotated[int, typer.Option(help="From one image's seed to the next.")] = 1,
+    images: BatchOptions,
     regen_if_not_n_images: Annotated[
         int | None,
         typer.Option(min=1, help="Pass over a schedule whose folder holds exactly so many images; look into others."),
     ] = None,
-    dont_include_seed: Annotated[bool, typer.Option("--dont-include-seed", help="No seed in image names.")] = False,
-    shard: Annotated[str, typer.Option(help="i/n: do the i-th of n parts of the work, e.g. 2/4.")] = "1/1",
     exact: RequireExact = False,
     workers: WorkerOptions,
     model: ModelOptions,
@@ -55,20 +84,16 @@ def generate(
     from ecad.prompts.store import find_stored
     from ecad.schedules.files import load_schedules
 
-    part = _shard(shard)
+    part = images.part
     model.check(image_generator)
     schedules = load_schedules(schedule_dir)
     stored = find_stored(input_dir)
     from ecad.jobs.generate import cut_batches, jobs_of, make_images, units
-    from ecad.jobs.generate_on_workers import Order, make_images_on
+    from ecad.jobs.generate_on_workers import make_images_on
 
-    seeds = [seed + seed_step * i for i in range(num_images_per_prompt)]
-    batches = cut_batches(stored, seeds, batch_size, not dont_include_seed)
-    schedules = {
-        name: schedule
-        for name, schedule in schedules.items()
-        if regen_if_not_n_images is None or _count(output_dir / name) != regen_if_not_n_images
-    }
+    if regen_if_not_n_images is not None:
+        schedules = {name: one for name, one in schedules.items() if _count(output_dir / name) != regen_if_not_n_images}
+    batches = cut_batches(stored, images.seeds, images.batch_size, not images.dont_include_seed)
     if not schedules:
         finish({"images": 0, "folders": []}, f"nothing to do: all schedules have their images in {output_dir}", as_json)
         return
@@ -79,35 +104,30 @@ def generate(
             total = len(units(jobs, batches, part))
             steps = make_images(generator, jobs, batches, output_dir, part)
         else:
-            order = Order(
-                os.path.abspath(input_dir),
-                os.path.abspath(schedule_dir),
-                os.path.abspath(output_dir),
-                names=list(schedules),
-                seeds=seeds,
-                batch_size=batch_size,
-                seed_in_name=not dont_include_seed,
-                shard=part,
-            )
+            order = _order(images, input_dir, schedule_dir, output_dir, list(schedules))
             options = {**model.for_workers(image_generator), "exact": exact, "order": order}
             pool = stack.enter_context(workers.open("ecad.jobs.generate_on_workers:worker", options, output_dir))
             jobs, misfits, total, steps = make_images_on(pool, order, output_dir)
         for misfit in misfits:
             say(f"left out, does not fit {image_generator}: {misfit}")
         done = sum(bar(steps, "generating", hidden=as_json, total=total))
-    finish(
-        {"images": done, "folders": [str(job.folder) for job in jobs]},
-        f"{done} images under {len(jobs)} schedules in {output_dir}",
-        as_json,
+    result = {"images": done, "folders": [str(job.folder) for job in jobs]}
+    finish(result, f"{done} images under {len(jobs)} schedules in {output_dir}", as_json)
+
+
+def _order(images: BatchOptions, input_dir: Path, schedule_dir: Path, output_dir: Path, names: list[str]) -> Order:
+    from ecad.jobs.generate_on_workers import Order
+
+    return Order(
+        os.path.abspath(input_dir),
+        os.path.abspath(schedule_dir),
+        os.path.abspath(output_dir),
+        names=names,
+        seeds=images.seeds,
+        batch_size=images.batch_size,
+        seed_in_name=not images.dont_include_seed,
+        shard=images.part,
     )
-
-
-def _shard(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    part, parts = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not 1 <= part <= parts:
-        raise EcadError(f"--shard: expected i/n with i from 1 to n, found {text!r}")
-    return part, parts
 
 
 def _count(folder: Path) -> int:

@@ -2,20 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ecad.commands.main import finish, main
 from ecad.commands.matching import NamingModeOption, images_of, matched_items
-from ecad.commands.options import FileMode, ScoreBatch, WorkerOptions, grouped_options
+from ecad.commands.options import AsJson, Device, FileMode, ScoreBatch, WorkerOptions, grouped_options
 from ecad.errors import EcadError
 from ecad.execution.pool import shared_path
 from ecad.prompts import PromptFile
 from ecad.utils.console import bar, say
+
+if TYPE_CHECKING:
+    from ecad.jobs.score import Item
+
+    ItemsByFolder = Mapping[Path, Sequence[Item]]
+    Scores = dict[Path, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class ScorerOptions:
+    """The flags that say how images are scored."""
+
+    scorer: Annotated[
+        str, typer.Option(help="image_reward, clip, pick, judge; psnr, ssim, lpips: similarity to --reference-dir.")
+    ] = "image_reward"
+    weights: Annotated[str | None, typer.Option(help="Hub id or local copy of the scorer's weights.")] = None
+    batch_size: ScoreBatch = 64
+    device: Device = "auto"
+    rescore_existing: Annotated[bool, typer.Option("--rescore-existing", help="Score again what has a score.")] = False
+    delete_after: Annotated[bool, typer.Option("--delete-after", help="Delete the images that were scored.")] = False
+
+    def check_reference(self, compares: bool, reference_dir: Path | None) -> None:
+        """Raise EcadError unless uncached images are given just where the scorer compares with them."""
+        if compares != (reference_dir is not None):
+            need = "needs the uncached images" if compares else "takes no uncached images"
+            raise EcadError(f"scorer {self.scorer!r} {need}: {'give' if compares else 'leave out'} --reference-dir")
+
+    def score_here(self, items: ItemsByFolder, output: Path, reference_dir: Path | None, hidden: bool) -> Scores:
+        """Score folders in this process: folder -> the content of its file `output`."""
+        from ecad.jobs.score import score_folder
+        from ecad.quality import get_scorer
+
+        scorer = get_scorer(self.scorer, self.weights, self.device)
+        self.check_reference(scorer.compares, reference_dir)
+        return {
+            folder: score_folder(
+                folder,
+                found,
+                scorer,
+                folder / output,
+                again=self.rescore_existing,
+                delete_after=self.delete_after,
+                batch_size=self.batch_size,
+                progress=partial(bar, label=folder.name, hidden=hidden),
+            )
+            for folder, found in items.items()
+        }
+
+    def score_on(
+        self,
+        workers: WorkerOptions,
+        items: ItemsByFolder,
+        output: Path,
+        reference_dir: Path | None,
+        root: Path,
+        hidden: bool,
+    ) -> Scores:
+        """`score_here`, by workers; `root` is where their failures are logged."""
+        from ecad.jobs.score_on_workers import score_folders_on
+
+        arguments = {"scorer": self.scorer, "weights": shared_path(self.weights), "device": self.device}
+        with workers.open("ecad.jobs.score_on_workers:worker", arguments, root) as pool:
+            self.check_reference(pool.facts["compares"], reference_dir)
+            return score_folders_on(
+                pool,
+                items,
+                output,
+                again=self.rescore_existing,
+                delete_after=self.delete_after,
+                batch_size=self.batch_size,
+                progress=lambda steps, total: bar(steps, "scoring", hidden=hidden, total=total),
+            )
 
 
 @grouped_options
@@ -31,100 +105,70 @@ def score(
     exactly_n_images: Annotated[
         int | None, typer.Option("--exactly-n-images", "-n", min=1, help="Leave out folders with more or fewer.")
     ] = None,
-    delete_after: Annotated[bool, typer.Option("--delete-after", help="Delete the images that were scored.")] = False,
-    rescore_existing: Annotated[bool, typer.Option("--rescore-existing", help="Score again what has a score.")] = False,
-    scorer: Annotated[
-        str, typer.Option(help="image_reward, clip, pick, judge; psnr, ssim, lpips: likeness to --reference-dir.")
-    ] = "image_reward",
     reference_dir: Annotated[
         Path | None, typer.Option(help="Uncached images, named and foldered as those to score.")
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="Hub id or local copy of the scorer's weights.")] = None,
+    scoring: ScorerOptions,
     workers: WorkerOptions,
-    batch_size: ScoreBatch = 64,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Score images. `total_score` is the mean over prompts of the mean over each prompt's images."""
     prompts = PromptFile(benchmark_prompts, file_mode)  # type: ignore[arg-type]
     pictures = images_of(image_dir)
-    from ecad.jobs.score import is_foreign, score_folder
-    from ecad.jobs.score_on_workers import score_folders_on
-    from ecad.quality import get_scorer
-
     folders = {place: list(files) for place, files in groupby(sorted(pictures.files), key=lambda file: file.parent)}
-    left_out: dict[Path, str] = {}
-    for folder, files in folders.items():
-        if exactly_n_images is not None and len(files) != exactly_n_images:
-            left_out[folder] = f"expected {exactly_n_images} images, found {len(files)}"
-        elif is_foreign(folder / output_subpath) and not rescore_existing:
-            left_out[folder] = f"{output_subpath} of another program is there; --rescore-existing replaces it"
+    left_out = _left_out(folders, exactly_n_images, output_subpath, scoring.rescore_existing)
     for folder, reason in left_out.items():
         say(f"{folder}: left out: {reason}")
-    kept = {folder: files for folder, files in folders.items() if folder not in left_out}
-    if not kept:
+    if len(left_out) == len(folders):
         raise EcadError(f"{image_dir}: expected images to score, found {len(folders)} folders, all left out")
-    items = {
+    matched = {
         folder: matched_items(image_dir, files, prompts, image_naming_mode or "image_reward", reference_dir)
-        for folder, files in kept.items()
+        for folder, files in folders.items()
+        if folder not in left_out
     }
-    options = {"again": rescore_existing, "delete_after": delete_after, "batch_size": batch_size}
+    items = {folder: found for folder, (found, _) in matched.items()}
     if workers.in_process:
-        chosen = get_scorer(scorer, weights, device)
-        _check_reference(scorer, chosen.compares, reference_dir)
-        scores = {
-            folder: score_folder(
-                folder,
-                found,
-                chosen,
-                folder / output_subpath,
-                progress=partial(bar, label=folder.name, hidden=as_json),
-                **options,  # type: ignore[arg-type]
-            )
-            for folder, (found, _) in items.items()
-        }
+        scores = scoring.score_here(items, output_subpath, reference_dir, as_json)
     else:
-        built_from = {"scorer": scorer, "weights": shared_path(weights), "device": device}
-        with workers.open("ecad.jobs.score_on_workers:worker", built_from, image_dir) as pool:
-            _check_reference(scorer, pool.facts["compares"], reference_dir)
-            scores = score_folders_on(
-                pool,
-                {folder: found for folder, (found, _) in items.items()},
-                output_subpath,
-                progress=lambda steps, total: bar(steps, "scoring", hidden=as_json, total=total),
-                **options,  # type: ignore[arg-type]
-            )
-    rows = [
-        {
-            "folder": str(folder),
-            "total_score": scores[folder]["total_score"],
-            "num_images": scores[folder]["num_images"],
-            "num_prompts": len(scores[folder]["avg_by_prompt"]),
-            "num_unmatched": len(unmatched),
-        }
-        for folder, (_, unmatched) in items.items()
-    ]
+        scores = scoring.score_on(workers, items, output_subpath, reference_dir, image_dir, as_json)
+    rows = [_row(folder, scores[folder], len(unmatched)) for folder, (_, unmatched) in matched.items()]
     lines = [
-        f"{row['folder']}: {scorer} {row['total_score']:.4f}, "
+        f"{row['folder']}: {scoring.scorer} {row['total_score']:.4f}, "
         f"{row['num_images']} images of {row['num_prompts']} prompts"
         for row in rows
     ]
-    finish(
-        {
-            "scorer": scorer,
-            "folders": rows,
-            "left_out": {str(k): v for k, v in left_out.items()},
-            "passed_over": dict(pictures.passed_over),
-        },
-        "\n".join(lines),
-        as_json,
-    )
+    result = {
+        "scorer": scoring.scorer,
+        "folders": rows,
+        "left_out": {str(folder): reason for folder, reason in left_out.items()},
+        "passed_over": dict(pictures.passed_over),
+    }
+    finish(result, "\n".join(lines), as_json)
 
 
-def _check_reference(scorer: str, compares: bool, reference_dir: Path | None) -> None:
-    if compares != (reference_dir is not None):
-        need = "needs the uncached images" if compares else "takes no uncached images"
-        raise EcadError(f"scorer {scorer!r} {need}: {'give' if compares else 'leave out'} --reference-dir")
+def _left_out(
+    folders: Mapping[Path, Sequence[Path]], num_images: int | None, output: Path, rescore: bool
+) -> dict[Path, str]:
+    """Folder that is not scored -> why."""
+    from ecad.jobs.score import is_foreign
+
+    left_out: dict[Path, str] = {}
+    for folder, files in folders.items():
+        if num_images is not None and len(files) != num_images:
+            left_out[folder] = f"expected {num_images} images, found {len(files)}"
+        elif is_foreign(folder / output) and not rescore:
+            left_out[folder] = f"{output} of another program is there; --rescore-existing replaces it"
+    return left_out
+
+
+def _row(folder: Path, scores: Mapping[str, Any], num_unmatched: int) -> dict[str, Any]:
+    return {
+        "folder": str(folder),
+        "total_score": scores["total_score"],
+        "num_images": scores["num_images"],
+        "num_prompts": len(scores["avg_by_prompt"]),
+        "num_unmatched": num_unmatched,
+    }
 
 
 if __name__ == "__main__":

@@ -57,10 +57,10 @@ def _some_sites(sites: Sites, random: np.random.Generator) -> np.ndarray:
         # Lengths are log-uniform: short ranges are as likely as long ones.
         most = length
         length = int(np.exp(random.uniform(0, np.log(most + 1))))
-        start = random.integers(0, most - length + 1)
-    chosen, components = _block_range(sites, int(start), length)
+        start = int(random.integers(0, most - length + 1))
+    chosen, components = _block_range(sites, start, length)
     if random.random() < 0.5:
-        return chosen[components == _choose(components, random)]
+        chosen = chosen[components == _choose(components, random)]
     return chosen
 
 
