@@ -19,6 +19,7 @@ from interpreter import NotTheSame, interpret
 from recording import record
 from reference import interpret as interpret_by_order
 from subjects import Subject, tensors
+from tiny_unets import sd15
 from zoo import ZOO, Specimen
 
 import ecad
@@ -160,9 +161,21 @@ def test_bytes_that_stay_are_wrong(monkeypatch):
     assert sweep.judge(case, "second generation")["note"] == "8 bytes are still kept after the generation"
 
 
-def test_a_pipeline_without_a_transformer_is_refused():
+def test_a_pipeline_without_a_denoiser_is_refused():
     with pytest.raises(ecad.EcadError, match="cannot be cached"):
         modes.Case(Subject(object(), None))
+
+
+def test_a_unet_is_one_site():
+    pipe, call = sd15()
+    run = lambda: pipe(**call, num_inference_steps=3, output_type="latent", generator=torch.manual_seed(0)).images  # noqa: E731
+    modules = denoisers(pipe)
+    recording = record(run, modules)
+    assert [forward.row for forward in recording.forwards] == [0, 1, 2, 3]
+    schedule = ecad.CacheSchedule(np.array([[1], [0], [1], [0]], dtype=bool), (("denoiser", "output"),))
+    found = interpret(run, modules, {"unet": schedule}, recording)
+    assert (found.computed, found.reused) == (2, 2)
+    assert not torch.equal(found.output, recording.output)
 
 
 def test_copies_answer_die_or_hang():

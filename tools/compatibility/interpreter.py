@@ -59,9 +59,11 @@ def interpret(
         module.forward = wraps(module.forward)(forward)  # pipelines ask for its signature
 
     for name, schedule in schedules.items():
-        replace(denoisers[name], state.denoiser(name, schedule, denoisers[name].forward))
+        sites = [site for site in discover(denoisers[name]) if site.path]
+        # A denoiser without such sites is one itself.
+        replace(denoisers[name], state.denoiser(name, schedule, not sites, denoisers[name].forward))
         column = {site: place for place, site in enumerate(schedule.sites)}
-        for site in discover(denoisers[name]):
+        for site in sites:
             bits = schedule.recompute[:, column[site.block, site.component]].tolist()
             replace(site.module, state.component(site.path, bits, schedule.forecast, site.module.forward))
     try:
@@ -94,15 +96,17 @@ class _State:
     kept: dict[Any, dict[Any, _Kept]] = field(default_factory=dict)
     last: dict[Any, tuple[int, Any]] = field(default_factory=dict)
 
-    def denoiser(self, name: str, schedule: CacheSchedule, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def denoiser(
+        self, name: str, schedule: CacheSchedule, is_site: bool, forward: Callable[..., Any]
+    ) -> Callable[..., Any]:
         runs = schedule.recompute.any(axis=1).tolist()
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self._next(name)
             now = self.forwards[self.at]
-            if not schedule.forecast or now.row is None:
+            if not (schedule.forecast or is_site) or now.row is None:
                 return forward(*args, **kwargs)
-            return self._answer("", runs, True, forward, args, kwargs)
+            return self._answer("", runs, schedule.forecast, forward, args, kwargs)
 
         return call
 

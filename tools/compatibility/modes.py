@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from unittest import mock
 
@@ -53,6 +53,19 @@ class Case:
         self.modules: dict[str, nn.Module] = denoisers(subject.pipe)
         self.rows: int | None = None
         self.seen: dict[str, Any] = {}
+        self._plain: Recording | None = None
+
+    def plain(self) -> Recording:
+        """A bare generation as it is first called, made once."""
+        if self._plain is None:
+            self._plain = self.record()
+        self.seen = self._plain.describe()
+        return self._plain
+
+    def settle(self) -> None:
+        """Find out once for all modes how many rows the runtime takes."""
+        with suppress(Exception):  # each mode says what it finds
+            self.schedules(self.plain(), 0)
 
     def record(self, seed: int = 0, **changes: Any) -> Recording:
         """A bare generation."""
@@ -127,7 +140,7 @@ class Case:
 
 def eager(case: Case) -> None:
     """Several random schedules, and nothing left behind."""
-    recording, before = case.record(), _traces(case.pipe)
+    recording, before = case.plain(), _traces(case.pipe)
     if not same(recording.output, case.subject.run()):
         raise NotTried("the bare pipeline gives something else each time")
     shows = False
@@ -149,7 +162,7 @@ def eager(case: Case) -> None:
 
 def second_generation(case: Case) -> None:
     """The same again, then another seed, under one enabled cache."""
-    recording, other = case.record(), case.record(seed=1)
+    recording, other = case.plain(), case.record(seed=1)
     schedules = case.schedules(recording, 1)
     want = case.interpret(recording, schedules), case.interpret(other, schedules, seed=1)
     with case.cached(schedules) as run:
@@ -160,7 +173,7 @@ def second_generation(case: Case) -> None:
 
 def interrupted(case: Case) -> None:
     """Broken off in each row by an error, and by the pipeline's own flag; then a new generation."""
-    recording, other = case.record(), case.record(seed=1)
+    recording, other = case.plain(), case.record(seed=1)
     schedules = case.schedules(recording, 2)
     want = case.interpret(other, schedules, seed=1)
     with case.cached(schedules) as run:
@@ -234,7 +247,7 @@ def _callback_that_ends(case: Case) -> dict[str, Any]:
 
 def forecasts(case: Case) -> None:
     """Schedules that forecast: components and, in rows that compute nothing, the whole denoiser."""
-    recording = case.record()
+    recording = case.plain()
     for seed in SEEDS[:2]:
         schedules = case.schedules(recording, seed, forecast=True)
         want = case.interpret(recording, schedules)
@@ -248,7 +261,7 @@ def offload(case: Case) -> None:
     """accelerate's hooks, one for the model and one for each module; diffusers' groups of layers."""
     import accelerate
 
-    recording = case.record()
+    recording = case.plain()
     schedules = case.schedules(recording, 0)
     want = case.interpret(recording, schedules)
     device = torch.device("cpu")
@@ -311,7 +324,7 @@ def lora(case: Case) -> None:
 
     def adapt(module: nn.Module) -> None:
         torch.manual_seed(1)
-        inside = tuple(f"{path}." for path in {site.block_path for site in _sites(module)})
+        inside = tuple(f"{path}.".removeprefix(".") for path in _block_paths(module))
         linear = [
             name
             for name, part in module.named_modules()
@@ -341,7 +354,7 @@ def lora(case: Case) -> None:
 
 def compiled(case: Case) -> None:
     """The blocks compiled one by one, with dynamo's own backend, which computes the same bits."""
-    recording = case.record()
+    recording = case.plain()
     # Whole rows but for one: a graph for each combination within a block takes its time.
     schedules = {}
     for name, schedule in case.schedules(recording, 0).items():
@@ -352,7 +365,7 @@ def compiled(case: Case) -> None:
     torch._dynamo.config.recompile_limit = 64
     for module in case.modules.values():
         blocks = dict(module.named_modules())
-        for path in {site.block_path for site in _sites(module)}:
+        for path in _block_paths(module):
             blocks[path].compile(backend="eager")
     try:
         bare = case.subject.run()
@@ -425,13 +438,9 @@ def one_line(error: BaseException | None) -> str:
     return (text if isinstance(error, ecad.EcadError) else f"{type(error).__name__}: {text}")[:240]
 
 
-class _BlockSite:
-    def __init__(self, path: str) -> None:
-        self.block_path = path.rpartition(".")[0]
-
-
-def _sites(module: nn.Module) -> list[_BlockSite]:
-    return [_BlockSite(site.path) for site in discover(module)]
+def _block_paths(module: nn.Module) -> set[str]:
+    """Paths of the blocks that have sites; the denoiser's own, which is empty, where it is one site itself."""
+    return {site.path.rpartition(".")[0] for site in discover(module)}
 
 
 def _on_modified(case: Case, modify: Callable[[nn.Module], Any]) -> None:

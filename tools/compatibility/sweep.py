@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import logging
@@ -21,6 +22,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -90,26 +92,15 @@ def _last_frame(error: BaseException) -> str:
     return f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
 
 
-def sweep_file(
-    checkout: Path, file: Path, wanted: list[str], seconds: float, known: set[tuple[str, str]]
-) -> Iterator[Any]:
-    """Results of all pipeline classes of one file of tests."""
-    name = str(file.relative_to(checkout / "tests")).removeprefix("pipelines/")
-    try:
-        tests = list(subjects.tests_in(checkout, file))
-    except Exception as error:
-        yield {"file": name, "mode": WHOLE, "result": "not tried", "note": modes.one_line(error)}
-        return
-    for test in tests:
+def sweep_tests(checkout: Path, left: dict[type, list[str]], name: str, seconds: float) -> Iterator[dict[str, Any]]:
+    """Results of the pipeline classes of one file of tests, each with the modes that are left."""
+    for test, wanted in left.items():
         about = {"file": name, "test": test.__name__, "class": subjects.class_name(test)}
-        done = {mode for place, mode in known if place == f"{name}:{test.__name__}"}
-        left = [mode for mode in wanted if mode not in done]
-        if not left or WHOLE in done:
-            continue
         try:
             subject = subjects.build(checkout, test)
             case = modes.Case(subject)
             subjects.prepare(subject)
+            case.settle()
         except ecad.EcadError as error:
             yield {**about, "mode": WHOLE, "result": "refused", "note": modes.one_line(error)}
             continue
@@ -117,10 +108,10 @@ def sweep_file(
             yield {**about, "mode": WHOLE, "result": "not tried", "note": modes.one_line(error)}
             continue
         about["transformer"] = type(next(iter(case.modules.values()))).__name__
-        for mode in left:
+        for mode in wanted:
             begun = time.monotonic()
             found = in_copy(lambda mode=mode, case=case: judge(case, mode), seconds)
-            found = found or {"result": "wrong", "note": f"no result within {seconds:.0f} seconds"}
+            found = found or {"result": "not tried", "note": f"no result within {seconds:.0f} seconds"}
             yield {**about, "mode": mode, **found, "seconds": round(time.monotonic() - begun, 1)}
 
 
@@ -154,6 +145,9 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     logging.disable(logging.CRITICAL)
     standins.install()
+    for name in ("accelerate", "ecad.runtime.cache", "peft", "torch._dynamo", "torchao"):
+        with suppress(ImportError):  # once for all copies
+            importlib.import_module(name)
     told = versions(args.diffusers)
     key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
     args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -174,20 +168,36 @@ def main() -> None:
 
 
 def _sweep(args: argparse.Namespace, file: Path, names: list[str], known: set[tuple[str, str]], key: str) -> None:
+    name = str(file.relative_to(args.diffusers / "tests")).removeprefix("pipelines/")
+
+    def write(entry: dict[str, Any]) -> None:
+        with args.output.open("a") as output:
+            output.write(json.dumps({"key": key, **entry}) + "\n")
+        print(f"{entry['result']:9} {entry['mode']:17} {entry.get('class', name)} {entry['note']}", flush=True)
+
     def work() -> list[tuple[str, str]]:
         found = []
-        with args.output.open("a") as output:
-            for entry in sweep_file(args.diffusers, file, names, args.seconds, known):
-                output.write(json.dumps({"key": key, **entry}) + "\n")
-                output.flush()
-                found.append((f"{entry['file']}:{entry.get('test')}", entry["mode"]))
-                print(
-                    f"{entry['result']:9} {entry['mode']:17} {entry.get('class', entry['file'])} {entry['note']}",
-                    flush=True,
-                )
+        for entry in sweep_tests(args.diffusers, left, name, args.seconds):
+            write(entry)
+            found.append((f"{name}:{entry['test']}", entry["mode"]))
         return found
 
-    found = in_copy(work, _BUILD_SECONDS + 5 * args.seconds)
+    try:  # imported here, so that copies share what tests import
+        tests = list(subjects.tests_in(args.diffusers, file))
+    except Exception as error:
+        if (f"{name}:None", WHOLE) not in known:
+            write({"file": name, "mode": WHOLE, "result": "not tried", "note": modes.one_line(error)})
+            known.add((f"{name}:None", WHOLE))
+        return
+    left = {}
+    for test in tests:
+        place = f"{name}:{test.__name__}"
+        modes_left = [mode for mode in names if (place, mode) not in known]
+        if modes_left and (place, WHOLE) not in known:
+            left[test] = modes_left
+    if not left:
+        return
+    found = in_copy(work, _BUILD_SECONDS + len(names) * args.seconds)
     known.update(found or ())
     if found is None:
         print(f"died      {file}", flush=True)

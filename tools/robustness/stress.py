@@ -5,7 +5,8 @@ python tools/robustness/stress.py [--generations 3000] [--threads 4] [--seed 0] 
 A request is a prompt, a size, a number of steps, a seed, a schedule or none, and which weights are in the model: full
 ones and a LoRA's are copied into it between generations. Some generations are ended in a random row, by an error or by
 the pipeline's own flag; in some, another pipeline uses the denoiser between two rows. A thread has pipelines of its own
-and shares others, one generation at a time. Each image must be, bit for bit, that of a fresh pipeline: the bare one, or
+and shares others, one generation at a time; in a crowd, all threads use one denoiser at once, one of them under a
+schedule. Each image must be, bit for bit, that of a fresh pipeline: the bare one, or
 what `tools/compatibility/interpreter.py` makes of the schedule. After each round nothing may be kept, and memory must
 be flat.
 """
@@ -100,9 +101,9 @@ class Tally:
     faults: list[str] = field(default_factory=list)
     lock: Any = field(default_factory=threading.Lock)
 
-    def add(self, request: Request, fault: str | None) -> None:
+    def add(self, request: Request, fault: str | None, *where: str) -> None:
         with self.lock:
-            for what in ("generations", *_kinds_of(request), *(["faults"] if fault else [])):
+            for what in ("generations", *_kinds_of(request), *where, *(["faults"] if fault else [])):
                 self.counts[request.kind, what] += 1
             if fault:
                 self.faults.append(f"{fault}: {request}")
@@ -232,7 +233,7 @@ def _visit(server: Server, request: Request, expected: dict[Request, str]) -> It
     other = server.served.sibling()
     theirs = replace(request, seed=(request.seed + 1) % SEEDS, ends=None, visitor=None)
     image = digest(_image(other, theirs))
-    if image not in (expected.get(theirs), expected.get(replace(theirs, schedule=None, forecast=False))):
+    if image not in (expected.get(theirs), expected.get(_bare(theirs))):
         yield "the visitor's image is neither the bare nor the cached one"
 
 
@@ -243,7 +244,7 @@ def with_visitors(requests: list[Request]) -> list[Request]:
         found.append(request)
         if request.visitor is not None:
             theirs = replace(request, seed=(request.seed + 1) % SEEDS, visitor=None)
-            found += [theirs, replace(theirs, schedule=None, forecast=False)]
+            found += [theirs, _bare(theirs)]
     return found
 
 
@@ -273,6 +274,54 @@ def run_round(
     for number, request in enumerate(requests):
         batches[number % len(own)].append((request, chance.random() < 0.5))
     list(pool.map(work, range(len(own)), batches))
+
+
+def run_crowd(
+    pool: ThreadPoolExecutor, threads: int, requests: list[Request], tally: Tally, expected: dict[Request, str]
+) -> None:
+    """One denoiser of each kind for all threads at once, without a lock: the first under a schedule, the others bare.
+
+    Each thread has a pipeline and a scheduler of its own; the weights stay.
+    """
+
+    def work(number: int, served: Served, batch: list[Request]) -> None:
+        for request in batch:
+            mine = request if number == 0 else _bare(request)
+            try:
+                fault = None if digest(_image(served, mine)) == expected[mine] else "another image in the crowd"
+            except Exception as error:
+                fault = f"{type(error).__name__}: {error}"
+            tally.add(mine, fault, "in the crowd")
+
+    for kind in KINDS:
+        batch = [request for request in requests if request.kind == kind]
+        first = KINDS[kind].make()
+        pipelines = [first, *(first.sibling() for _ in range(threads - 1))]
+        run = ecad.enable_cache(first.pipe, schedule_of(batch[0], first.pipe.transformer))
+        list(pool.map(work, range(threads), pipelines, [batch] * threads))
+        run.disable()
+
+
+def crowded(generations: int, threads: int, chance: random.Random) -> list[Request]:
+    """Requests of each kind that one schedule and one set of weights serve."""
+    count = max(2, generations // (10 * threads * len(KINDS)))
+    found = []
+    for kind in KINDS:
+        plain = Request(kind, STEPS[1], KINDS[kind].sizes[0], 0, 0, weights=0, lora=0, schedule=1)
+        found += [
+            replace(
+                plain,
+                prompt=chance.randrange(PROMPTS),
+                seed=chance.randrange(SEEDS),
+                size=chance.choice(KINDS[kind].sizes),
+            )
+            for _ in range(count)
+        ]
+    return found
+
+
+def _bare(request: Request) -> Request:
+    return replace(request, schedule=None, forecast=False)
 
 
 def live_bytes() -> int:
@@ -305,7 +354,8 @@ def stress(generations: int, threads: int, seed: int, rounds: int = 8) -> dict[s
     """Counts, faults and memory of a whole run."""
     chance = random.Random(seed)
     requests = [draw(chance) for _ in range(generations)]
-    expected = references(with_visitors(requests))
+    crowd = crowded(generations, threads, chance)
+    expected = references([*with_visitors(requests), *crowd, *map(_bare, crowd)])
     servers = [[Server(kind.make()) for kind in KINDS.values()] for _ in range(threads + 1)]
     tally, memory = Tally(), []
     begun = time.monotonic()
@@ -316,6 +366,8 @@ def stress(generations: int, threads: int, seed: int, rounds: int = 8) -> dict[s
             for server in [server for group in servers for server in group]:
                 ecad.disable_cache(server.served.pipe)
                 server.schedule = server.run = None
+            if number == 0:  # so that what it leaves behind shows in what follows
+                run_crowd(pool, threads, crowd, tally, expected)
             memory.append({"tensors": live_bytes(), "process": psutil.Process().memory_info().rss})
     if memory[-1]["tensors"] > memory[0]["tensors"]:
         tally.faults.append(f"tensors grew from {memory[0]['tensors']} to {memory[-1]['tensors']} bytes")
@@ -338,7 +390,17 @@ def stress(generations: int, threads: int, seed: int, rounds: int = 8) -> dict[s
 
 def show(found: dict[str, Any]) -> None:
     """Print the table."""
-    columns = ["generations", "bare", "cached", "forecast", "ended by error", "ended by flag", "visited", "faults"]
+    columns = [
+        "generations",
+        "bare",
+        "cached",
+        "forecast",
+        "ended by error",
+        "ended by flag",
+        "visited",
+        "in the crowd",
+        "faults",
+    ]
     print(f"{'':22}" + "".join(f"{name:>15}" for name in columns))
     for kind, counts in found["counts"].items():
         print(f"{kind:22}" + "".join(f"{counts.get(name, 0):15}" for name in columns))
