@@ -103,7 +103,7 @@ def count_model(loop: Loop, table: CostTable) -> dict[str, Any]:
     """Kernels, bytes and TFLOP of a computed and a fully reused row."""
     every_2 = heuristics.every_n(table.sites, 2, 2)
     here: Counted = count_rows(loop, every_2)
-    with plain_hooks():
+    with plain_hooks(loop):
         plain = count_rows(loop, every_2)
     rows = {"computed": count_rows(loop, None).rows[0], "reused": here.rows[1], "reused, plain hooks": plain.rows[1]}
     return {"kept": here.kept, "rows": rows}

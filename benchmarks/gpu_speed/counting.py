@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from ecad.runtime.cache import cached
-from ecad.runtime.replay import forward, rewrites
+from ecad.runtime.replay import rewrites
 from ecad.schedules import CacheSchedule
 from gpu_speed.models import Loop
 
@@ -62,13 +62,18 @@ def count_rows(loop: Loop, schedule: CacheSchedule | None) -> Counted:
 
 
 @contextmanager
-def plain_hooks() -> Iterator[None]:
-    """Run components under hooks and everything else as it is."""
-    recordable, forward._signature = forward._signature, lambda *_: None
+def plain_hooks(loop: Loop) -> Iterator[None]:
+    """Run components under hooks and everything else as it is: so it is where somebody else hooks into the denoiser.
+
+    Args:
+        loop: whose denoiser.
+    """
+    *_, last = loop.transformer.children()
+    foreign = last.register_forward_hook(lambda *_: None)
     try:
         yield
     finally:
-        forward._signature = recordable
+        foreign.remove()
 
 
 class _Launches(TorchDispatchMode):
@@ -93,7 +98,10 @@ class _Launches(TorchDispatchMode):
 
 
 class _Fused(TorchFunctionMode):
-    """Attention and RMS norms are one kernel on a GPU; the meta device would show what they could be made of."""
+    """Attention and RMS norms are one kernel on a GPU; the meta device would show what they could be made of.
+
+    Numbers that are looked at on the way are not there: a timestep counts as 0, a tensor equals itself alone.
+    """
 
     def __init__(self, launches: _Launches) -> None:
         super().__init__()
@@ -107,6 +115,10 @@ class _Fused(TorchFunctionMode):
             pairs = math.prod(query.shape[:-1]) * key.shape[-2]
             self._launches.note("attention", (query, key, value, out), 2 * pairs * (query.shape[-1] + value.shape[-1]))
             return out
+        if func is torch.Tensor.tolist and args[0].is_meta:
+            return torch.zeros(args[0].shape).tolist()
+        if func is torch.equal and args[0].is_meta:
+            return args[0] is args[1]
         if func is functional.rms_norm:
             out = torch.empty_like(args[0])
             self._launches.note("rms_norm", (args[0], out))

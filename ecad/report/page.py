@@ -175,6 +175,7 @@ def _point(results: Results, entry: Entry, row: list[str], tables: list[tuple[in
     document = schedule.to_json()
     shared = _products(results, schedule.num_steps, schedule.sites)
     is_special = schedule.forecast and not same_products(schedule.output_products, shared)
+    is_special |= schedule.output_weights is not None
     own = document if schedule.custom_compute or schedule.skeleton or len(schedule.spare) or is_special else None
     return {
         "name": entry.name,

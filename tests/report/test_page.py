@@ -134,6 +134,15 @@ def test_a_schedule_that_is_more_than_bits_is_there_as_it_was(tmp_path: Path, re
     assert CacheSchedule.from_json(data["points"][0]["own"]) == odd.schedule
 
 
+def test_a_schedule_with_output_weights_is_in_the_page_as_it_is(tmp_path: Path, results: Results) -> None:
+    entries = results.ordered()
+    plain = entries[0].schedule
+    fitted = plain.replace(forecast=True, output_weights=[[1.0]] * plain.num_steps)
+    changed = replace(results, entries=(replace(entries[0], schedule=fitted), *entries[1:]))
+    points = plot_data(page(changed, tmp_path))["points"]
+    assert fitted in [CacheSchedule.from_json(point["own"]) for point in points if point["own"]]
+
+
 def test_what_is_missing_is_said(tmp_path: Path, results: Results) -> None:
     document = Parsed(page(replace(results, missing=("No images.", HOSTILE)), tmp_path))
     assert {("li", "No images."), ("li", HOSTILE)} <= set(document.texts)
