@@ -22,7 +22,7 @@ from ecad import CacheSchedule, get_image_generator
 from ecad.cost import macs_table
 from ecad.image_generators import ImageGenerator
 from ecad.quality import psnr
-from ecad.schedules.resample import resample_places
+from ecad.schedules.resample import resample_steps
 from ecad.utils.console import bar
 from ecad.utils.files import write_atomic
 
@@ -76,7 +76,7 @@ RULES: dict[str, Rule] = {
     "equal mass": equal_mass,
     "density of gaps": density_of_gaps,
     "fixed ends": fixed_ends,
-    "density": resample_places,
+    "density": resample_steps,
 }
 
 
@@ -140,7 +140,7 @@ def main() -> None:
     for steps in bar([generator.steps, *args.steps], "step counts"):
         bench = Bench(generator, prompts["held_out"][: args.prompts], steps)
         for schedule in schedules:
-            for name, rule in RULES.items() if steps != generator.steps else [("as found", resample_places)]:
+            for name, rule in RULES.items() if steps != generator.steps else [("as found", resample_steps)]:
                 bits = resampled(schedule, rule, steps)
                 row = {"schedule": schedule.name, "steps": steps, "rule": name, "macs": bench.macs(bits)}
                 rows.append({**row, "gain": bench.gain(bits)})

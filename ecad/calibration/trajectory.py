@@ -21,7 +21,7 @@ import torch
 from ecad.calibration.sampler import affine_step, latents_of
 from ecad.errors import EcadError
 from ecad.runtime.overrides import After, Around
-from ecad.schedules.output_weights import MOST, OutputWeights
+from ecad.schedules.output_weights import MAX_OUTPUTS, OutputWeights
 
 # Eigenvalues of a fit's normal equations below this, relative, are rounding.
 _ROUNDING = 1e-9
@@ -113,7 +113,7 @@ class OutputFit:
         output, rest, named = _split(args, kwargs)
         row, target = len(self.weights), self._trajectory.latents[len(self.weights) + 1]
         if self._runs[row]:
-            self._outputs = [output.detach().clone(), *self._outputs[: MOST - 1]]
+            self._outputs = [output.detach().clone(), *self._outputs[: MAX_OUTPUTS - 1]]
         newest = self._outputs if self._runs[row] or not self._corrects else self._outputs[:2]
         weights: tuple[float, ...] = (1.0,)
         given = newest[0]

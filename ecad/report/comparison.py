@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,6 +43,23 @@ class Column:
     rows: Mapping[str, Mapping[str, Any]]
     scores: Mapping[str, Mapping[str, float]]
     totals: Mapping[str, str]
+
+
+class _Cell(NamedTuple):
+    """An image in the grid: its data URI, its PSNR to the reference, its scores, and whether it has the lowest PSNR."""
+
+    image: str | None
+    psnr: float | None
+    lines: list[str]
+    least: bool = False
+
+
+class _Row(NamedTuple):
+    """A prompt and seed in the grid, with the images of all schedules."""
+
+    prompt: str
+    seed: int | None
+    cells: list[_Cell]
 
 
 @dataclass(frozen=True)
@@ -109,7 +126,7 @@ def comparison_page(comparison: Comparison, title: str) -> str:
     files = sorted(set().union(*(column.rows for column in columns)))
     shown = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(SHOWN_ROWS, len(files))).astype(int))]
     rows = [_row(file, columns) for file in shown]
-    lost = sum(cell["image"] is None for row in rows for cell in row["cells"])
+    lost = sum(cell.image is None for row in rows for cell in row.cells)
     missing = [*comparison.missing, *([f"{lost} of the images shown could not be read."] if lost else [])]
     totals = list(dict.fromkeys(name for column in columns for name in column.totals))
     return render(
@@ -158,21 +175,21 @@ def _read_scores(found: Any, stem: str, scores: dict[str, dict[str, float]], tot
         scores[name] = {file: float(row["score"]) for file, row in found.get("images", {}).items()}
 
 
-def _row(file: str, columns: Sequence[Column]) -> dict[str, Any]:
+def _row(file: str, columns: Sequence[Column]) -> _Row:
     row = next(column.rows[file] for column in columns if file in column.rows)
     cells = [_cell(file, column, columns[0]) for column in columns]
-    similarities = [cell["psnr"] for cell in cells if cell["psnr"] is not None]
-    for cell in cells:
-        cell["least"] = len(similarities) > 1 and cell["psnr"] == min(similarities)
-    return {"prompt": str(row.get("prompt", file)), "seed": row.get("image_seed"), "cells": cells}
+    similarities = [cell.psnr for cell in cells if cell.psnr is not None]
+    if len(similarities) > 1:
+        cells = [cell._replace(least=cell.psnr == min(similarities)) for cell in cells]
+    return _Row(str(row.get("prompt", file)), row.get("image_seed"), cells)
 
 
-def _cell(file: str, column: Column, reference: Column) -> dict[str, Any]:
+def _cell(file: str, column: Column, reference: Column) -> _Cell:
     path = column.folder / file
     image = data_uri(path)
     similarity = None if image is None or column is reference else _psnr(path, reference.folder / file)
     lines = [f"{name} {values[file]:.3f}" for name, values in column.scores.items() if file in values]
-    return {"image": image, "psnr": similarity, "lines": lines, "least": False}
+    return _Cell(image, similarity, lines)
 
 
 def _psnr(path: Path, reference: Path) -> float | None:

@@ -116,7 +116,7 @@ class _Candidates(NamedTuple):
     customdata: np.ndarray
     text: np.ndarray
 
-    def trace(self, chosen: Any, colour: str, opacity: float, name: str = "evaluated") -> go.Scatter:
+    def trace(self, chosen: np.ndarray | slice, colour: str, opacity: float, name: str = "evaluated") -> go.Scatter:
         return go.Scatter(
             x=self.x[chosen].tolist(),
             y=self.y[chosen].tolist(),

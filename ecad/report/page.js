@@ -10,14 +10,14 @@
   function candidate(i) {
     if (points[i]) return points[i];
     const { names, numbers, columns } = data.candidates;
-    const place = i - points.length;
+    const index = i - points.length;
     const table = data.tables[0];
     const size = Math.ceil((table.steps * table.sites.length) / 8);
-    const name = names[place];
+    const name = names[index];
     return {
-      name, numbers: numbers[place], columns, kind: "candidate", kindName: "evaluated", table: 0, file: `${name}.json`,
-      config: table.document.config ?? {}, metrics: {}, attributes: {}, forecast: data.candidates.forecast[place],
-      packed: unpacked && unpacked.subarray(place * size, (place + 1) * size),
+      name, numbers: numbers[index], columns, kind: "candidate", kindName: "evaluated", table: 0, file: `${name}.json`,
+      config: table.document.config ?? {}, metrics: {}, attributes: {}, forecast: data.candidates.forecast[index],
+      packed: unpacked && unpacked.subarray(index * size, (index + 1) * size),
     };
   }
 
@@ -29,10 +29,10 @@
     show();
   }
 
-  const find = (name, otherwise) => {
+  const find = (name, fallback) => {
     const known = points.findIndex((point) => point.name === name);
-    const place = known < 0 ? data.candidates.names.indexOf(name) : -1;
-    return known >= 0 ? known : place >= 0 ? points.length + place : otherwise;
+    const index = known < 0 ? data.candidates.names.indexOf(name) : -1;
+    return known >= 0 ? known : index >= 0 ? points.length + index : fallback;
   };
 
   // ---- The chosen schedule beside another
@@ -95,26 +95,26 @@
   }
 
   function difference(one, other, row) {
-    const both = [source(one, row), source(other, row)];
-    if (!both.every(Boolean)) return element("span", "gap", "no image");
-    const laid = element("span", "difference");
-    laid.role = "img";
-    laid.ariaLabel = `Difference of ${one.name} and ${other.name}`;
-    both.forEach((original) => { const image = element("img"); image.src = original.src; image.alt = ""; laid.append(image); });
-    return laid;
+    const pair = [source(one, row), source(other, row)];
+    if (!pair.every(Boolean)) return element("span", "gap", "no image");
+    const overlay = element("span", "difference");
+    overlay.role = "img";
+    overlay.ariaLabel = `Difference of ${one.name} and ${other.name}`;
+    pair.forEach((original) => { const image = element("img"); image.src = original.src; image.alt = ""; overlay.append(image); });
+    return overlay;
   }
 
   function fillPairs(one, other) {
     const rows = [...document.querySelectorAll(".pictures tbody tr")];
-    const place = detail.querySelector(".pairs");
+    const pairs = detail.querySelector(".pairs");
     const uncached = points.find((point) => point.kind === "uncached");
     const pictured = [...new Set([uncached, other, one])].filter((point) => point && rows.some((_, row) => source(point, row)));
-    place.hidden = !pictured.length;
+    pairs.hidden = !pictured.length;
     const heads = element("div", "which");
     const pair = one !== other && pictured.includes(one) && pictured.includes(other);
     pictured.forEach((point) => heads.append(element("div", "", point.name)));
     if (pair) heads.append(element("div", "", "difference × 8"));
-    place.replaceChildren(heads, ...rows.map((tr, row) => {
+    pairs.replaceChildren(heads, ...rows.map((tr, row) => {
       const figure = element("figure");
       pictured.forEach((point) => figure.append(picture(point, row)));
       if (pair) figure.append(difference(one, other, row));
@@ -125,19 +125,19 @@
 
   function fillComponents(point) {
     const names = data.tables[point.table].components;
-    const place = at("component");
-    const kept = place.querySelector("input:checked")?.value ?? "";
-    place.hidden = names.length < 2;
-    place.querySelector("span").replaceChildren(...["", ...names].map((name) => {
+    const choices = at("component");
+    const checked = choices.querySelector("input:checked")?.value ?? "";
+    choices.hidden = names.length < 2;
+    choices.querySelector("span").replaceChildren(...["", ...names].map((name) => {
       const label = element("label");
       const input = element("input");
-      Object.assign(input, { type: "radio", name: "component", value: name, checked: name === kept || (!names.includes(kept) && !name) });
+      Object.assign(input, { type: "radio", name: "component", value: name, checked: name === checked || (!names.includes(checked) && !name) });
       label.append(input, element("span", "", name || "all"));
       return label;
     }));
   }
 
-  const SAYS = {
+  const CAPTIONS = {
     recomputed: () => "Filled cells are recomputed. Bars: fraction recomputed by step and by block.",
     age: () => "Filled cells use old outputs. Bars: fraction recomputed.",
     difference: (other) => `Compared with ${other.name}: green recomputes more, brown recomputes less. Bars: fraction recomputed.`,
@@ -145,12 +145,12 @@
 
   function fillMap(one, other) {
     const comparable = other.packed && other !== one && other.table === one.table;
-    const unlike = at("look").querySelector("[value=difference]");
-    unlike.disabled = !comparable;
-    if (unlike.checked && !comparable) at("look").querySelector("[value=recomputed]").checked = true;
+    const difference = at("look").querySelector("[value=difference]");
+    difference.disabled = !comparable;
+    if (difference.checked && !comparable) at("look").querySelector("[value=recomputed]").checked = true;
     const look = at("look").querySelector("input:checked").value;
     const component = at("component").querySelector("input:checked")?.value ?? "";
-    at("look-says").textContent = SAYS[look](other);
+    at("look-says").textContent = CAPTIONS[look](other);
     detail.querySelector(".heat").hidden = !one.packed;
     if (one.packed) draw(at("schedule-plot"), () => scheduleFigure(one, { component, look, partner: other }));
   }
@@ -191,26 +191,24 @@
 
   const plot = at("front-plot");
 
-  // Where each point stands in the plot that is shown.
-  function places(traces) {
+  // The position of each point in the current plot.
+  function positions(traces) {
     const found = new Map();
-    for (const trace of traces) {
-      [...(trace.customdata ?? [])].forEach((i, k) => found.set(i, [trace.x[k], trace.y[k]]));
-    }
+    for (const trace of traces) [...(trace.customdata ?? [])].forEach((i, k) => found.set(i, [trace.x[k], trace.y[k]]));
     return found;
   }
 
-  function spots(traces) {
-    const found = places(traces);
+  function rings(traces) {
+    const found = positions(traces);
     return [chosen, partner].map((i) => found.get(i) ?? []).map(([x, y]) => (x === undefined ? { x: [], y: [] } : { x: [x], y: [y] }));
   }
 
   function mark() {
     if (!plot?.data) return;
-    const [one, other] = spots(plot.data);
-    const rings = plot.data.slice(-2);
+    const [one, other] = rings(plot.data);
+    const drawnRings = plot.data.slice(-2);
     // Plotly redraws every point if one changes.
-    if ([one, other].every((spot, i) => spot.x[0] === rings[i].x[0] && spot.y[0] === rings[i].y[0])) return;
+    if ([one, other].every((ring, i) => ring.x[0] === drawnRings[i].x[0] && ring.y[0] === drawnRings[i].y[0])) return;
     Plotly.restyle(plot, { x: [one.x, other.x], y: [one.y, other.y] }, [plot.data.length - 2, plot.data.length - 1]);
   }
 
@@ -221,8 +219,8 @@
     const shown = figureOf(name);
     // Plotly's own slider cannot be used by keyboard; the page's slider shows the same frames.
     delete shown.layout.sliders;
-    const rings = spots(shown.data);
-    shown.data.slice(-2).forEach((ring, i) => Object.assign(ring, rings[i]));
+    const moved = rings(shown.data);
+    shown.data.slice(-2).forEach((ring, i) => Object.assign(ring, moved[i]));
     drawn.delete(plot);
     draw(plot, () => structuredClone({ data: shown.data, layout: shown.layout }));
     slider(shown.frames ?? []);
@@ -244,7 +242,7 @@
 
   function label() {
     const name = frames[at("generation").value].name;
-    at("generations").querySelector("output").value = name === "all" ? "all" : name;
+    at("generations").querySelector("output").value = name;
     at("generation").ariaValueText = name === "all" ? "all generations" : `generation ${name}`;
   }
 
@@ -252,31 +250,31 @@
   function toFrame() {
     const frame = recoloured(structuredClone(frames[at("generation").value]));
     const traces = [...plot.data];
-    frame.traces.forEach((place, i) => { traces[place] = frame.data[i]; });
+    frame.traces.forEach((index, i) => { traces[index] = frame.data[i]; });
     Plotly.react(plot, traces, plot.layout);
     label();
     mark();
   }
 
   if (at("generations")) {
-    const moved = at("generation");
-    moved.addEventListener("input", toFrame);
+    const generation = at("generation");
+    generation.addEventListener("input", toFrame);
     at("play").addEventListener("click", () => {
       clearInterval(playing);
-      moved.value = 0;
+      generation.value = 0;
       toFrame();
       playing = setInterval(() => {
-        moved.stepUp();
+        generation.stepUp();
         toFrame();
-        if (moved.value === moved.max) clearInterval(playing);
+        if (generation.value === generation.max) clearInterval(playing);
       }, 500);
     });
   }
 
   if (detail) {
-    const asked = new URLSearchParams(location.hash.slice(1));
-    chosen = find(asked.get("schedule"), chosen);
-    partner = find(asked.get("with"), partner);
+    const hash = new URLSearchParams(location.hash.slice(1));
+    chosen = find(hash.get("schedule"), chosen);
+    partner = find(hash.get("with"), partner);
   }
 
   redrawn.push(mark);
@@ -288,21 +286,21 @@
       if (i !== undefined) (event.event.shiftKey ? compare : choose)(i);
     });
     plot.addEventListener("keydown", (event) => {
-      const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (!way) return;
+      const direction = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!direction) return;
       event.preventDefault();
-      const order = [...places(plot.data)].sort(([, one], [, other]) => one[0] - other[0] || one[1] - other[1]).map(([i]) => i);
-      const next = order[Math.min(order.length - 1, Math.max(0, order.indexOf(event.shiftKey ? partner : chosen) + way))];
+      const order = [...positions(plot.data)].sort(([, one], [, other]) => one[0] - other[0] || one[1] - other[1]).map(([i]) => i);
+      const next = order[Math.min(order.length - 1, Math.max(0, order.indexOf(event.shiftKey ? partner : chosen) + direction))];
       if (next !== undefined) (event.shiftKey ? compare : choose)(next);
     });
   }
 
   // ---- The rest of the page
 
-  for (const place of document.querySelectorAll("[data-plot]")) drawLater(place, () => figureOf(place.dataset.plot));
-  for (const place of document.querySelectorAll(".card [data-entry]")) {
-    drawLater(place, () => {
-      const figure = scheduleFigure(points[place.dataset.entry]);
+  for (const box of document.querySelectorAll("[data-plot]")) drawLater(box, () => figureOf(box.dataset.plot));
+  for (const box of document.querySelectorAll(".card [data-entry]")) {
+    drawLater(box, () => {
+      const figure = scheduleFigure(points[box.dataset.entry]);
       Object.assign(figure.layout, { height: figure.layout.height * 0.6, margin: { l: 30, r: 6, t: 6, b: 24 } });
       figure.layout.xaxis.title.text = "";
       figure.layout.font.size = 11;
@@ -319,8 +317,8 @@
       const wanted = event.target.value;
       const found = data.candidates.names.filter((name) => name.includes(wanted)).slice(0, 30);
       at("near").replaceChildren(...found.map((name) => new Option(name)));
-      const place = data.candidates.names.indexOf(wanted);
-      if (place >= 0) choose(find(wanted, points.length + place));
+      const index = data.candidates.names.indexOf(wanted);
+      if (index >= 0) choose(find(wanted, points.length + index));
     });
     for (const row of document.querySelectorAll(".numbers tbody tr")) row.addEventListener("click", () => choose(Number(row.dataset.entry)));
     for (const id of ["look", "component"]) at(id).addEventListener("change", () => fillMap(candidate(chosen), candidate(partner)));

@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from PIL import Image
@@ -33,11 +33,11 @@ RESULTS_FILE = "results.json"
 Kind = Literal["uncached", "baseline", "found"]
 
 
-def _schedule(value: Any) -> CacheSchedule:
+def _schedule(value: object) -> CacheSchedule:
     return value if isinstance(value, CacheSchedule) else CacheSchedule.from_json(value)
 
 
-def _image_path(value: Any) -> str:
+def _image_path(value: object) -> str:
     """Results may come from strangers, and a page must not embed other files of the reader's disk."""
     if not stays_inside(value):
         raise ValueError("expected a path inside the folder, with forward slashes")

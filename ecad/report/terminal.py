@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -57,7 +55,7 @@ def front_text(results: Results, width: int = _WIDTH, height: int = _HEIGHT) -> 
     for kind, marker, label in (("baseline", "x", "hand-made"), ("found", "●", "found by the search")):
         chosen = [point for point in points if point.entry.kind == kind]
         if chosen:
-            shown: list[Any] = front(chosen) if kind == "found" else chosen
+            shown = front(chosen) if kind == "found" else chosen
             plotext.scatter(
                 [p.cost / scale.factor for p in shown], [p.quality for p in shown], marker=marker, label=label
             )

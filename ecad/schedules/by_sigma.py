@@ -6,10 +6,10 @@ and ComfyUI call them the sampler's `sigmas`.
 
 The rule for a run at other noise levels:
 
-- The *place* of a noise level is its row in the schedule, interpolated by the logarithm of sigma.
-- The run computes as densely as the schedule does around each place: the number of rows that the schedule computes
+- The *position* of a noise level is its row in the schedule, interpolated by the logarithm of sigma.
+- The run computes as densely as the schedule does around each position: the number of rows that the schedule computes
   there, times the number of the run's rows per row of the schedule. The first row of the run always computes.
-- An extrapolation is fitted with the schedule's output products at three places: the step and the last two outputs.
+- An extrapolation is fitted with the schedule's output products at three positions: the step and the last two outputs.
 
 A run at the schedule's own noise levels computes the schedule's own rows, and only there its output weights, which were
 fitted to them, are used. A schedule without noise levels is resampled to the run's number of rows
@@ -93,10 +93,14 @@ class StepsBySigma:
             return Ahead()
         levels = [sigma, *outputs[:2]]
         if self.products is not None:
-            products = products_at(self.products, places_of(levels, self.grid))
+            products = products_at(self.products, positions_of(levels, self.grid))
             return fitted(products, 0, 1, 2 if len(levels) == 3 else None)
-        places = places_of(levels, self.sigmas)
-        return Ahead() if len(levels) < 3 or places[1] == places[2] else Ahead(1.0, float(1 / (places[1] - places[2])))
+        positions = positions_of(levels, self.sigmas)
+        return (
+            Ahead()
+            if len(levels) < 3 or positions[1] == positions[2]
+            else Ahead(1.0, float(1 / (positions[1] - positions[2])))
+        )
 
 
 def by_sigma(schedule: CacheSchedule, sigmas: Sequence[float] | npt.NDArray[np.floating[Any]]) -> StepsBySigma:
@@ -128,7 +132,7 @@ def by_sigma(schedule: CacheSchedule, sigmas: Sequence[float] | npt.NDArray[np.f
         schedule = schedule.resample(len(rows))
         computed, grid, weights = _whole_steps(schedule), rows, schedule.output_weights
     else:
-        computed = _carried(_whole_steps(schedule), places_of(levels, grid))
+        computed = _carried(_whole_steps(schedule), positions_of(levels, grid))
         weights = schedule.output_weights if _same(rows, grid) else None
     return StepsBySigma(rows, computed, schedule.forecast, grid, schedule.output_products, weights)
 
@@ -164,7 +168,7 @@ def at_sigmas(schedule: CacheSchedule, sigmas: Sequence[float] | npt.NDArray[np.
     grid = sigmas_of(schedule)
     if grid is None or _same(steps.sigmas, grid):
         return schedule.resample(len(steps.sigmas))
-    products = None if steps.products is None else products_at(steps.products, places_of(steps.sigmas, grid))
+    products = None if steps.products is None else products_at(steps.products, positions_of(steps.sigmas, grid))
     resampled = schedule.resample(len(steps.sigmas))
     return schedule.replace(
         recompute=np.repeat(steps.computed[:, None], len(schedule.sites), axis=1),
@@ -228,16 +232,16 @@ def checked_sigmas(config: Mapping[str, Any], steps: int) -> Sigmas | None:
 def resampled_sigmas(grid: Sigmas, new_steps: int) -> list[float]:
     """The noise levels of a resampled schedule, at the same relative times; interpolated by the logarithm."""
     steps = len(grid)
-    places = np.arange(new_steps) * (steps / new_steps)
-    inside = np.exp(np.interp(places, np.arange(steps), np.log(grid)))
-    found = np.where(places > steps - 1, grid[-1] * (steps - places), inside)
+    positions = np.arange(new_steps) * (steps / new_steps)
+    inside = np.exp(np.interp(positions, np.arange(steps), np.log(grid)))
+    found = np.where(positions > steps - 1, grid[-1] * (steps - positions), inside)
     return [float(level) for level in found]
 
 
-def places_of(sigmas: Sequence[float] | Sigmas, grid: Sigmas) -> npt.NDArray[np.float64]:
-    """The places of noise levels among a schedule's: 0 at its first level and above, its number of rows at sigma 0.
+def positions_of(sigmas: Sequence[float] | Sigmas, grid: Sigmas) -> npt.NDArray[np.float64]:
+    """The positions of noise levels among a schedule's: 0 at its first level and above, its number of rows at sigma 0.
 
-    >>> places_of([64.0, 16.0, 4.0, 1.0, 0.5, 0.0], np.array([16.0, 1.0])).tolist()
+    >>> positions_of([64.0, 16.0, 4.0, 1.0, 0.5, 0.0], np.array([16.0, 1.0])).tolist()
     [0.0, 0.0, 0.5, 1.0, 1.5, 2.0]
     """
     levels = np.asarray(sigmas, dtype=np.float64)
@@ -252,25 +256,25 @@ def _whole_steps(schedule: CacheSchedule) -> npt.NDArray[np.bool_]:
     return computed
 
 
-def _carried(computed: npt.NDArray[np.bool_], places: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+def _carried(computed: npt.NDArray[np.bool_], positions: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """Which rows of a run compute.
 
     Args:
         computed: bool (steps,), of the schedule.
-        places: float (rows + 1,), of the run's rows and of its end.
+        positions: float (rows + 1,), of the run's rows and of its end.
     """
     start = computed.nonzero()[0]
     gap = np.diff(start, append=len(computed))
-    # As in `resample_places`: how far a computed step's share of density extends beyond it.
+    # As in `resample_steps`: how far a computed step's share of density extends beyond it.
     reach = np.minimum(gap, np.concatenate([gap[:1], gap[:-1]]))
-    rows, (first, end) = len(places) - 1, places[[0, -1]]
-    from_count, to_count = (_counted(place, start, reach) for place in (first, end))
+    rows, (first, end) = len(positions) - 1, positions[[0, -1]]
+    from_count, to_count = (_counted(position, start, reach) for position in (first, end))
     density = rows / max(end - first, np.finfo(np.float64).tiny)
     count = int(np.clip(np.floor((to_count - from_count) * density + 0.5 + 1e-9), 1, rows))
     index, rest = np.divmod(from_count + np.arange(count) * (to_count - from_count) / count, 1)
     index = np.minimum(index.astype(np.intp), len(start) - 1)
     targets = start[index] + reach[index] * rest
-    middles = (places[:-2] + places[1:-1]) / 2
+    middles = (positions[:-2] + positions[1:-1]) / 2
     nearest = np.searchsorted(middles, targets + 1e-9, side="right")
     nearest[0] = 0
     order = np.arange(count)
@@ -281,10 +285,10 @@ def _carried(computed: npt.NDArray[np.bool_], places: npt.NDArray[np.float64]) -
     return carried
 
 
-def _counted(place: float, start: npt.NDArray[np.intp], reach: npt.NDArray[np.intp]) -> float:
-    """The number of steps that a schedule has computed up to a place, with fractions."""
-    index = int(np.searchsorted(start, place, side="right")) - 1
-    return float(index + min((place - start[index]) / reach[index], 1.0))
+def _counted(position: float, start: npt.NDArray[np.intp], reach: npt.NDArray[np.intp]) -> float:
+    """The number of steps that a schedule has computed up to a position, with fractions."""
+    index = int(np.searchsorted(start, position, side="right")) - 1
+    return float(index + min((position - start[index]) / reach[index], 1.0))
 
 
 def _same(rows: Sigmas, grid: Sigmas) -> bool:

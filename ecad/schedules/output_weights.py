@@ -13,7 +13,7 @@ from ecad.schedules import json_values as plain
 OutputWeights = tuple[tuple[float, ...], ...]
 
 # More outputs improve no fit (docs/search.md), and each is kept in memory.
-MOST = 3
+MAX_OUTPUTS = 3
 
 
 def checked_weights(
@@ -22,7 +22,7 @@ def checked_weights(
     """Make a read-only copy of a table of weights.
 
     Args:
-        rows: 1 to `MOST` weights per step; or None.
+        rows: 1 to `MAX_OUTPUTS` weights per step; or None.
         recompute: bool (steps, sites), of the schedule.
         forecast: whether the schedule extrapolates.
 
@@ -40,7 +40,7 @@ def checked_weights(
     computes = np.asarray(recompute.any(axis=1))
     counts = 1 + np.cumsum(computes) - int(computes[0])
     for step, (row, known) in enumerate(zip(rows, counts.tolist(), strict=True)):
-        most = min(known, MOST)
+        most = min(known, MAX_OUTPUTS)
         if not 1 <= len(row) <= most:
             expected = f"1 to {most} weights: {known} outputs are computed by then"
             raise _fault((step,), expected, f"{len(row)}")

@@ -58,7 +58,7 @@ def resample(
     )
 
 
-def resample_places(places: Sequence[int] | npt.NDArray[np.intp], steps: int, new_steps: int) -> list[int]:
+def resample_steps(computed: Sequence[int] | npt.NDArray[np.intp], steps: int, new_steps: int) -> list[int]:
     """Transfer the steps at which one site recomputes to another number of steps.
 
     The number of recomputations is scaled and rounded, half up, and is at least one. Between two recomputations the
@@ -66,15 +66,15 @@ def resample_places(places: Sequence[int] | npt.NDArray[np.intp], steps: int, ne
     and regular intervals stay regular.
 
     Args:
-        places: steps that recompute, in ascending order, starting with 0.
+        computed: steps that recompute, in ascending order, starting with 0.
         steps: total number of steps.
         new_steps: total number of steps afterwards.
 
-    >>> resample_places([0, 3, 6, 9], 12, 18), resample_places([0, 1, 2, 3], 12, 18)
+    >>> resample_steps([0, 3, 6, 9], 12, 18), resample_steps([0, 1, 2, 3], 12, 18)
     ([0, 3, 6, 9, 12, 15], [0, 1, 2, 3, 4, 5])
     """
-    count, old = _scaled(len(places), steps, new_steps), len(places)
-    start = np.asarray(places, dtype=np.int64)
+    count, old = _scaled(len(computed), steps, new_steps), len(computed)
+    start = np.asarray(computed, dtype=np.int64)
     gap = np.diff(start, append=steps)
     # How far a recomputation's share of density extends beyond it.
     reach = np.minimum(gap, np.concatenate([gap[:1], gap[:-1]]))
@@ -93,8 +93,8 @@ def _resample_steps(recompute: npt.NDArray[np.bool_], new_steps: int) -> npt.NDA
     resampled = np.zeros((new_steps, num_sites), dtype=bool)
     for site in range(num_sites):
         # The first step always computes.
-        places = np.union1d([0], recompute[:, site].nonzero()[0])
-        resampled[resample_places(places, steps, new_steps), site] = True
+        computed = np.union1d([0], recompute[:, site].nonzero()[0])
+        resampled[resample_steps(computed, steps, new_steps), site] = True
     return resampled
 
 
@@ -136,20 +136,20 @@ def _custom_compute(
     for (step, block, key), entry in schedule.custom_compute.items():
         if step >= steps:
             continue
-        place = {"step": f"{step:03d}", "block": block, "component": key}
+        position = {"step": f"{step:03d}", "block": block, "component": key}
         gate = tgate.entry_gate(entry)
         if gate is None:
             expected, found = f"{tgate.NAME} with {tgate.GATE} only", plain.show(plain.thaw(entry))
-            raise ScheduleError("cannot be resampled", **place, expected=expected, found=found)
+            raise ScheduleError("cannot be resampled", **position, expected=expected, found=found)
         if any(schedule.custom_compute.get((i, block, key)) != entry for i in range(steps)):
-            raise ScheduleError("cannot be resampled", **place, expected="one entry at all steps", found="several")
+            raise ScheduleError("cannot be resampled", **position, expected="one entry at all steps", found="several")
         scaled[block, key] = tgate.gate_entry(_scaled_gate(gate, steps, new_steps))
     return {
         (step, block, key): entry
         for step in range(new_steps)
         for block, old in source.items()
-        for (place, key), entry in scaled.items()
-        if place == old
+        for (old_block, key), entry in scaled.items()
+        if old_block == old
     }
 
 

@@ -1,6 +1,6 @@
-"""Rows and steps: a schedule has rows, a user asks for steps, and the sampler says how many rows these make.
+"""The number of rows of a schedule, which depends on the sampler and the number of steps.
 
-Most samplers make one row of each step. Heun makes 2n - 1 of n steps, SCM and PLMS make n + 1.
+Most samplers have one row per step. For n steps, Heun has 2n - 1 rows, and SCM and PLMS have n + 1.
 """
 
 from __future__ import annotations
@@ -13,46 +13,46 @@ from ecad.errors import ScheduleError
 
 
 def rows_of(sampler: Any, steps: int) -> int:
-    """Return how many rows a sampler makes of a number of steps; a copy of it is asked.
+    """Return the number of rows that a sampler has for a number of steps.
 
     Args:
-        sampler: A diffusers scheduler, which stays as it is.
-        steps: What a pipeline calls `num_inference_steps`, at least 1.
+        sampler: a diffusers scheduler; not modified.
+        steps: what a pipeline calls `num_inference_steps`, at least 1.
 
     Raises:
-        ScheduleError: The sampler cannot make so few or so many.
+        ScheduleError: the sampler does not support this number of steps.
 
     >>> from diffusers import DDIMScheduler, HeunDiscreteScheduler
     >>> rows_of(DDIMScheduler(), 4), rows_of(HeunDiscreteScheduler(), 4)
     (4, 7)
     """
-    # Made from its configuration: a deep copy would have what a cache has overridden on the instance.
+    # A deep copy would include the methods that a cache has replaced on the instance.
     from_config = getattr(type(sampler), "from_config", None)
     asked = copy.deepcopy(sampler) if from_config is None else from_config(sampler.config)
     arguments = inspect.signature(asked.set_timesteps).parameters
     given: dict[str, Any] = {}
     if "mu" in arguments and getattr(asked.config, "use_dynamic_shifting", False):
-        given["mu"] = 1.0  # moves the timesteps, and leaves their number
+        given["mu"] = 1.0  # changes the timesteps, but not their number
     if "intermediate_timesteps" in arguments and steps != 2:
         given["intermediate_timesteps"] = None
     try:
         asked.set_timesteps(steps, **given)
         return len(asked.timesteps)
-    except Exception as error:  # each sampler has its own ways to refuse
+    except Exception as error:  # samplers raise exceptions of various types
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ScheduleError(f"{type(sampler).__name__} does not take {steps} steps: {reason}") from error
 
 
 def steps_of(sampler: Any, rows: int, name: str = "unnamed") -> int:
-    """Return the number of steps of which a sampler makes as many rows as a schedule has.
+    """Return the number of steps for which a sampler has as many rows as a schedule.
 
     Args:
-        sampler: A diffusers scheduler, which stays as it is.
-        rows: Rows of the schedule.
-        name: Name of the schedule, for the message.
+        sampler: a diffusers scheduler; not modified.
+        rows: number of rows of the schedule.
+        name: name of the schedule, for the message.
 
     Raises:
-        ScheduleError: There is no such number; says which are next to it.
+        ScheduleError: there is no such number; the message gives the nearest ones.
 
     >>> from diffusers import HeunDiscreteScheduler
     >>> steps_of(HeunDiscreteScheduler(), 7)

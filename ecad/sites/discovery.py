@@ -116,7 +116,7 @@ def whole(denoiser: nn.Module) -> list[Site]:
     return [Site(block, component, "", denoiser)]
 
 
-def is_whole(denoiser: Any) -> bool:
+def is_whole(denoiser: object) -> bool:
     """Whether a denoiser is taken as a whole, whatever it is made of: a UNet."""
     # Blocks of a UNet work at several resolutions and reach each other past those in between.
     return hasattr(denoiser, "down_blocks") and hasattr(denoiser, "up_blocks")

@@ -10,18 +10,18 @@ from typing import Any
 
 import torch
 
-# Keys of a configuration that say where it came from, not what it computes.
+# Keys of a configuration that describe its origin, not what it computes.
 _ORIGIN = {"architectures", "dtype", "name_or_path", "torch_dtype", "transformers_version"}
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @torch.no_grad()
 def weights_fingerprint(*modules: torch.nn.Module, digits: int = 16) -> str:
-    """Hex digits that differ where weights differ, as far as 64 values per tensor tell.
+    """A hash of weights in hexadecimal digits, from up to about 64 values of each tensor.
 
     Args:
-        modules: Models on any device.
-        digits: Length of the result, at most 64.
+        modules: models on any device.
+        digits: length of the result, at most 64.
     """
     digest = hashlib.sha256()
     for module in modules:
@@ -31,16 +31,16 @@ def weights_fingerprint(*modules: torch.nn.Module, digits: int = 16) -> str:
 
 
 @torch.no_grad()
-def part_fingerprint(part: Any) -> str:
-    """Sixteen hex digits that differ where one component of a pipeline computes something else.
+def part_fingerprint(part: object) -> str:
+    """A hash, in sixteen hexadecimal digits, of what a component of a pipeline computes.
 
-    A model is told by its class, configuration and weights, of which every single bit counts; a sampler, tokenizer or
-    image processor by its class and configuration. Values of a configuration that are the class's own defaults do not
-    count, so that a release that adds one changes nothing.
+    It covers the class and configuration of a sampler, tokenizer or image processor, and of a model also every bit of
+    the weights. Values that are the defaults of the class are left out, so that a release of diffusers that adds a
+    setting keeps the hash.
 
     Args:
-        part: One of `pipe.components`, a list of them, or the pipeline itself, of which only its class and the plain
-            values of its configuration count.
+        part: one of `pipe.components`, a list of them, or the pipeline itself, of which only the class and the plain
+            values of the configuration are hashed.
 
     >>> from diffusers import DDIMScheduler
     >>> part_fingerprint(DDIMScheduler()) == part_fingerprint(DDIMScheduler(clip_sample=True))
@@ -55,13 +55,13 @@ def part_fingerprint(part: Any) -> str:
         return _digest(facts)
     digest = hashlib.sha256(_digest(facts).encode())
     for name, tensor in part.state_dict().items():
-        if isinstance(tensor, torch.Tensor):  # quantized models keep notes of other kinds among their weights
+        if isinstance(tensor, torch.Tensor):  # quantized models have other values among their weights
             digest.update(f"{name} {tuple(tensor.shape)} {_sum_of_bits(tensor)} ".encode() + _sample(tensor))
     return digest.hexdigest()[:16]
 
 
 def file_fingerprint(content: bytes) -> str:
-    """Sixteen hex digits of a file's content."""
+    """A hash of a file's content, in sixteen hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -71,7 +71,7 @@ def _sample(tensor: torch.Tensor) -> bytes:
 
 
 def _sum_of_bits(tensor: torch.Tensor) -> int | None:
-    """A sum over all bits of a tensor, which one changed value always changes; None for tensors of no plain kind."""
+    """The sum of a tensor's values, read as integers: one changed value always changes it; None for unusual tensors."""
     try:
         plain = tensor.detach().contiguous().flatten()
         return int(plain.view(_INTEGERS[tensor.element_size()]).sum(dtype=torch.int64))
@@ -79,7 +79,7 @@ def _sum_of_bits(tensor: torch.Tensor) -> int | None:
         return None
 
 
-def _configuration(part: Any) -> Any:
+def _configuration(part: object) -> Any:
     """The values of a component's configuration that are not its class's defaults, as JSON values."""
     if (backend := getattr(part, "backend_tokenizer", None)) is not None:
         return json.loads(backend.to_str())
@@ -89,7 +89,7 @@ def _configuration(part: Any) -> Any:
     if hasattr(config, "to_diff_dict"):
         return _without_origin(config.to_diff_dict())
     if isinstance(config, Mapping):
-        components = getattr(part, "components", {})  # of a pipeline, whose parts are told one by one
+        components = getattr(part, "components", {})  # of a pipeline: their fingerprints are taken one by one
         return _non_default(type(part), {key: value for key, value in config.items() if key not in components})
     if callable(described := getattr(part, "to_dict", None)):
         return _without_origin(described())
@@ -110,9 +110,9 @@ def _without_origin(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if not str(key).startswith("_") and key not in _ORIGIN}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The seeds that PyTorch takes."""
+"""The range of seeds that PyTorch accepts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ SMALLEST, LARGEST = -(2**63), 2**64 - 1
 
 
 def check_seeds(seeds: Iterable[int]) -> None:
-    """Refuse a seed that PyTorch does not take.
+    """Raise an error for seeds that PyTorch does not accept.
 
     Args:
-        seeds: Of images: the prompt's own seed plus the image's.
+        seeds: seeds of images: the prompt's seed plus the image's.
 
     Raises:
-        EcadError: A seed is out of range.
+        EcadError: a seed is out of range.
 
     >>> check_seeds([-1, 2**64])
     Traceback (most recent call last):

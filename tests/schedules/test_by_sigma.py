@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecad import CacheSchedule, ScheduleError
-from ecad.schedules.by_sigma import at_sigmas, by_sigma, places_of, resampled_sigmas, sigmas_of
+from ecad.schedules.by_sigma import at_sigmas, by_sigma, positions_of, resampled_sigmas, sigmas_of
 from ecad.schedules.forecast import Ahead, forecasts
-from ecad.schedules.resample import resample_places
+from ecad.schedules.resample import resample_steps
 
 SITES = [("denoiser", "output")]
 KARRAS = np.linspace(14.6 ** (1 / 7), 0.03 ** (1 / 7), 20) ** 7
@@ -61,7 +61,7 @@ def test_evenly_spread_noise_levels_give_what_resampling_gives(case: tuple[int, 
     for times in (1, 2, 3):
         finer = resampled_sigmas(grid, times * steps)
         found = by_sigma(made(computed, steps, grid), [*finer, 0.0]).computed
-        assert found.nonzero()[0].tolist() == resample_places(computed, steps, times * steps)
+        assert found.nonzero()[0].tolist() == resample_steps(computed, steps, times * steps)
 
 
 def test_rows_stand_where_the_noise_is_that_the_schedule_computed_at() -> None:
@@ -102,7 +102,7 @@ def test_at_a_row_the_forecast_is_that_of_the_step(with_sigmas: bool, with_produ
     steps = by_sigma(schedule, [*KARRAS, 0.0])
     expected = forecasts(schedule.recompute[:, 0], products)
     for step in set(range(20)) - set(computed):
-        last, before = [place for place in computed if place < step][:-3:-1]
+        last, before = [position for position in computed if position < step][:-3:-1]
         found = steps.ahead(KARRAS[step], [KARRAS[last], KARRAS[before]])
         assert found[:2] == pytest.approx(expected[step][:2], rel=1e-9)
 
@@ -148,10 +148,10 @@ def test_a_call_between_two_rows_belongs_to_the_earlier_one() -> None:
 @given(grid=st.lists(st.floats(0.01, 2), min_size=1, max_size=30))
 def test_places_are_rows_and_ascend(grid: list[float]) -> None:
     sigmas = 10 * np.exp(-np.cumsum(grid))
-    assert places_of(sigmas, sigmas).tolist() == pytest.approx(range(len(sigmas)))
+    assert positions_of(sigmas, sigmas).tolist() == pytest.approx(range(len(sigmas)))
     some = np.sort(np.concatenate([sigmas, np.geomspace(20, sigmas[-1] / 50, 40), [0.0]]))[::-1]
-    assert (np.diff(places_of(some, sigmas)) >= 0).all()
-    assert places_of([0.0, 1e9], sigmas).tolist() == [len(sigmas), 0.0]
+    assert (np.diff(positions_of(some, sigmas)) >= 0).all()
+    assert positions_of([0.0, 1e9], sigmas).tolist() == [len(sigmas), 0.0]
 
 
 def test_resampling_a_schedule_resamples_its_noise_levels() -> None:
@@ -198,7 +198,7 @@ def test_a_carried_schedule_is_that_of_the_rule() -> None:
     ran: list[int] = []
     for row, sigma in enumerate(run[:-1]):
         if not steps.computed[row]:
-            found = steps.ahead(sigma, [run[place] for place in ran[:-3:-1]])
+            found = steps.ahead(sigma, [run[position] for position in ran[:-3:-1]])
             assert (found.scale, found.slope or 0) == pytest.approx((expected[row].scale, expected[row].slope or 0))
         else:
             ran.append(row)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ecad import CacheSchedule, ScheduleError
 from ecad.schedules import flux_sites, heuristics, pixart_sites
-from ecad.schedules.resample import resample_places
+from ecad.schedules.resample import resample_steps
 
 Case = tuple[list[int], int, int]
 
@@ -29,73 +29,73 @@ def half_up(count: int, steps: int, new_steps: int) -> int:
 
 @given(case=cases())
 def test_the_first_step_computes_and_places_ascend(case: Case) -> None:
-    places = resample_places(*case)
-    assert places[0] == 0
-    assert all(earlier < later for earlier, later in zip(places, [*places[1:], case[2]], strict=True))
+    computed = resample_steps(*case)
+    assert computed[0] == 0
+    assert all(earlier < later for earlier, later in zip(computed, [*computed[1:], case[2]], strict=True))
 
 
 @given(case=cases())
 def test_the_number_of_recomputations_scales_and_is_never_zero(case: Case) -> None:
-    assert len(resample_places(*case)) == max(1, half_up(len(case[0]), *case[1:]))
+    assert len(resample_steps(*case)) == max(1, half_up(len(case[0]), *case[1:]))
 
 
 @given(case=cases())
 def test_the_same_number_of_steps_changes_nothing(case: Case) -> None:
-    places, steps, _ = case
-    assert resample_places(places, steps, steps) == places
+    computed, steps, _ = case
+    assert resample_steps(computed, steps, steps) == computed
 
 
 @given(steps=st.integers(1, 60), new_steps=st.integers(1, 120))
 def test_all_steps_stay_all_steps(steps: int, new_steps: int) -> None:
-    assert resample_places(range(steps), steps, new_steps) == list(range(new_steps))
+    assert resample_steps(range(steps), steps, new_steps) == list(range(new_steps))
 
 
 @given(data=st.data(), steps=st.integers(1, 60), new_steps=st.integers(1, 120))
 def test_a_gate_stays_a_gate_at_its_relative_time(data: st.DataObject, steps: int, new_steps: int) -> None:
     gate = data.draw(st.integers(2, max(2, steps)))
     assume(gate <= steps)
-    assert resample_places(range(gate), steps, new_steps) == list(range(max(1, half_up(gate, steps, new_steps))))
+    assert resample_steps(range(gate), steps, new_steps) == list(range(max(1, half_up(gate, steps, new_steps))))
 
 
 @given(n=st.integers(1, 8), times=st.integers(1, 10), new_steps=st.integers(1, 120))
 def test_a_regular_beat_stays_regular(n: int, times: int, new_steps: int) -> None:
-    places = resample_places(range(0, n * times, n), n * times, new_steps)
-    gaps = np.diff([*places, new_steps])
+    computed = resample_steps(range(0, n * times, n), n * times, new_steps)
+    gaps = np.diff([*computed, new_steps])
     assert gaps.max() - gaps.min() <= 1
 
 
 @given(n=st.integers(1, 8), times=st.integers(1, 10), new_times=st.integers(1, 20))
 def test_every_n_of_whole_beats_is_every_n(n: int, times: int, new_times: int) -> None:
-    assert resample_places(range(0, n * times, n), n * times, n * new_times) == list(range(0, n * new_times, n))
+    assert resample_steps(range(0, n * times, n), n * times, n * new_times) == list(range(0, n * new_times, n))
 
 
 @given(case=cases(), times=st.integers(1, 6))
 def test_up_by_a_whole_factor_keeps_every_old_recomputation_at_its_time(case: Case, times: int) -> None:
-    places, steps, _ = case
-    assert {times * place for place in places} <= set(resample_places(places, steps, times * steps))
+    computed, steps, _ = case
+    assert {times * step for step in computed} <= set(resample_steps(computed, steps, times * steps))
 
 
 @given(case=cases())
 def test_up_and_down_again_recomputes_as_often_and_nearly_as_before(case: Case) -> None:
-    places, steps, new_steps = case
+    computed, steps, new_steps = case
     assume(new_steps >= steps)
-    again = resample_places(resample_places(*case), new_steps, steps)
-    assert len(again) == len(places)
+    again = resample_steps(resample_steps(*case), new_steps, steps)
+    assert len(again) == len(computed)
 
 
 @given(case=cases(), times=st.integers(1, 6))
 def test_up_by_a_whole_factor_and_down_again_is_where_it_was(case: Case, times: int) -> None:
-    places, steps, _ = case
-    up = resample_places(places, steps, times * steps)
-    assert resample_places(up, times * steps, steps) == places
+    computed, steps, _ = case
+    up = resample_steps(computed, steps, times * steps)
+    assert resample_steps(up, times * steps, steps) == computed
 
 
 @given(case=cases())
 def test_as_many_recomputations_go_to_the_rows_nearest_in_time(case: Case) -> None:
-    places, steps, new_steps = case
-    nearest = [half_up(place, steps, new_steps) for place in places]
-    new = resample_places(*case)
-    assume(len(new) == len(places) and nearest[-1] < new_steps and len(set(nearest)) == len(nearest))
+    computed, steps, new_steps = case
+    nearest = [half_up(step, steps, new_steps) for step in computed]
+    new = resample_steps(*case)
+    assume(len(new) == len(computed) and nearest[-1] < new_steps and len(set(nearest)) == len(nearest))
     assert new == nearest
 
 
@@ -116,8 +116,8 @@ def test_as_many_recomputations_go_to_the_rows_nearest_in_time(case: Case) -> No
     ],
 )
 def test_known_patterns(old: str, new: str) -> None:
-    places = [i for i, bit in enumerate(old) if bit == "#"]
-    found = resample_places(places, len(old), len(new))
+    computed = [i for i, bit in enumerate(old) if bit == "#"]
+    found = resample_steps(computed, len(old), len(new))
     assert "".join("#" if i in found else "." for i in range(len(new))) == new
 
 
@@ -146,7 +146,7 @@ def test_each_site_is_resampled_for_itself_and_the_first_step_computes() -> None
     assert resampled.recompute[0].all()
     for old, new in zip(bits.T, resampled.recompute.T, strict=True):
         old[0] = True
-        assert new.nonzero()[0].tolist() == resample_places(old.nonzero()[0], 12, 25)
+        assert new.nonzero()[0].tolist() == resample_steps(old.nonzero()[0], 12, 25)
 
 
 @pytest.mark.parametrize(

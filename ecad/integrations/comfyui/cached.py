@@ -18,7 +18,7 @@ from ecad.integrations.comfyui.model import ApplyModel, Model, UnetArgs, UnetWra
 from ecad.schedules import CacheSchedule
 from ecad.schedules.by_sigma import StepsBySigma, by_sigma, sigmas_of
 from ecad.schedules.forecast import Ahead
-from ecad.schedules.output_weights import MOST
+from ecad.schedules.output_weights import MAX_OUTPUTS
 
 KEY = "ecad"
 # Samplers round a noise level on its way to the denoiser.
@@ -128,7 +128,7 @@ class CachedCalls:
     def _keep(self, sigma: float, keys: list[Hashable], outputs: torch.Tensor) -> None:
         for key, value in zip(keys, outputs.chunk(len(keys)), strict=True):
             others = [output for output in self._outputs.get(key, []) if output.sigma != sigma]
-            self._outputs[key] = [_Output(sigma, value), *others][:MOST]
+            self._outputs[key] = [_Output(sigma, value), *others][:MAX_OUTPUTS]
 
     def _steps_of(self, sigma: float, args: UnetArgs) -> StepsBySigma | None:
         """What the run that this call belongs to computes; None if its noise levels are not known or do not descend."""
