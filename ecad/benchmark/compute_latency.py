@@ -76,13 +76,12 @@ def latency(
                 file, schedule, values if len(by_size) == 1 else {**values, "latency_by_batch_size": by_size}
             )
         measured = _measured(CacheSchedule.load(file).metrics)
-        call = jobs[file].call
-        here = {"gpu": device_name(generator.pipe.device), "height": call["height"], "width": call["width"]}
-        for size in sizes:
-            row = measured[str(size)]
-            # Published files do not say at which size they were measured.
-            elsewhere = sorted(name for name, value in here.items() if row.get(name, value) != value)
-            rows.append({"file": str(file), "written": size in missing, "elsewhere": elsewhere, **row})
+        here = {"gpu": device_name(generator.pipe.device), **jobs[file].call}
+        rows += [
+            {"file": str(file), "written": size in missing, "elsewhere": _elsewhere(row, here), **row}
+            for size in sizes
+            for row in [measured[str(size)]]
+        ]
     finish({"schedules": rows}, "\n".join(map(_line, rows)), as_json)
 
 
@@ -93,6 +92,11 @@ def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
     known = plain.thaw(metrics)
     one = known.get("latency") or {}
     return {str(one.get("batch_size")): one, **known.get("latency_by_batch_size", {})} if one else {}
+
+
+def _elsewhere(row: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """In what a time differs from one that would be measured here; published files do not say their image size."""
+    return [name for name in ("gpu", "height", "width") if row.get(name, here[name]) != here[name]]
 
 
 def _line(row: Mapping[str, Any]) -> str:

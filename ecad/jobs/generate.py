@@ -7,7 +7,6 @@ there already, so that an interrupted run ends with the same bytes as one that w
 from __future__ import annotations
 
 import hashlib
-import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ecad.errors import EcadError, ScheduleError
 from ecad.image_generators.generator import ImageGenerator
 from ecad.images.folder import begin_folder, is_whole
 from ecad.images.writer import ImageWriter, scratch_folder
+from ecad.jobs.conditions import Conditions, conditions_of
 from ecad.prompts.embeds import PromptEmbeds
 from ecad.prompts.names import image_stem
 from ecad.prompts.store import Stored, load_stored
@@ -31,10 +31,9 @@ from ecad.schedules import CacheSchedule
 from ecad.schedules.plan import executed, is_uncached, plan_key
 from ecad.schedules.rows import steps_of
 from ecad.sites.readers import readers
-from ecad.utils.device import device_kind
 from ecad.utils.lazy import Lazy
 from ecad.utils.seeds import check_seeds
-from ecad.utils.versions import PARTS, versions, without_parts
+from ecad.utils.versions import without_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,44 +305,6 @@ def stored_embeds(generator: ImageGenerator, batch: Batch) -> PromptEmbeds:
             )
     moved = embeds.to(generator.pipe.device, generator.dtype)
     return moved[[place[item.stored.entry.stem] for item in batch]]
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What all images of a run depend on beside their job, as JSON values.
-
-    Args:
-        settings: What identifies them (see `begin_folder`).
-        made_with: Package or device -> its version.
-    """
-
-    settings: Mapping[str, Any]
-    made_with: Mapping[str, str]
-
-
-def conditions_of(generator: ImageGenerator, batches: Sequence[Batch]) -> Conditions:
-    """The conditions under which a generator makes images of stored embeddings.
-
-    Raises:
-        EcadError: The embeddings are of several kinds, or were made for another generator.
-    """
-    # A batch is of one folder, and so of one kind.
-    kinds = {json.dumps(batch[0].stored.settings, sort_keys=True) for batch in batches}
-    if len(kinds) > 1:
-        raise EcadError("expected embeddings all made with the same settings, found several; give one folder at a time")
-    embeddings = json.loads(kinds.pop())
-    made_for = embeddings.get("image_generator", generator.name)
-    if made_for != generator.name:
-        raise EcadError(f"these embeddings were made for {made_for}; make them for {generator.name}")
-    settings = {
-        "image_generator": generator.name,
-        "weights": generator.fingerprint(),
-        PARTS: generator.parts(),
-        "dtype": str(generator.dtype).removeprefix("torch."),
-        "embeddings": embeddings,
-        **({"call": found} if (found := generator.call_settings()) else {}),
-    }
-    return Conditions(settings, {**versions(), "device": device_kind(generator.pipe.device)})
 
 
 def _numbers(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -14,12 +14,11 @@ from ecad.execution import Executor, Task
 from ecad.execution import Job as WorkerJob
 from ecad.image_generators.registry import get_image_generator
 from ecad.images.writer import ImageWriter, scratch_folder
+from ecad.jobs.conditions import Conditions, conditions_of
 from ecad.jobs.generate import (
     Batch,
-    Conditions,
     Job,
     begin_folders,
-    conditions_of,
     cut_batches,
     jobs_of,
     unit_maker,
