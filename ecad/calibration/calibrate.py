@@ -141,13 +141,15 @@ class Calibration:
             fits = [fitter.fit(places, corrects) for places in steps[count] for corrects in (False, True)]
             starts[count] = min(fits, key=lambda one: one.error)
             self._report()
-        best = polish(fitter, starts, laws[0], self._may_go_on)
+        best = polish(fitter, starts, laws[0], lambda count: self._has_images(count / trajectory.steps))
         unfitted = [fitter.unfitted(starts[count].steps) for count in counts]
         return [*unfitted, *(one.schedule for one in (*starts.values(), *best.values()))]
 
-    def _may_go_on(self) -> bool:
+    def _has_images(self, share: float) -> bool:
+        """Whether one more fit, of schedules that run the denoiser in this share of the steps, is within the budget."""
         self._report()
-        return self._max_images is not None and self._images.made + self._for_validation < self._max_images
+        spent = self._images.made + self._for_validation + len(self._fitting) * share
+        return self._max_images is not None and spent <= self._max_images
 
     def _validated(self, schedules: Sequence[CacheSchedule]) -> list[Point]:
         references, points = self._images(self._validation, None), []

@@ -16,7 +16,7 @@ _WORTH = 0.01
 
 
 def polish(
-    fitter: Fitter, starts: dict[int, Fitted], harm: np.ndarray, may_go_on: Callable[[], bool]
+    fitter: Fitter, starts: dict[int, Fitted], harm: np.ndarray, may_fit: Callable[[int], bool]
 ) -> dict[int, Fitted]:
     """Improve schedules in turns, the moves that promise most first.
 
@@ -24,7 +24,7 @@ def polish(
         fitter: fits and judges.
         starts: number of computed steps -> schedule to begin with.
         harm: float (steps,), as for `best_forecasts`; orders the moves.
-        may_go_on: asked before each move.
+        may_fit: asked before each move with its number of computed steps; the first no ends it.
 
     Returns:
         the best schedule found for each number of computed steps.
@@ -36,7 +36,7 @@ def polish(
             if steps is None:
                 del moves[count]
                 continue
-            if not may_go_on():
+            if not may_fit(count):
                 return best
             found = fitter.fit(steps, best[count].corrects)
             if found.error < best[count].error - _WORTH:

@@ -28,7 +28,7 @@ def polished(best, starts, most=1000):
     fitter = Known(best)
     begun = {len(steps): fitter.fit(steps, True) for steps in starts}
     fitter.asked.clear()
-    found = polish(fitter, begun, np.ones(STEPS), lambda: len(fitter.asked) < most)  # type: ignore[arg-type]
+    found = polish(fitter, begun, np.ones(STEPS), lambda _: len(fitter.asked) < most)  # type: ignore[arg-type]
     return fitter, found
 
 

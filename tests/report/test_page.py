@@ -135,12 +135,14 @@ def test_a_schedule_that_is_more_than_bits_is_there_as_it_was(tmp_path: Path, re
 
 
 def test_a_schedule_with_output_weights_is_in_the_page_as_it_is(tmp_path: Path, results: Results) -> None:
-    entries = results.ordered()
-    plain = entries[0].schedule
-    fitted = plain.replace(forecast=True, output_weights=[[1.0]] * plain.num_steps)
-    changed = replace(results, entries=(replace(entries[0], schedule=fitted), *entries[1:]))
-    points = plot_data(page(changed, tmp_path))["points"]
-    assert fitted in [CacheSchedule.from_json(point["own"]) for point in points if point["own"]]
+    plain = CacheSchedule(evolved().recompute, evolved().sites, "plain", forecast=True)
+    fitted = plain.replace(name="fitted", output_weights=[[1.0]] * plain.num_steps)
+    entry = results.ordered()[0]
+    entries = [replace(entry, name=one.name, kind="found", schedule=one) for one in (plain, fitted)]
+    points = plot_data(page(replace(results, entries=tuple(entries), candidates=()), tmp_path))["points"]
+    own = {point["name"]: point["own"] for point in points}
+    assert own["plain"] is None
+    assert CacheSchedule.from_json(own["fitted"]) == fitted
 
 
 def test_what_is_missing_is_said(tmp_path: Path, results: Results) -> None:
