@@ -260,7 +260,7 @@ def by_schedule(folder: str | os.PathLike[str] | Found, each: bool = False) -> d
         if same_names or all((place / MANIFEST).exists() for place in (one, other)):
             raise EcadError(
                 f"{root}: expected the images of one schedule, found those of {one.relative_to(root)} and of "
-                f"{other.relative_to(root)}; give one of its {len(found)} folders, or --each to take each for itself"
+                f"{other.relative_to(root)}; give one of its {len(found)} folders, or set `each` to treat each alone"
             )
     return {root: files}
 

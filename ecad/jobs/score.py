@@ -186,7 +186,7 @@ def _read_output(output: Path, scorer: Scorer) -> dict[str, dict[str, Any]]:
     if (found.get("scorer"), found.get("scorer_version")) != (scorer.name, scorer.version):
         raise EcadError(
             f"{output}: expected scores of {scorer.name} {scorer.version}, found those of {found.get('scorer')} "
-            f"{found.get('scorer_version')}; write to another file with -o, or give --rescore-existing"
+            f"{found.get('scorer_version')}; write to another file (`output_subpath`), or set `rescore_existing`"
         )
     rows = found.get("images")
     if not _are_rows(rows):

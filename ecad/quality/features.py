@@ -140,7 +140,7 @@ def _inception(weights: Path | None, device: str) -> FeatureExtractor:
     except (OSError, RuntimeError, ValueError) as error:
         raise EcadError(
             f"inception_v3: expected its weights at {file} or {inception_url}, but: {str(error).splitlines()[0]}; "
-            f"give a downloaded copy with --weights"
+            "give a downloaded copy as `weights`"
         ) from error
     resize = build_resizer("clean")
 

@@ -62,7 +62,7 @@ def fid(one: Statistics, other: Statistics) -> float:
     if one.mean.shape != other.mean.shape:
         raise EcadError(
             f"features of another network: expected {one.mean.shape[0]} of an image, found {other.mean.shape[0]} in "
-            "the reference; make both with one --model-name"
+            "the reference; make both with one `model_name`"
         )
     values, vectors = np.linalg.eigh(one.covariance)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
@@ -117,7 +117,7 @@ def load_statistics(source: str, model_name: str = "inception_v3") -> Statistics
     except Exception as error:  # urllib, zipfile and numpy each have their own
         raise EcadError(
             f"reference statistics {source!r}: expected clean-fid to have or download them, but: {error}; give a "
-            "file .npz, or the images themselves with --ref-dir (a torn download is in clean-fid's own folder `stats`)"
+            "file .npz, or the images themselves as `ref_dir` (a torn download is in clean-fid's own folder `stats`)"
         ) from error
     return _checked(source, mean, covariance, None)
 

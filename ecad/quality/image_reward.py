@@ -215,7 +215,7 @@ def _download(repository: str, file: str) -> Path:
         raise EcadError(
             f"ImageReward: expected {file} of {repository} on the Hugging Face hub or in its local cache, but: "
             f"{str(error).strip().splitlines()[0]}; download {WEIGHTS_FILE} of {HUB_ID} and {VOCABULARY_FILE} of "
-            f"{VOCABULARY_HUB_ID} into one folder and give it with --weights"
+            f"{VOCABULARY_HUB_ID} into one folder and give it as `weights`"
         ) from error
 
 

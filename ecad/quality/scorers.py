@@ -53,7 +53,7 @@ def get_scorer(name: str, weights: str | os.PathLike[str] | None = None, device:
 
     if name in _COMPARING:
         if weights is not None:
-            raise EcadError(f"scorer {name!r} takes no weights of its own: leave --weights out")
+            raise EcadError(f"scorer {name!r} takes no weights of its own: leave `weights` out")
         return Scorer(name, "", True, _comparison(_COMPARING[name](choose_device(device))))
     if name not in _SCORERS:
         raise EcadError(f"scorer {name!r} is unknown: expected one of {', '.join(scorer_names())}")

@@ -17,6 +17,4 @@ def missing_weights(what: str, source: str, error: Exception) -> EcadError:
     """
     where = "there" if Path(source).exists() else "in a folder of that name, the Hugging Face hub and its local cache"
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(" (")[0].rstrip(".")
-    return EcadError(
-        f"{source}: expected {what} {where}, but: {reason}; give a local copy (--weights, or the option that names it)"
-    )
+    return EcadError(f"{source}: expected {what} {where}, but: {reason}; give the folder of a local copy instead")

@@ -76,7 +76,7 @@ def test_several_schedules_are_told_apart(tmp_path: Path, names: list[str], sche
     if schedules == ["."]:
         assert by_schedule(tmp_path) == {tmp_path: image_files(tmp_path)}
         return
-    with pytest.raises(EcadError, match=r"expected the images of one schedule, found .* or --each"):
+    with pytest.raises(EcadError, match=r"expected the images of one schedule, found .* or set `each`"):
         by_schedule(tmp_path)
     found = by_schedule(tmp_path, each=True)
     assert sorted(found) == [tmp_path / name for name in schedules]

@@ -107,7 +107,7 @@ def test_one_image_has_no_covariance(features: np.ndarray) -> None:
 
 def test_statistics_of_another_network_are_refused() -> None:
     rng = np.random.default_rng(0)
-    with pytest.raises(EcadError, match=r"expected 4 of an image, found 5 .*--model-name"):
+    with pytest.raises(EcadError, match=r"expected 4 of an image, found 5 .*`model_name`"):
         fid(Statistics.of(rng.normal(size=(9, 4))), Statistics.of(rng.normal(size=(9, 5))))
 
 
@@ -259,7 +259,7 @@ def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     torn = tmp_path / "inception-2015-12-05.pt"
     torn.write_bytes(b"torn")
     for weights in (torn, tmp_path):
-        with pytest.raises(EcadError, match=r"inception_v3: expected its weights at .*--weights") as error:
+        with pytest.raises(EcadError, match=r"inception_v3: expected its weights at .*`weights`") as error:
             get_feature_extractor("inception_v3", weights, "cpu")
         assert "\n" not in str(error.value)
     with pytest.raises(EcadError, match=r"in a file named inception-2015-12-05\.pt"):

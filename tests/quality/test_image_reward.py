@@ -201,6 +201,6 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
     with pytest.raises(EcadError, match=r"ImageReward\.pt: expected ImageReward's state dict there"):
         ImageReward(tmp_path)
-    with pytest.raises(EcadError, match=r"THUDM/ImageReward on the Hugging Face hub .*--weights") as error:
+    with pytest.raises(EcadError, match=r"THUDM/ImageReward on the Hugging Face hub .*`weights`") as error:
         ImageReward()
     assert "\n" not in str(error.value)
