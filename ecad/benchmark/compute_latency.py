@@ -3,16 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ecad.commands.main import finish, main
-from ecad.commands.options import MOST, ImageGeneratorOption, ModelOptions, grouped_options
+from ecad.commands.options import MOST, AsJson, ImageGeneratorOption, ModelOptions, grouped_options
 from ecad.errors import EcadError
 from ecad.utils.console import bar
+
+if TYPE_CHECKING:
+    from ecad.image_generators import ImageGenerator, PromptEmbeds
+    from ecad.jobs.generate import Job
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """The flags that say what is measured."""
+
+    batch_size: Annotated[
+        list[int] | None,
+        typer.Option("--batch-size", "-b", min=1, max=MOST, help="Images made together [100]; may be repeated."),
+    ] = None
+    warmup_steps: Annotated[
+        int, typer.Option("--warmup-steps", "-w", min=0, max=MOST, help="Batches that do not count.")
+    ] = 1
+    num_samples: Annotated[int, typer.Option("--num-samples", "-n", min=1, max=MOST, help="Batches that count.")] = 5
+    recompute_existing: Annotated[
+        bool, typer.Option("--recompute-existing", help="Measure again where the file has a time.")
+    ] = False
+
+    @property
+    def sizes(self) -> list[int]:
+        """The batch sizes."""
+        return self.batch_size or [100]
+
+    def measure(self, generator: ImageGenerator, file: Path, job: Job, embeds: PromptEmbeds, hidden: bool) -> list[int]:
+        """Measure a schedule and write the times into its file; returns the batch sizes that had none."""
+        from ecad.jobs.latency import measure_latency
+        from ecad.schedules.files import update_metrics
+
+        assert job.schedule is not None
+        known = _measured(job.schedule.metrics)
+        missing = [size for size in self.sizes if self.recompute_existing or str(size) not in known]
+        for size in missing:
+            progress = partial(bar, label=f"{file.stem}, {size} at once", hidden=hidden)
+            found = measure_latency(generator, job, embeds, size, self.num_samples, self.warmup_steps, progress)
+            by_size = {**_read(file), str(size): found}
+            several = {"latency_by_batch_size": by_size} if len(by_size) > 1 else {}
+            update_metrics(file, job.schedule, {"latency": by_size[str(self.sizes[0])], **several})
+        return missing
 
 
 @grouped_options
@@ -25,19 +68,9 @@ def latency(
     ] = None,
     schedule_list: Annotated[list[Path] | None, typer.Option(help="Schedule files, one after the other.")] = None,
     more_schedules: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
-    batch_size: Annotated[
-        list[int] | None,
-        typer.Option("--batch-size", "-b", min=1, max=MOST, help="Images made together [100]; may be repeated."),
-    ] = None,
-    warmup_steps: Annotated[
-        int, typer.Option("--warmup-steps", "-w", min=0, max=MOST, help="Batches that do not count.")
-    ] = 1,
-    num_samples: Annotated[int, typer.Option("--num-samples", "-n", min=1, max=MOST, help="Batches that count.")] = 5,
-    recompute_existing: Annotated[
-        bool, typer.Option("--recompute-existing", help="Measure again where the file has a time.")
-    ] = False,
+    samples: SampleOptions,
     model: ModelOptions,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Time schedules against uncached images in alternation, in ms per image without the text encoder."""
     # `--schedule-list A B C`: an option takes the first, what follows arrives as arguments.
@@ -46,18 +79,16 @@ def latency(
         raise EcadError("give either --schedule-dir or --schedule-list")
     from ecad.prompts.store import find_stored
     from ecad.schedules import CacheSchedule
-    from ecad.schedules.files import in_file, schedule_files, update_metrics
+    from ecad.schedules.files import in_file, schedule_files
 
     files = listed if schedule_dir is None else schedule_files(schedule_dir)
     schedules = {file: CacheSchedule.load(file) for file in files}
     model.check(image_generator)
     stored = find_stored(embedding_dir)
     from ecad.jobs.generate import cut_batches, job_of, stored_embeds
-    from ecad.jobs.latency import measure_latency
     from ecad.utils.device import device_name
 
-    sizes = batch_size or [100]
-    prompts = cut_batches(stored, [0], max(sizes))[0]
+    prompts = cut_batches(stored, [0], max(samples.sizes))[0]
     generator = model.load(image_generator, only="images")
     jobs = {}
     for file, schedule in schedules.items():
@@ -65,28 +96,26 @@ def latency(
             jobs[file] = job_of(generator, schedule, file.parent)
     embeds = stored_embeds(generator, prompts)
     rows = []
-    for file, schedule in schedules.items():
-        missing = [size for size in sizes if recompute_existing or str(size) not in _measured(schedule.metrics)]
-        for size in missing:
-            progress = partial(bar, label=f"{file.stem}, {size} at once", hidden=as_json)
-            found = measure_latency(generator, jobs[file], embeds, size, num_samples, warmup_steps, progress)
-            by_size = {**_measured(CacheSchedule.load(file).metrics), str(size): found}
-            values = {"latency": by_size[str(sizes[0])]}
-            update_metrics(
-                file, schedule, values if len(by_size) == 1 else {**values, "latency_by_batch_size": by_size}
-            )
-        measured = _measured(CacheSchedule.load(file).metrics)
-        here = {"gpu": device_name(generator.pipe.device), **jobs[file].call}
+    for file, job in jobs.items():
+        missing = samples.measure(generator, file, job, embeds, as_json)
+        measured, here = _read(file), {"gpu": device_name(generator.pipe.device), **job.call}
         rows += [
             {"file": str(file), "written": size in missing, "elsewhere": _elsewhere(row, here), **row}
-            for size in sizes
+            for size in samples.sizes
             for row in [measured[str(size)]]
         ]
     finish({"schedules": rows}, "\n".join(map(_line, rows)), as_json)
 
 
+def _read(file: Path) -> dict[str, Any]:
+    """Batch size -> what a schedule's file says of it now."""
+    from ecad.schedules import CacheSchedule
+
+    return _measured(CacheSchedule.load(file).metrics)
+
+
 def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Batch size -> what the file says of it."""
+    """Batch size -> what a schedule's metrics say of it."""
     from ecad.schedules import json_values as plain
 
     known = plain.thaw(metrics)

@@ -58,16 +58,9 @@ def macs(
             update_metrics(file, schedule, macs_metrics(by_step, accounting))
         uncached = uncached_macs(schedule, model, accounting, height, width)  # type: ignore[arg-type]
         total = int(by_step.sum())
-        rows.append(
-            {
-                "file": str(file),
-                "total_macs": total,
-                "uncached_macs": uncached,
-                "fewer": uncached / total,
-                "in_file": schedule.metrics["total_macs"] if kept else total,
-                "written": not kept,
-            }
-        )
+        kept_total = schedule.metrics["total_macs"] if kept else total
+        row = {"file": str(file), "total_macs": total, "uncached_macs": uncached, "fewer": uncached / total}
+        rows.append({**row, "in_file": kept_total, "written": not kept})
         if print_detailed and not as_json:
             console.print(_table(file, counts[file]))
     detail = {str(file): {name: macs.tolist() for name, macs in found.items()} for file, found in counts.items()}
