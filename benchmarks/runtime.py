@@ -29,7 +29,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import ecad
 from ecad.cost import Architecture, count_macs, find_architecture
 from ecad.cost.latency import measure_interleaved, speedups
-from ecad.runtime.replay import forward as replay
+from ecad.runtime.replay import recordings
+from ecad.runtime.replay.facts import Unrecordable
 from ecad.schedules import CacheSchedule, flux_sites, heuristics, pixart_sites
 from ecad.utils.files import write_atomic
 
@@ -94,11 +95,15 @@ def make_image(
 @contextmanager
 def plain_hooks():
     """Run components under hooks and everything else as it is."""
-    recordable, replay._signature = replay._signature, lambda *_: None
+
+    def refuse(*_: object) -> None:
+        raise Unrecordable
+
+    facts, recordings.Facts = recordings.Facts, refuse
     try:
         yield
     finally:
-        replay._signature = recordable
+        recordings.Facts = facts
 
 
 class Dispatched(TorchDispatchMode):

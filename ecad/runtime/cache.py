@@ -4,33 +4,34 @@
         image = pipe("a fox", num_inference_steps=schedule.num_steps).images[0]
     print(run.stats)
 
-Nothing is subclassed, rebuilt or shared between pipelines. With gradients enabled a forward computes everything and
-keeps nothing. A schedule belongs to the denoiser: pipelines that share the denoiser share its cache. A pipeline runs
-one generation at a time.
+Nothing is subclassed, rebuilt or shared between pipelines. A schedule belongs to the denoiser, and holds for the
+generations of the pipeline that it was enabled on, or of others on the same scheduler. Whatever else runs the denoiser
+computes everything and keeps nothing, and so does a forward with gradients enabled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import threading
+import warnings
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from ecad.errors import EcadError, ScheduleError
-from ecad.runtime.clock import StepClock
-from ecad.runtime.compatibility import check_run
+from ecad.errors import EcadError, EcadWarning, ScheduleError
+from ecad.runtime.caller import Scope, Site, calls_method_of, running
+from ecad.runtime.compatibility import other_cache
 from ecad.runtime.denoiser import CachedDenoiser
-from ecad.runtime.kept_outputs import CacheStats, Storage
-from ecad.runtime.overrides import Around
+from ecad.runtime.generation import Generation
+from ecad.runtime.kept_outputs import CacheStats, Storage, Tally
+from ecad.runtime.overrides import overrides_on
+from ecad.runtime.rows import GivenRow, SchedulerWatch
 from ecad.schedules import CacheSchedule
 from ecad.schedules.plan import Plan
 from ecad.sites.discovery import denoisers, unwrapped
-
-# Where a pipeline and its denoisers remember their run.
-_RUN = "_ecad_run"
 
 
 def enable_cache(
@@ -42,18 +43,23 @@ def enable_cache(
 ) -> CacheRun:
     """Run a pipeline's denoiser under a schedule from now on; replaces the schedule it had.
 
-    Arguments:
+    Args:
         pipe: a diffusers pipeline, or a bare denoiser whose loop calls `CacheRun.step`.
         schedule: one schedule, or a dict of denoiser name -> schedule where the pipeline has several. Its sites are
             those of `CacheSchedule.for_model`, or submodules of the denoiser, named by hand: ("layers.0", "mixer").
         keep_device: keep outputs there, such as "cpu", instead of where they are computed: less memory, more time.
         keep_dtype: keep outputs in this floating point type, such as torch.float8_e4m3fn: images differ a little.
 
-    Returns the handle: `.stats`, `.memory()`, `.disable()`, `.step(i)`.
+    Returns:
+        The handle: `.stats`, `.memory()`, `.disable()`, `.step(i)`.
 
-    Raises ScheduleError if the schedule's sites are not the denoiser's, or it says that it was made for another one
-    (and, when the pipeline runs, if its rows are not the run's steps); EcadError if the pipeline has no denoiser to
-    cache. Warns (EcadWarning) of another variant, number of steps, sampler or resolution than it was made for.
+    Raises:
+        ScheduleError: the schedule's sites are not the denoiser's, or it says that it was made for another one; and,
+            when the pipeline runs, its rows are not the run's steps.
+        EcadError: the pipeline has no denoiser to cache.
+
+    Warns (EcadWarning) of another variant, number of steps, sampler or resolution than it was made for, of gradients,
+    and of another cache on the same denoiser.
 
     >>> from diffusers import DiTTransformer2DModel
     >>> denoiser = DiTTransformer2DModel(num_attention_heads=2, attention_head_dim=8, num_layers=1, norm_num_groups=1)
@@ -83,12 +89,17 @@ def enable_cache(
 def disable_cache(pipe: Any) -> None:
     """Take every trace of a cache off a pipeline or a bare denoiser; nothing happens if it has none.
 
-    Arguments:
+    Args:
         pipe: what was given to `enable_cache`, or a pipeline that shares its denoiser.
     """
-    for holder in (pipe, *denoisers(pipe).values()):
-        run = vars(holder).get(_RUN)
-        if run is not None:
+    modules = denoisers(pipe)
+    holders = [*modules.values(), *(getattr(pipe, name, pipe) for name in modules)]
+    runs = {override.of for holder in holders for override in overrides_on(holder)}
+    scheduler = getattr(pipe, "scheduler", None)
+    if scheduler is not None:
+        runs |= {override.of for override in overrides_on(scheduler) if getattr(override.of, "pipe", None) is pipe}
+    for run in runs:
+        if isinstance(run, CacheRun):
             run.disable()
 
 
@@ -111,12 +122,27 @@ def cached(
         run.disable()
 
 
+class _Loop(threading.local):
+    """The loop of one's own that a thread is in.
+
+    Attributes:
+        generation: that has begun.
+        inside: the same within one of its rows, None outside.
+        last: the row entered last; -1 before any.
+    """
+
+    generation: Generation | None = None
+    inside: Generation | None = None
+    last = -1
+
+
 class CacheRun:
     """The handle on an enabled cache; made by `enable_cache`.
 
     Attributes:
         stats: computed, reused and skipped calls and cached bytes since enabling.
         schedules: denoiser name -> schedule.
+        pipe: what it is enabled on; None once it is disabled.
     """
 
     def __init__(
@@ -128,13 +154,17 @@ class CacheRun:
     ) -> None:
         self.stats = CacheStats()
         self.schedules = dict(schedules)
-        self._pipe = pipe
+        self.pipe = pipe
+        tally = Tally(self.stats)
         self._denoisers = [
-            CachedDenoiser(name, modules[name], schedules[name], self.stats, storage) for name in schedules
+            CachedDenoiser(name, modules[name], schedules[name], self._who_calls, tally, storage) for name in schedules
         ]
-        self._clock = StepClock(on_timesteps=self._timesteps_set, on_end=self._forget)
-        self._watches: list[Any] = []
-        self._last_step = -1
+        self._watch = SchedulerWatch(self._timesteps_set)
+        self._generation: Generation | None = None
+        self._unchecked: Generation | None = None
+        self._loop = _Loop()
+        self._running: list[Generation] = []
+        self._told: set[str] = set()
         self._refuse_unequal_schedules()
 
     @property
@@ -145,149 +175,180 @@ class CacheRun:
     def memory(self) -> int:
         """Predict the most bytes that kept outputs hold at any moment of a generation like the last one.
 
-        Nothing is computed: shapes come from a copy of the denoiser without weights. Exact for a denoiser that runs in
-        every row, as `stats.peak_cached_bytes` will tell; with several denoisers, never too little.
+        Nothing is computed: sizes are those of the first row that ran. Exact for a denoiser that runs in every row, as
+        `stats.peak_cached_bytes` will tell; with several denoisers, or passes that come and go, never too little.
 
-        Raises EcadError if no row has run yet, so that sizes are not known.
+        Raises:
+            EcadError: no row has run yet, so that sizes are not known.
         """
         peaks = [peak for denoiser in self._denoisers if (peak := denoiser.memory()) is not None]
         if not peaks:
             raise EcadError("memory is not known before the first row: expected a pipeline that has run, found none")
         return sum(peaks)
 
-    def __reduce__(self) -> Any:
-        return type(None), ()  # a copy of an enabled pipeline is not enabled
-
     def disable(self) -> None:
         """Put pipeline, denoiser and scheduler back as they were; `stats` stays readable."""
-        self._unwatch()
-        self._clock.follow(None)
+        if self.pipe is None:
+            return
+        for generation in self._running.copy():
+            generation.end()
+        self._watch.follow(None)
         for denoiser in self._denoisers:
             denoiser.detach()
-        for holder in self._holders():
-            if vars(holder).get(_RUN) is self:
-                delattr(holder, _RUN)
+        self.pipe = None
 
     @contextmanager
     def step(self, index: int) -> Iterator[None]:
         """Say that the denoiser forwards within belong to one row, in a loop that is not a pipeline's.
 
-        Row 0 begins a new generation. All passes of a row (guidance as two forwards) go into one `with`.
+        Row 0 begins a new generation. All passes of a row (guidance as two forwards) go into one `with`. Each thread
+        has a loop of its own.
 
-        Arguments:
+        Args:
             index: the row, 0 to the schedule's last.
 
-        Raises ScheduleError if the schedule has no such row; EcadError if a row is entered twice in turn.
+        Raises:
+            ScheduleError: the schedule has no such row.
+            EcadError: a row is entered twice in turn.
         """
-        rows = self._num_steps()
+        rows, loop = self._num_steps(), self._loop
         if not 0 <= index < rows:
             raise ScheduleError("the schedule has no such row", step=str(index), expected=f"0 to {rows - 1}")
-        if index and index == self._last_step:
+        if index and index == loop.last:
             raise EcadError(f"step {index} was entered twice in turn: expected all its passes inside one `with`")
-        if index == 0 or index != self._last_step + 1:
-            self._begin()
-        self._last_step = index
-        self._clock.pin(index)
+        generation = loop.generation
+        if generation is None or generation.is_over or index == 0 or index != loop.last + 1:
+            self._end_generation()
+            if generation is not None:
+                generation.end()
+            generation = loop.generation = self._begin(Generation(GivenRow(), rows, self._ended))
+        rows_now = generation.rows
+        assert isinstance(rows_now, GivenRow)
+        loop.last, before, loop.inside = index, loop.inside, generation
         try:
-            yield
+            with rows_now.at(index):
+                yield
+        except BaseException:
+            generation.end()
+            raise
         finally:
-            self._clock.pin(None)
+            loop.inside = before
         if index == rows - 1:
-            self._forget()
+            generation.end()
+            loop.last = -1
+
+    def __reduce__(self) -> Any:
+        return type(None), ()  # a copy of an enabled pipeline is not enabled
 
     def _attach(self) -> None:
-        self._clock.follow(getattr(self._pipe, "scheduler", None))
-        self._clock.stop()
+        self._warn_of_others()
+        self._watch.follow(getattr(self.pipe, "scheduler", None), self)
         for denoiser in self._denoisers:
-            denoiser.attach()
-        self._watch()
-        for holder in self._holders():
-            setattr(holder, _RUN, self)
+            denoiser.attach(self._called(denoiser), self)
 
-    def _watch(self) -> None:
-        """Follow the denoisers' forwards from outside of what is compiled, whenever it was compiled."""
-        self._unwatch()
-        for denoiser in self._denoisers:
-            called = self._pipe if isinstance(self._pipe, nn.Module) else getattr(self._pipe, denoiser.name)
-            if called._compiled_call_impl is not None:
-                self._watches.append(Around(called, "_compiled_call_impl", partial(self._around, denoiser)))
-            elif called is not denoiser.module:
-                self._watches.append(Around(called, "forward", partial(self._around, denoiser)))
-            else:
-                before, after = partial(self._before, denoiser), partial(self._after, denoiser)
-                self._watches += [
-                    called.register_forward_pre_hook(_Watch(before), with_kwargs=True),
-                    called.register_forward_hook(_Watch(after)),
-                ]
+    def _called(self, denoiser: CachedDenoiser) -> Any:
+        """What the pipeline calls."""
+        return self.pipe if isinstance(self.pipe, nn.Module) else getattr(self.pipe, denoiser.name)
 
-    def _unwatch(self) -> None:
-        for watch in self._watches:
-            watch.remove()
-        self._watches = []
+    def _who_calls(self) -> tuple[Generation, Site] | None:
+        """The generation that the forward which begins now belongs to, and from where in it it is called."""
+        generation = self._loop.inside or self._generation_of_scheduler()
+        site = None if generation is None else generation.site()
+        if generation is None or site is None:
+            return None
+        if torch.is_grad_enabled():
+            self._tell("gradients are enabled, so that nothing is cached: call the denoiser under torch.no_grad()")
+            return None
+        if generation is self._unchecked and (misfit := self._misfit(has_begun=True)) is not None:
+            self._end_generation()
+            raise misfit
+        self._unchecked = None
+        return generation, site
 
-    def _holders(self) -> list[Any]:
-        return [self._pipe, *(denoiser.module for denoiser in self._denoisers)]
-
-    def _before(self, denoiser: CachedDenoiser, args: Any, kwargs: Any) -> None:
-        clock = self._clock
-        if clock.scheduler is not getattr(self._pipe, "scheduler", None):
-            clock.follow(self._pipe.scheduler)
-        if clock.starting:
-            self._refuse_other_rows()
-            self._begin()
-            clock.start(getattr(self._pipe, "num_timesteps", None), kwargs.get("timestep"))
-            check_run(denoiser.schedule, clock.scheduler, [*args, *kwargs.values()])
-        if clock.step is None or torch.is_grad_enabled():
-            denoiser.bypass()
-        else:
-            denoiser.prepare(clock.step, args, kwargs)
-
-    def _after(self, denoiser: CachedDenoiser, *_: Any) -> None:
-        denoiser.finish()
-
-    def _around(self, denoiser: CachedDenoiser, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        self._before(denoiser, args, kwargs)
-        result = denoiser.answer(forward, args, kwargs)
-        self._after(denoiser)
-        return result
-
-    def _begin(self) -> None:
-        for denoiser in self._denoisers:
-            denoiser.forget()
-            denoiser.attach()
-
-    def _forget(self) -> None:
-        self._last_step = -1
-        for denoiser in self._denoisers:
-            denoiser.forget()
+    def _generation_of_scheduler(self) -> Generation | None:
+        scheduler = getattr(self.pipe, "scheduler", None)
+        if scheduler is not self._watch.scheduler:
+            self._watch.follow(scheduler, self)
+            if getattr(scheduler, "num_inference_steps", None) is not None:
+                self._follow_timesteps(begun=[])
+        return self._generation
 
     def _timesteps_set(self) -> None:
         self._refuse_replaced_denoiser()
-        self._watch()
+        self._follow_timesteps(running())
         # On a shared scheduler this may be another pipeline's generation; ours is checked when the denoiser runs.
-        if not self._clock.is_shared:
-            self._refuse_other_rows()
+        misfit = self._misfit(has_begun=False)
+        if misfit is not None and not self._watch.is_shared and not calls_method_of(self._is_another_pipeline):
+            self._end_generation()
+            raise misfit
+
+    def _follow_timesteps(self, begun: Sequence[weakref.ref[Scope]]) -> None:
+        self._end_generation()
+        rows = self._watch.begin(lambda: getattr(self.pipe, "num_timesteps", None))
+        made = Generation(rows, self._num_steps(), self._ended, begun)
+        self._generation = self._unchecked = self._begin(made)
+
+    def _is_another_pipeline(self, one: object) -> bool:
+        scheduler = self._watch.scheduler
+        return one is not self.pipe and one is not scheduler and getattr(one, "scheduler", None) is scheduler
+
+    def _begin(self, generation: Generation) -> Generation:
+        self._warn_of_others()
+        for denoiser in self._denoisers:
+            denoiser.attach(self._called(denoiser), self)
+        self._running.append(generation)
+        return generation
+
+    def _ended(self, generation: Generation) -> None:
+        if generation in self._running:
+            self._running.remove(generation)
+        if generation is self._generation:
+            self._generation = None
+        if not self._running:
+            for denoiser in self._denoisers:
+                denoiser.release()
+
+    def _warn_of_others(self) -> None:
+        for denoiser in self._denoisers:
+            other = other_cache(denoiser.module)
+            if other is not None:
+                self._tell(f"{other} caches {denoiser.name} too, and one cache sees what the other left: disable one")
+
+    def _tell(self, what: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            warnings.warn(EcadWarning(what), stacklevel=2)
 
     def _refuse_replaced_denoiser(self) -> None:
         for denoiser in self._denoisers:
-            if unwrapped(getattr(self._pipe, denoiser.name)) is not denoiser.module:
-                self._clock.stop()
+            if unwrapped(getattr(self.pipe, denoiser.name)) is not denoiser.module:
+                self._generation = None
                 raise EcadError(
                     f"the pipeline's {denoiser.name} was replaced after its cache was enabled; call enable_cache again"
                 )
 
-    def _refuse_other_rows(self) -> None:
-        rows = self._clock.rows
-        if rows != self._num_steps():
-            self._clock.stop()
-            name = next(iter(self.schedules.values())).name
-            raise ScheduleError(
-                f"schedule {name!r} does not fit this run",
-                expected=f"{self._num_steps()} steps, the schedule's rows",
-                found=f"{rows}",
-                remedy=f"call the pipeline with {self._num_steps()} steps (a scheduler of second order runs 2n-1), or "
-                f"use schedule.resample(steps={rows})",
-            )
+    def _misfit(self, has_begun: bool) -> ScheduleError | None:
+        """Why the scheduler's generation has other rows than the schedule, as far as is known; None if it has not."""
+        scheduler, steps = self._watch.scheduler, self._num_steps()
+        rows = len(scheduler.timesteps)
+        # Some samplers end their timesteps with where the last row arrives.
+        is_shorter = rows == steps + 1 and getattr(scheduler, "num_inference_steps", None) == steps
+        if is_shorter and getattr(scheduler, "order", 1) == 1:
+            rows = steps if not has_begun or getattr(self.pipe, "num_timesteps", None) == steps else rows
+        if rows == steps:
+            return None
+        name = next(iter(self.schedules.values())).name
+        return ScheduleError(
+            f"schedule {name!r} does not fit this run",
+            expected=f"{steps} steps, the schedule's rows",
+            found=f"{rows}",
+            remedy=f"call the pipeline with {steps} steps (a scheduler of second order runs 2n-1), or use "
+            f"schedule.resample(steps={rows})",
+        )
+
+    def _end_generation(self) -> None:
+        if self._generation is not None:
+            self._generation.end()
 
     def _refuse_unequal_schedules(self) -> None:
         rows = {name: schedule.num_steps for name, schedule in self.schedules.items()}
@@ -300,17 +361,3 @@ class CacheRun:
 
     def _num_steps(self) -> int:
         return next(iter(self.schedules.values())).num_steps
-
-
-class _Watch:
-    """A torch hook around a denoiser's forward, which offloading does not throw away. A copy of it does nothing."""
-
-    def __init__(self, react: Callable[..., None] | None = None) -> None:
-        self.react = react
-
-    def __call__(self, module: nn.Module, *call: Any) -> None:
-        if self.react is not None:
-            self.react(*call)
-
-    def __reduce__(self) -> Any:
-        return _Watch, ()

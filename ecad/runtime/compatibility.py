@@ -23,6 +23,8 @@ _EFFECT = {
     "sampler": "its quality was not measured there: look at a few images first",
     "resolution": "its quality was not measured there: look at a few images first",
 }
+# Parts of the names of diffusers' modules whose hooks reuse outputs.
+_OTHERS = "_cache", "attention_broadcast"
 
 
 def layout_of(denoiser: nn.Module, sites: Sequence[Site]) -> str:
@@ -39,11 +41,12 @@ def configuration_of(denoiser: nn.Module) -> str:
 def check_denoiser(schedule: CacheSchedule, denoiser: nn.Module, sites: Sequence[Site]) -> None:
     """Refuse a denoiser of another layout than a schedule was made for; warn of another configuration or of resampling.
 
-    Arguments:
+    Args:
         schedule: one that does not say where it comes from is for any denoiser that it fits.
         denoiser, sites: that it is to run on.
 
-    Raises ScheduleError.
+    Raises:
+        ScheduleError: another layout.
     """
     provenance, steps = made_for(schedule.attributes)
     if provenance is None:
@@ -64,15 +67,33 @@ def check_denoiser(schedule: CacheSchedule, denoiser: nn.Module, sites: Sequence
 def check_run(schedule: CacheSchedule, sampler: object, inputs: Sequence[Any]) -> None:
     """Warn of another sampler or resolution than a schedule was made for.
 
-    Arguments:
+    Args:
         schedule: whatever runs.
-        sampler: the pipeline's scheduler.
+        sampler: the pipeline's scheduler; None if a loop does without.
         inputs: of the denoiser's forward, the latents first.
     """
     provenance, _ = made_for(schedule.attributes)
     if provenance is not None:
-        _tell(schedule.name, "sampler", provenance.sampler, type(sampler).__name__)
+        if sampler is not None:
+            _tell(schedule.name, "sampler", provenance.sampler, type(sampler).__name__)
         _tell(schedule.name, "resolution", provenance.latents, latent_shape(inputs))
+
+
+def other_cache(denoiser: nn.Module) -> str | None:
+    """What else caches a denoiser's outputs, by name; None if nothing does.
+
+    Args:
+        denoiser: the module.
+    """
+    config = getattr(denoiser, "_cache_config", None)
+    if config is not None:
+        return f"diffusers' {type(config).__name__}"
+    for part in denoiser.modules():
+        registry = vars(part).get("_diffusers_hook")
+        for hook in getattr(registry, "hooks", {}).values():
+            if any(word in type(hook).__module__ for word in _OTHERS):
+                return f"diffusers' {type(hook).__name__}"
+    return "cache-dit" if getattr(denoiser, "_is_cached", False) else None
 
 
 def latent_shape(inputs: Sequence[Any]) -> tuple[int, ...]:

@@ -1,98 +1,83 @@
-"""One denoiser under one schedule: its sites, its hooks, and the state of each of its passes."""
+"""One denoiser under one schedule, forward by forward."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from ecad.errors import ScheduleError
-from ecad.runtime.compatibility import check_denoiser
-from ecad.runtime.denoiser_output import Output
-from ecad.runtime.hooks import ComponentHook
-from ecad.runtime.kept_outputs import CacheStats, Kept, Line, Storage, tensors_in
-from ecad.runtime.output_sizes import as_meta, on_meta, output_sizes
-from ecad.runtime.overrides import override_of
-from ecad.runtime.replay.forward import Replay
-from ecad.runtime.tgate import average, gates_of, one_half_from
+from ecad.runtime.caller import Site as CallSite
+from ecad.runtime.compatibility import check_denoiser, check_run
+from ecad.runtime.generation import Generation
+from ecad.runtime.hooks import ComponentHook, Now
+from ecad.runtime.inputs import Inputs, parameter_names
+from ecad.runtime.kept_outputs import Storage, Tally
+from ecad.runtime.overrides import Around, Override, override_of
+from ecad.runtime.passes import Forward, Pass, PlanRows
+from ecad.runtime.replay.recordings import Recordings, given
+from ecad.runtime.tgate import average, gates_of, one_half_from, second_half, twice
 from ecad.schedules import CacheSchedule
 from ecad.schedules.forecast import Ahead, forecasts
-from ecad.schedules.plan import Action, Plan, executed, make_plan
+from ecad.schedules.plan import Plan, executed, make_plan
 from ecad.sites.discovery import Site, named_sites
 from ecad.sites.readers import readers, running_order
-
-_ACTIONS = tuple(Action)
-
-
-class _Rows:
-    """A plan from some step on, in the form in which it is replayed; `ahead` has what `forecasts` gives, from there."""
-
-    def __init__(self, plan: Plan, ahead: list[Ahead]) -> None:
-        self.plan = plan
-        actions = [[_ACTIONS[action] for action in row] for row in plan.actions.tolist()]
-        self.actions = [row[: plan.num_sites] for row in actions]
-        self.counts = plan.counts().tolist()
-        # By step and site, and of the denoiser's output by step; empty unless the schedule forecasts.
-        self.lines: list[list[Line]] = []
-        self.outputs: list[tuple[bool, Ahead, int]] = []
-        if plan.forecasts:
-            tables = plan.gaps.tolist(), plan.remembered.tolist(), plan.reused.tolist()
-            self.lines = [list(map(Line, *rows))[: plan.num_sites] for rows in zip(*tables, strict=True)]
-            runs = [row[-1] in (Action.COMPUTE, Action.KEEP) for row in actions]
-            self.outputs = list(zip(runs, ahead, plan.held[:, -1].tolist(), strict=True))
-
-
-class _Pass:
-    """The state of one forward of every step (of two, if guidance takes two), from the step it first ran in."""
-
-    def __init__(self, rows: _Rows, step: int, inputs: object, kept: list[Kept], output: Output) -> None:
-        self.rows, self.first, self.inputs, self.kept, self.output = rows, step, inputs, kept, output
-        self.next = step
-
-    def free(self) -> None:
-        """Forget every kept output."""
-        for kept in self.kept:
-            kept.free()
-        self.output.free()
 
 
 class CachedDenoiser:
     """Runs a denoiser's forwards under a schedule.
 
-    Arguments:
+    Args:
         name: what the pipeline calls it.
         module: the denoiser.
         schedule: must name exactly the denoiser's sites, in any order, or sites of its own by module path.
-        stats: where its calls and bytes are counted.
+        who_calls: tells the generation that the forward which begins now belongs to, and from where it is called.
+        tally: where its calls and bytes are counted.
         storage: how outputs are kept, if not as they are.
 
-    Raises ScheduleError if the schedule's sites are not the denoiser's.
+    Raises:
+        ScheduleError: the schedule's sites are not the denoiser's.
     """
 
     def __init__(
-        self, name: str, module: nn.Module, schedule: CacheSchedule, stats: CacheStats, storage: Storage | None = None
+        self,
+        name: str,
+        module: nn.Module,
+        schedule: CacheSchedule,
+        who_calls: Callable[[], tuple[Generation, CallSite] | None],
+        tally: Tally,
+        storage: Storage | None = None,
     ) -> None:
-        self.name, self.module, self.schedule, self.stats, self._storage = name, module, schedule, stats, storage
+        self.name, self.module, self.schedule = name, module, schedule
+        self._who_calls, self._tally, self._storage = who_calls, tally, storage
         sites = named_sites(module, schedule.sites)
-        index = {(site.block, site.component): position for position, site in enumerate(sites)}
+        names = [(site.block, site.component) for site in sites]
         gates = gates_of(schedule)
-        self._gates = {step: {index[site] for site in gated} for step, gated in gates.items()}
+        self._gates = {step: [names.index(site) for site in gated] for step, gated in gates.items()}
         self._one_half_from = one_half_from(schedule, gates)
-        # Passes that have run: their arguments on the meta device.
-        self._seen: dict[int, Any] = {}
         self._order = _match(schedule, sites, type(module).__name__)
         check_denoiser(schedule, module, sites)
-        self._readers = readers([(site.block, site.component) for site in sites])
-        self._rows_from: dict[int, _Rows] = {}
+        self._readers, self._running_order = readers(names), running_order(names)
+        self._rows_from: dict[int, PlanRows] = {}
+        self._parameters = parameter_names(module)
+        self._recordings = Recordings(module)
+        # A denoiser that is one site itself has no component to hook into.
+        self._is_whole = not sites[0].path
+        # Sites whose outputs are changed in place: by the model, or by the pipeline.
+        self._copied: set[int] = {0} if self._is_whole else set()
+        # Of the passes of the last generation: the rows in which they began, and bytes by site.
+        self._sizes: list[tuple[int, list[int]]] = []
+        self._now = Now()
         self._hooks: list[ComponentHook] = []
-        self._forward: Replay | None = None
-        self._passes: list[_Pass] = []
-        self._step: int | None = None
-        self._index = 0
-        self._running: _Pass | None = None
-        self._output: Output | None = None
+        self._entry: Override | None = None
+        self._below: Override | None = None
+        self._context: Override | None = None
+        # A compiled block does not know in which thread it runs, so that only one forward at a time may.
+        self._is_compiled, self._turn = False, RLock()
         self._rows(0)  # not while somebody waits for the first image
 
     @property
@@ -102,127 +87,189 @@ class CachedDenoiser:
 
     def memory(self) -> int | None:
         """Most bytes that this schedule keeps at any moment, in generations like the last one; None before any."""
-        if not self._seen:
+        if not self._sizes:
             return None
-        twin = on_meta(self.module)
-        sites = named_sites(twin, self.schedule.sites)
-        passes = [self._seen[index] for index in sorted(self._seen)]
-        sizes = np.stack([output_sizes(twin, sites, args, kwargs, self._storage) for args, kwargs in passes])
-        return self.plan.peak(sizes, running_order([(site.block, site.component) for site in sites]))
+        by_first: dict[int, list[list[int]]] = {}
+        for first, sizes in self._sizes:
+            by_first.setdefault(first, []).append(sizes)
+        # Passes that begin together go on together; of one that begins later nobody knows when it ends.
+        return sum(self._rows(first).plan.peak(np.array(of), self._running_order) for first, of in by_first.items())
 
-    def attach(self) -> None:
-        """Put the hooks on top of whatever else wraps the components by now.
+    def attach(self, called: Any, of: object) -> None:
+        """Put the hooks on top of whatever else wraps the denoiser and its components by now.
 
         Repeated before every generation, because offloading throws hooks away and adapters replace modules.
+
+        Args:
+            called: what the pipeline calls: the denoiser, or what `torch.compile` made of it.
+            of: the run that the hooks belong to.
         """
         sites = named_sites(self.module, self.schedule.sites)
         self._order = _match(self.schedule, sites, type(self.module).__name__)
+        sites = [] if self._is_whole else sites
         mine = set(self._hooks)
         tops = [override_of(vars(site.module).get("forward")) for site in sites]
         for hook in mine.difference(tops):
             hook.remove()
-        kept = Kept(self.stats)
         self._hooks = [
-            top if isinstance(top, ComponentHook) and top in mine else ComponentHook(site.module, kept)
-            for top, site in zip(tops, sites, strict=True)
+            top if isinstance(top, ComponentHook) and top in mine else ComponentHook(site.module, index, self._now)
+            for index, (top, site) in enumerate(zip(tops, sites, strict=True))
         ]
-        if self._forward is None or vars(self.module).get("forward") is not self._forward.method:
-            self._release_forward()
-            self._forward = Replay(self.module, self.answer)
-        self._forward.follow(self._hooks)
+        entered = called, "forward" if called._compiled_call_impl is None else "_compiled_call_impl"
+        if self._entry is None or not self._entry.is_on_top or (self._entry.owner, self._entry.name) != entered:
+            self._remove(self._entry)
+            self._entry = Around(*entered, self._forward)
+            self._entry.of = of
+        if "_old_forward" in vars(called) and (self._below is None or not self._below.is_on_top):
+            self._remove(self._below)
+            self._below = Around(called, "_old_forward", self._put_back)
+            self._below.of = of
+        if self._context is None and hasattr(self.module, "cache_context"):
+            self._context = Around(self.module, "cache_context", self._named)
+        self._is_compiled = called is not self.module or any(
+            part._compiled_call_impl is not None for part in self.module.modules()
+        )
 
     def detach(self) -> None:
-        """Take the hooks off and drop all state."""
-        self.forget()
+        """Take the hooks off and let go of the denoiser; what it has done is still known."""
         for hook in self._hooks:
             hook.remove()
-        self._hooks = []
-        self._release_forward()
+        for override in (self._entry, self._below, self._context):
+            self._remove(override)
+        self._hooks, self._entry, self._below, self._context = [], None, None, None
+        self.module = nn.Module()
+        self._recordings = Recordings(self.module)
 
-    def forget(self) -> None:
-        """Drop every kept output: the next forward is the first of its pass."""
-        for state in self._passes:
-            state.free()
-        self._passes = []
-        self._step = None
-        self.bypass()
+    def release(self) -> None:
+        """Let go of weights that a recording has looked up, until they are looked up again."""
+        self._recordings.release()
 
-    def bypass(self) -> None:
-        """Let the next forward compute everything and keep nothing."""
-        self._running = self._output = None
-        kept = Kept(self.stats)
-        for hook in self._hooks:
-            hook.rest(kept)
-        if self._forward is not None:
-            self._forward.rest()
+    def new_pass(self, row: int, identity: object, inputs: Inputs) -> Pass:
+        """A pass that begins in a row.
 
-    def prepare(self, step: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Tell every hook what to do in the next forward.
-
-        Arguments:
-            step: the row that is running.
-            args, kwargs: of the forward; a pass whose inputs change shape starts again.
+        Args:
+            row: of the schedule.
+            identity, inputs: as for `Pass`.
         """
-        self._index = self._index + 1 if step == self._step else 0
-        self._step = step
-        inputs = [*args, *kwargs.values()]
-        state = self._running = self._pass(self._index, step, _describe(inputs))
-        if step == state.first:
-            self._seen[self._index] = as_meta((args, kwargs))
-        gate = self._one_half_from
-        replays = self._forward is not None and self._forward.is_alone
-        one_half = replays and gate is not None and state.first < gate <= step
-        if step in self._gates:
-            average((kept for site, kept in enumerate(state.kept) if site in self._gates[step]), inputs[0], one_half)
-        actions = state.rows.actions[step - state.first]
-        for hook, action, kept in zip(self._hooks, actions, state.kept, strict=True):
-            hook.act(action, kept)
-        if state.rows.lines:
-            for kept, line in zip(state.kept, state.rows.lines[step - state.first], strict=True):
-                kept.line = line
-            self._output = output = state.output
-            output.runs, output.ahead, output.held = state.rows.outputs[step - state.first]
-        if self._forward is not None:
-            self._forward.actions, self._forward.one_half = actions, one_half
-        state.next = step + 1
+        made = Pass(self._rows(row), row, identity, inputs, self._copied, self._tally, self._storage)
+        self._sizes.append((row, made.sizes))
+        return made
 
-    def answer(self, forward: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """What a forward returns, once `prepare` was told of it; where no component runs, it need not run."""
-        output, self._output = self._output, None  # of forwards inside one another, the outermost answers
-        return forward(*args, **kwargs) if output is None else output.of(forward, args, kwargs)
+    def _forward(self, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """One forward of the denoiser: who calls, which row, which pass, what its plan says, and done."""
+        called = self._who_calls()
+        if called is None:
+            return self._compute(None, original, args, kwargs)
+        generation, site = called
+        inputs = Inputs(self._parameters, args, kwargs)
+        if generation.meets(self):
+            self._sizes = []
+            check_run(self.schedule, generation.scheduler, [*args, *kwargs.values()])
+        row = generation.row_of(site, inputs)
+        if row is None:
+            return self._compute(None, original, args, kwargs)
+        state = generation.pass_of(self, row, site, self._now.context, inputs)
+        forward = Forward(state, row)
+        try:
+            result = forward.forecast()
+            if result is None:
+                result = forward.computed(self._halved_or_whole(forward, original, args, kwargs))
+        except BaseException:
+            generation.drop(self, state)
+            raise
+        forward.end()
+        return result
 
-    def _release_forward(self) -> None:
-        if self._forward is not None:
-            self._forward.remove()
-        self._forward = None
+    def _halved_or_whole(self, forward: Forward, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run a forward, of half a batch where TGATE has made both halves the same."""
+        state, gate = forward.of, self._one_half_from
+        one_half = gate is not None and state.first < gate <= forward.row and self._is_alone
+        if forward.row in self._gates:
+            kept = [kept for site in self._gates[forward.row] for kept in state.all_kept(site)]
+            average(kept, (*args, *kwargs.values())[0], one_half)
+        if not one_half:
+            return self._run(forward, original, args, kwargs)
+        args, kwargs = second_half((args, kwargs))
+        return twice(self._run(forward, original, args, kwargs))
 
-    def finish(self) -> None:
-        """Count the calls of a forward that has run to its end."""
-        for hook in self._hooks:
-            hook.settle()
-        if self._running is not None and self._step is not None:
-            computed, reused, skipped = self._running.rows.counts[self._step - self._running.first]
-            self.stats.computed += computed
-            self.stats.reused += reused
-            self.stats.skipped += skipped
+    def _run(self, forward: Forward, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run a forward as it is, or what its row leaves of a recording of it."""
 
-    def _pass(self, index: int, step: int, inputs: object) -> _Pass:
-        state = self._passes[index] if index < len(self._passes) else None
-        # What a pass keeps is right for the very next step and for inputs of the same shapes only.
-        if state is not None and (state.next, state.inputs) == (step, inputs):
-            return state
-        if state is not None:
-            state.free()
-        kept = [Kept(self.stats, self._storage) for _ in self._hooks]
-        state = _Pass(self._rows(step), step, inputs, kept, Output(self.stats, self._storage))
-        self._passes[index : index + 1] = [state]
-        return state
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return self._compute(None if self._is_whole else forward, original, args, kwargs)
 
-    def _rows(self, first: int) -> _Rows:
+        if self._is_whole:
+            return forward.call(0, run, args, kwargs)
+
+        if self._is_compiled or (forward.computes_all and not forward.is_first):
+            return run(*args, **kwargs)
+        call, recordings = given(args, kwargs), self._recordings
+        if forward.is_first:
+            components = [hook.owner for hook in self._hooks]
+            return recordings.record(run, call, forward, components, self._is_alone)
+        program = recordings.program(call, forward.actions)
+        # A block that was left out so far has nothing to give, and computes.
+        if program is None or not forward.of.has_all_of(program.reads):
+            return run(*args, **kwargs)
+        forward.is_seen = False
+        return self._compute(forward, program.run, (forward, call.tensors), {})
+
+    def _compute(self, forward: Forward | None, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Call something that runs components, which do as a forward says; without one they compute."""
+        before, self._now.forward = self._now.forward, forward
+        try:
+            if not self._is_compiled:
+                return run(*args, **kwargs)
+            with self._turn:
+                return self._compute_compiled(forward, run, args, kwargs)
+        finally:
+            self._now.forward = before
+
+    def _compute_compiled(self, forward: Forward | None, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        hooks = self._hooks
+        try:
+            if forward is not None:
+                forward.instruct(hooks)
+            result = run(*args, **kwargs)
+            if forward is not None:
+                forward.collect(hooks)
+            return result
+        finally:
+            for hook in hooks:
+                hook.rest()
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether nobody else stands in for the denoiser's forward: what another does may be more than its own."""
+        entry = self._entry
+        below = vars(self.module).get("forward")
+        return below is None or (entry is not None and below is entry.method and entry.previous is None)
+
+    @contextmanager
+    def _named(self, original: Callable[..., Any], args: Any, kwargs: Any) -> Iterator[None]:
+        """Diffusers says which pass is running."""
+        before, self._now.context = self._now.context, args[0] if args else kwargs["name"]
+        try:
+            with original(*args, **kwargs):
+                yield
+        finally:
+            self._now.context = before
+
+    def _put_back(self, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Accelerate calls what it remembers of a forward below its own hook, or has put it back in its place."""
+        if self._entry is not None and self._entry.is_on_top:
+            return original(*args, **kwargs)
+        return self._forward(original, args, kwargs)
+
+    def _remove(self, override: Override | None) -> None:
+        if override is not None:
+            override.remove()
+
+    def _rows(self, first: int) -> PlanRows:
         if first not in self._rows_from:
             recompute, ahead = self.schedule.recompute[first:, self._order], self._ahead(first)
             depth = np.array([one.depth for one in ahead])
-            self._rows_from[first] = _Rows(make_plan(recompute, self._readers, self.schedule.forecast, depth), ahead)
+            self._rows_from[first] = PlanRows(make_plan(recompute, self._readers, self.schedule.forecast, depth), ahead)
         return self._rows_from[first]
 
     def _ahead(self, first: int) -> list[Ahead]:
@@ -232,11 +279,6 @@ class CachedDenoiser:
         # Weights are right for what ran before, products for any beginning.
         weights = None if first else schedule.output_weights
         return forecasts(runs.tolist(), None if products is None else products[first:, first:], weights)
-
-
-def _describe(inputs: Iterable[Any]) -> tuple[object, ...]:
-    """The shape and device of every tensor among a forward's arguments; autocast changes dtypes on the way."""
-    return tuple((tensor.shape, tensor.device) for tensor in tensors_in(inputs))
 
 
 def _match(schedule: CacheSchedule, sites: list[Site], model: str) -> np.ndarray:

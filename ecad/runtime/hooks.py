@@ -2,83 +2,78 @@
 
 from __future__ import annotations
 
-from typing import Any
+from threading import local
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from ecad.runtime.kept_outputs import Kept
 from ecad.runtime.overrides import Override
-from ecad.schedules.plan import Action
 
-# Globals are looked up faster than members of an enum.
-_COMPUTE, _KEEP, _FREE, _SKIP = Action.COMPUTE, Action.KEEP, Action.FREE, Action.SKIP
-_REUSES = frozenset((Action.REUSE, Action.FREE))
+if TYPE_CHECKING:
+    from ecad.runtime.passes import Forward
+
+
+class Now(local):
+    """What a denoiser does in the thread that asks.
+
+    Attributes:
+        forward: the forward that runs under a schedule, if one does.
+        context: what diffusers calls the pass that runs (`cache_context`), if it says so.
+    """
+
+    forward: Forward | None = None
+    context: str | None = None
 
 
 class ComponentHook(Override):
-    """The forward of one component: computes, or returns what it returned before.
+    """Stands in for a component's forward, and asks the denoiser's forward that is running in its thread what to do.
 
-    It decides nothing. What to do is set from outside before each forward of the denoiser.
+    A compiled block cannot ask: what it does is set beforehand, by `instruct`, and what it computed is collected
+    afterwards, by `collect`.
+
+    Args:
+        module: the component.
+        site: its place among the denoiser's sites.
+        now: of its denoiser.
     """
 
-    def __init__(self, module: nn.Module, kept: Kept) -> None:
+    def __init__(self, module: nn.Module, site: int, now: Now) -> None:
         super().__init__(module, "forward")
-        self.rest(kept)
+        self.site, self.now = site, now
+        self.rest()
 
-    def rest(self, kept: Kept) -> None:
-        """Compute every call, until told otherwise."""
-        self.act(_COMPUTE, kept)
-
-    def act(self, action: Action, kept: Kept) -> None:
-        """Do this at the next call.
-
-        Arguments:
-            action: of the plan.
-            kept: where the output is kept, or is to be.
-        """
-        self.action, self.kept = action, kept
-        # A compiled block is made once for each combination of what it sees change, so it is shown two bools.
-        self.skips, self.reuses = action is _SKIP, action in _REUSES
-
-    def settle(self) -> None:
-        """After a forward: a compiled one has left every output here, needed or not."""
-        if self.action is _COMPUTE:
-            self.kept.free()
-        elif self.action is _FREE:
-            self.kept.release()
-        else:
-            self.kept.settle()
+    def rest(self) -> None:
+        """Compute every call of a compiled block, until told otherwise."""
+        # A compiled block is made once for each combination of what it sees change: two bools, and lists that are as
+        # long as the component is called often.
+        self.skips = self.reuses = False
+        self.given: list[Any] = []
+        self.taken: list[Any] = []
+        self.number = 0
 
     def remove(self) -> None:
-        self.action, self.skips, self.reuses = _COMPUTE, False, False
+        self.rest()
+        self.now = Now()
         super().remove()
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             return self._compiled(*args, **kwargs)
-        action = self.action
-        if action is _COMPUTE:
+        forward = self.now.forward
+        if forward is None:
             return self.original(*args, **kwargs)
-        if action is _SKIP:
-            return empty_output(*args, **kwargs)
-        kept = self.kept
-        output = None if action is _KEEP else kept.get()
-        if output is None:  # at the first visit of a block that this pass left out before
-            output = self.original(*args, **kwargs)
-            if action is not _FREE:
-                kept.keep(output)
-        elif action is _FREE:
-            kept.release()
-        return output
+        return forward.call(self.site, self.original, args, kwargs)
 
     def _compiled(self, *args: Any, **kwargs: Any) -> Any:
         if self.skips:
             return empty_output(*args, **kwargs)
-        if self.reuses and (output := self.kept.get()) is not None:
-            return output
+        if self.reuses and self.number < len(self.given):
+            self.number += 1
+            return self.given[self.number - 1]
         output = self.original(*args, **kwargs)
-        self.kept.output = output
+        # A copy, since the block may go on to change the output in place.
+        self.taken.append(_copied(output))
         return output
 
 
@@ -93,3 +88,9 @@ def empty_output(*args: Any, **kwargs: Any) -> Any:
     hidden = args[0] if args else kwargs["hidden_states"]
     text = kwargs.get("encoder_hidden_states")
     return hidden[..., :0] if text is None else (hidden[..., :0], text[..., :0])
+
+
+def _copied(output: Any) -> Any:
+    if isinstance(output, (tuple, list)):
+        return tuple([_copied(part) for part in output])
+    return output.clone() if isinstance(output, torch.Tensor) else output

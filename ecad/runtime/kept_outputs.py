@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils import _pytree as pytree
 
 
 @dataclass
 class CacheStats:
     """What a cache has done since it was enabled, over all generations.
 
-    Calls are counted when a denoiser forward has ended, as its plan had them; bytes as they are kept and freed.
+    Calls are counted when a denoiser forward has ended; bytes as they are kept and freed.
 
-    Fields:
+    Attributes:
         computed: calls of components that ran.
         reused: calls answered with a kept output.
         skipped: calls that were not needed, because the only reader of their output was reused or the denoiser's own
@@ -32,13 +33,39 @@ class CacheStats:
     peak_cached_bytes: int = 0
 
 
+class Tally:
+    """Adds to statistics, from any thread.
+
+    Args:
+        stats: what is added to.
+    """
+
+    def __init__(self, stats: CacheStats) -> None:
+        self.stats = stats
+        self._lock = Lock()
+
+    def called(self, computed: int, reused: int, skipped: int) -> None:
+        """Count calls of components."""
+        with self._lock:
+            self.stats.computed += computed
+            self.stats.reused += reused
+            self.stats.skipped += skipped
+
+    def kept(self, change: int) -> None:
+        """Count bytes that are kept from now on, or no longer."""
+        with self._lock:
+            self.stats.cached_bytes += change
+            self.stats.peak_cached_bytes = max(self.stats.peak_cached_bytes, self.stats.cached_bytes)
+
+
 @dataclass(frozen=True)
 class Storage:
     """Where outputs are kept, and as what.
 
-    Fields:
+    Attributes:
         device: another device than the one they were computed on, such as "cpu"; None for that one.
-        dtype: another floating point type, such as torch.bfloat16; None for their own.
+        dtype: another floating point type, such as torch.bfloat16; None for their own. Whole numbers, masks and complex
+            numbers stay as they are.
     """
 
     device: str | torch.device | None = None
@@ -46,13 +73,17 @@ class Storage:
 
     def put(self, output: Any) -> Any:
         """An output as it is kept."""
-        return _map(lambda tensor: tensor.to(self.device or tensor.device, self.dtype or tensor.dtype), output)
+        return pytree.tree_map_only(torch.Tensor, self._put, output)
+
+    def _put(self, tensor: torch.Tensor) -> torch.Tensor:
+        dtype = self.dtype if tensor.is_floating_point() else None
+        return tensor.to(self.device or tensor.device, dtype or tensor.dtype)
 
 
 class Line(NamedTuple):
     """What becomes of an output that a component has just computed.
 
-    Fields:
+    Attributes:
         gap: a reuse gives the point one step further on the line through it and the output so many steps before; 0 for
             the output itself.
         remembered: whether the next line needs it.
@@ -64,94 +95,152 @@ class Line(NamedTuple):
     reused: bool = True
 
 
+AS_IT_IS = Line()
+
+
 class Kept:
-    """The kept output of one site in one pass, if there is one now.
+    """The kept output of one call of one site in one pass, if there is one now.
+
+    Args:
+        tally: where its bytes are counted.
+        storage: how it is kept, if not as it is.
 
     Attributes:
-        output: what a reuse gives; a compiled component puts here what it computed.
-        line: what is to become of the next output that is computed.
+        is_shared: whether the model may change in place what it is given, so that it must be given copies.
     """
 
-    def __init__(self, stats: CacheStats, storage: Storage | None = None) -> None:
-        self.output: Any = None
-        self.line = Line()
+    def __init__(self, tally: Tally, storage: Storage | None = None, is_shared: bool = False) -> None:
+        self.is_shared = is_shared
         self.size = 0
-        self.stats, self.storage = stats, storage
-        self.example: torch.Tensor | None = None
-        self._settled: Any = None
+        self._tally, self._storage = tally, storage
+        self._output: Any = None
         self._before: Any = None
+        self._versions: list[int | None] = []
+        self._computed_as: Any = None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is something to reuse.
+
+        An output that was changed in place since it was kept is no longer what the component returned, so it is gone.
+        """
+        return self._output is not None and self._versions == _versions(self._output)
 
     def get(self) -> Any:
-        """What a reuse gives, on the device and in the type in which it was computed."""
-        return self._restored(self.output)
+        """What a reuse gives, on the device and in the type in which it was computed; None if nothing is kept."""
+        if not self.is_there:
+            return None
+        output = self._restored(self._output)
+        return _copied(output) if self.is_shared else output
 
-    def keep(self, output: Any) -> None:
-        self.output = output
-        self.settle()
+    def keep(self, output: Any, line: Line = AS_IT_IS) -> None:
+        """Keep an output in place of the one before.
 
-    def settle(self) -> None:
-        """Store and count an output that has just been put here; nothing happens the second time."""
-        if self.output is None or self.output is self._settled:
-            return
-        came, before, line = self.output, self._restored(self._before), self.line
-        if self.storage is not None:
-            self.example = next(tensors_in([came])).new_empty(0)
-        stored = came if self.storage is None else self.storage.put(came)
+        Args:
+            output: as the component returned it: tensors in any nesting, and other values.
+            line: what is to become of it.
+        """
+        before = self._restored(self._before)
+        if self._storage is not None:
+            self._computed_as = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.new_empty(0), output)
+        came = _copied(output) if self.is_shared else output
+        stored = came if self._storage is None else self._storage.put(came)
         self._before = stored if line.remembered else None
-        self.output = stored if line.reused else None
+        self._output = stored if line.reused else None
         if line.gap and before is not None:
-            ahead = _map(partial(_one_step_ahead, line.gap), came, before)
-            self.output = ahead if self.storage is None else self.storage.put(ahead)
-        self._settled = self.output
+            ahead = pytree.tree_map(lambda last, earlier: _one_step_ahead(last, earlier, line.gap), came, before)
+            self._output = ahead if self._storage is None else self._storage.put(ahead)
+        self._versions = _versions(self._output)
         self._count()
+
+    def own(self, backup: Any = None) -> None:
+        """Keep a copy from now on, and give copies: the model changes in place what was returned.
+
+        Args:
+            backup: what `backup` gave before it did; None if it is about to.
+        """
+        if not self.is_shared:
+            self.is_shared = True
+            self._output, self._before = backup or self.backup()
+            self._versions = _versions(self._output)
+            self._count()
+
+    def backup(self) -> Any:
+        """A copy of all that is kept."""
+        return _copied(self._output), _copied(self._before)
 
     def release(self) -> None:
         """No reuse is to come before the next output."""
-        self.output = self._settled = None
+        self._output = None
         self._count()
 
     def free(self) -> None:
         """Forget everything."""
-        self._before = self.example = None
+        self._before = self._computed_as = None
         self.release()
 
     def _restored(self, output: Any) -> Any:
-        example = self.example
-        return output if example is None or output is None else _map(lambda tensor: tensor.to(example), output)
+        if self._computed_as is None or output is None:
+            return output
+        return pytree.tree_map(_like, output, self._computed_as)
 
     def _count(self) -> None:
-        size = size_of((self.output, self._before))
-        self.stats.cached_bytes += size - self.size
-        self.size = size
-        self.stats.peak_cached_bytes = max(self.stats.peak_cached_bytes, self.stats.cached_bytes)
+        size = size_of((self._output, self._before))
+        if size != self.size:
+            self._tally.kept(size - self.size)
+            self.size = size
 
 
-def _one_step_ahead(gap: int, last: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-    """Where a line goes that stood at `before` and `gap` steps later at `last`."""
-    return torch.add(last, last - before, alpha=1 / gap)
+def size_if_kept(output: Any, storage: Storage | None) -> int:
+    """Bytes that an output takes when it is kept, without keeping it."""
+    if storage is None or storage.dtype is None:
+        return size_of(output)
+    return sum(
+        tensor.numel() * (storage.dtype.itemsize if tensor.is_floating_point() else tensor.itemsize)
+        for tensor in tensors_in([output])
+    )
 
 
 def tensors_in(values: Iterable[Any]) -> Iterator[torch.Tensor]:
-    """Every tensor among some values and the lists and tuples among them."""
+    """Every tensor among some values and what they hold."""
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value
         elif isinstance(value, (list, tuple)):
             yield from tensors_in(value)
+        elif isinstance(value, dict):
+            yield from tensors_in(value.values())
 
 
 def size_of(output: Any) -> int:
-    """Bytes of memory that a component's output, a tensor or a tuple of them, keeps alive."""
+    """Bytes of memory that a component's output, a tensor or several of them, keeps alive."""
     storages = {storage._cdata: storage.nbytes() for storage in map(_storage, tensors_in([output]))}
     return sum(storages.values())
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value can be extrapolated: a tensor of real or complex numbers, not of indices or a mask."""
+    return isinstance(value, torch.Tensor) and (value.is_floating_point() or value.is_complex())
+
+
+def _one_step_ahead(last: Any, before: Any, gap: int) -> Any:
+    """Where a line goes that stood at `before` and `gap` steps later at `last`; what is no number stays."""
+    if not is_number(last) or not is_number(before):
+        return last
+    return torch.add(last, last - before, alpha=1 / gap)
+
+
+def _like(stored: Any, computed_as: Any) -> Any:
+    return stored.to(computed_as) if isinstance(stored, torch.Tensor) else stored
+
+
+def _copied(output: Any) -> Any:
+    return pytree.tree_map_only(torch.Tensor, torch.clone, output)
+
+
+def _versions(output: Any) -> list[int | None]:
+    return [None if tensor.is_inference() else tensor._version for tensor in tensors_in([output])]
+
+
 def _storage(tensor: torch.Tensor) -> torch.UntypedStorage:
     return tensor.untyped_storage()
-
-
-def _map(change: Callable[..., torch.Tensor], *outputs: Any) -> Any:
-    """Change the tensors among outputs of one structure; of anything else, the first stays."""
-    if isinstance(outputs[0], (list, tuple)):
-        return tuple(_map(change, *parts) for parts in zip(*outputs, strict=True))
-    return change(*outputs) if isinstance(outputs[0], torch.Tensor) else outputs[0]

@@ -1,8 +1,9 @@
 """Overrides single methods of single objects, and restores them.
 
 A method is overridden on the instance: the module tree, the parameters and the class stay as they are, and nothing
-else in the process notices. Several tools may do this to one object (accelerate's offload, diffusers' own hooks), in
-any order. An override that is no longer on top passes every call through instead of cutting off what was put above it.
+else in the process notices. A copy or a pickle of the object has its own methods and no trace of the override. Several
+tools may do this to one object (accelerate's offload, diffusers' own hooks), in any order. An override that is no
+longer on top passes every call through instead of cutting off what was put above it.
 
 No class here has __slots__: torch.compile loses what a block assigns to them, and does not see them change.
 """
@@ -14,11 +15,13 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+_REDUCE = "__reduce_ex__"
+
 
 class Override:
-    """Stands in for `owner.name` until removed. A copy of the owner gets the original method instead.
+    """Stands in for `owner.name` until removed.
 
-    Arguments:
+    Args:
         owner: any object with its own `__dict__`.
         name: one of its methods.
 
@@ -26,9 +29,10 @@ class Override:
         original: the method as it was.
         method: what stands in for it: a partial that finds this object in its owner. Met in any other way,
             torch.compile would make a block anew for each override, and not only for each thing that one can do.
+        of: whatever put it there; `overrides_on` finds it again.
     """
 
-    removed: bool
+    of: object = None
 
     def __init__(self, owner: Any, name: str) -> None:
         self.owner, self.name, self.removed = owner, name, False
@@ -36,7 +40,8 @@ class Override:
         self.original: Callable[..., Any] = getattr(owner, name)
         self._key = next(key for n in count() if (key := f"_ecad_{name}_{n}") not in vars(owner))
         vars(owner)[self._key] = self
-        self.method = partial(_call, owner, self._key)
+        vars(owner)[_REDUCE] = partial(_reduced, owner)  # copy and pickle look it up on the object
+        self.method = partial(_call, owner, name, self._key)
         self.method.__wrapped__ = self.original  # type: ignore[attr-defined]  # pipelines inspect signatures
         setattr(owner, name, self.method)
 
@@ -44,39 +49,71 @@ class Override:
         """What the method does."""
         return self.original(*args, **kwargs)
 
-    def __reduce__(self) -> Any:
-        return _Copy, (self.original,)
+    @property
+    def is_on_top(self) -> bool:
+        """Whether nothing was put above it since."""
+        return vars(self.owner).get(self.name) is self.method
 
     def remove(self) -> None:
         """Put back what was there before, or pass every call through if something else was put on top since."""
-        self.removed = True
-        if vars(self.owner).get(self.name) is not self.method:
+        self.removed, self.of = True, None
+        if not self.is_on_top and not self._cut_out():
             return
         del vars(self.owner)[self._key]
-        if self.previous is None:
-            delattr(self.owner, self.name)
-        else:
-            setattr(self.owner, self.name, self.previous)
+        if self.is_on_top:
+            if self.previous is None:
+                delattr(self.owner, self.name)
+            else:
+                setattr(self.owner, self.name, self.previous)
+        if not overrides_on(self.owner):
+            del vars(self.owner)[_REDUCE]
         below = override_of(self.previous)
         if below is not None and below.removed:
             below.remove()
 
+    def _cut_out(self) -> bool:
+        """Put back what was there before where accelerate or diffusers remember what lies below their own hooks."""
+        registry = vars(self.owner).get("_diffusers_hook")
+        places = [vars(self.owner), *(vars(reference) for reference in getattr(registry, "_fn_refs", ()))]
+        found = [(place, key) for place in places for key, value in place.items() if value is self.method]
+        for place, key in found:
+            place[key] = self.original
+        return bool(found)
+
 
 def override_of(method: Any) -> Override | None:
     """The override that a method of an object comes from, if it does."""
-    found = getattr(*method.args) if isinstance(method, partial) and method.func is _call else None
+    if not isinstance(method, partial) or method.func is not _call:
+        return None
+    owner, _, key = method.args
+    found = vars(owner).get(key)
     return found if isinstance(found, Override) else None
 
 
-def _call(owner: Any, key: str, *args: Any, **kwargs: Any) -> Any:
-    return getattr(owner, key).run(*args, **kwargs)
+def overrides_on(owner: Any) -> list[Override]:
+    """Every override on an object, the lowest first."""
+    return [value for value in vars(owner).values() if isinstance(value, Override)]
 
 
-class _Copy:
-    """What becomes of an override when its owner is copied."""
+def _call(owner: Any, name: str, key: str, *args: Any, **kwargs: Any) -> Any:
+    override = getattr(owner, key, None)
+    if override is None:  # in a copy of an owner that somebody else had put a method of his own on
+        return getattr(type(owner), name)(owner, *args, **kwargs)
+    return override.run(*args, **kwargs)
 
-    def __init__(self, original: Callable[..., Any]) -> None:
-        self.run = original
+
+def _reduced(owner: Any, protocol: Any) -> Any:
+    """What copies and pickles of an object are made from: the object without overrides."""
+    cls: Any = type(owner)
+    make, args, state, *more = cls.__reduce_ex__(owner, protocol)
+    bare = {key: value for key, value in state.items() if key != _REDUCE and not isinstance(value, Override)}
+    for name in {override.name for override in overrides_on(owner)}:
+        method = bare.pop(name, None)
+        while (override := override_of(method)) is not None:
+            method = override.previous
+        if method is not None:
+            bare[name] = method
+    return make, args, bare, *more
 
 
 class After(Override):

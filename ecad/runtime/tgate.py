@@ -98,5 +98,4 @@ def average(kept: Iterable[Kept], latents: Any, one_half: bool) -> None:
         if output is not None:
             first, second = output.chunk(2)
             mean = (first + second) / 2
-            one.free()
             one.keep(mean if one_half else twice(mean))

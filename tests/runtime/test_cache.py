@@ -109,8 +109,8 @@ def bytes_held_during(tiny, run) -> list[int]:
     held = []
 
     def look(*_):
-        states = [state for denoiser in run._denoisers for state in denoiser._passes]
-        held.append(sum(size_of(kept.output) for state in states for kept in state.kept))
+        passes = [one for generation in run._running for of in generation._passes.values() for one in of]
+        held.append(sum(size_of(kept._output) for one in passes for site in one._kept for kept in site))
 
     handles = [module.register_forward_hook(look) for module in tiny.components.values()]
     tiny.run()

@@ -9,11 +9,8 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import ecad
-from ecad.runtime.hooks import ComponentHook
-from ecad.runtime.kept_outputs import CacheStats, Kept
 from ecad.runtime.overrides import override_of
 from ecad.schedules import heuristics
-from ecad.schedules.plan import Action
 
 # Of a FLUX double block: any of three components reused. Of a single block: its output reused, or any of the other two.
 # Twice, because some blocks see tensors that are slices of larger ones.
@@ -107,19 +104,43 @@ def test_a_compiled_forward_outside_of_a_generation_leaves_nothing_behind(make, 
         flux.run()
         handle.remove()
         transformer(**calls[0])
-        kept = [override_of(vars(module)["forward"]).kept for module in flux.components.values()]
-        assert [one.output for one in kept] == [None] * len(kept)
+        hooks = [override_of(vars(module)["forward"]) for module in flux.components.values()]
+        assert [(hook.given, hook.taken) for hook in hooks] == [([], [])] * len(hooks)
         assert run.stats.cached_bytes == 0
 
 
-def test_a_compiled_component_that_has_nothing_to_reuse_computes_and_keeps(counter):
-    module, stats, inputs = torch.nn.Linear(3, 5), CacheStats(), torch.ones(2, 3)
-    hook = ComponentHook(module, kept := Kept(stats))
-    compiled = torch.compile(module, fullgraph=True, backend=counter)
-    with torch.no_grad():
-        for _ in range(2):
-            hook.act(Action.REUSE, kept)
-            output = compiled(inputs)
-            hook.settle()
-            assert kept.output is output
-            assert stats.cached_bytes == output.nbytes
+class Twice(torch.nn.Module):
+    """Calls its component twice, and changes in place what it returns."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.ff = torch.nn.Linear(4, 4)
+
+    def forward(self, x):
+        first, second = self.ff(x), self.ff(x + 1)
+        first += x
+        return first * 2 + second
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_blocks_that_call_a_component_twice_and_change_what_it_returns(backend):
+    torch._dynamo.reset()
+    bits = [[True], [False], [True], [False]]
+    results = []
+    for is_compiled in (False, True):
+        denoiser = torch.nn.Sequential(Twice(), Twice()).eval()
+        if is_compiled:
+            for block in denoiser:
+                block.compile(fullgraph=True, backend=backend)
+        schedule = ecad.CacheSchedule([row * 2 for row in bits], (("0", "ff"), ("1", "ff")))
+        with ecad.cached(denoiser, schedule) as run, torch.no_grad():
+            for _ in range(2):
+                x = torch.ones(2, 4)
+                for row in range(len(bits)):
+                    with run.step(row):
+                        x = x - 0.1 * denoiser(x)
+                results.append(x)
+        assert (run.stats.computed, run.stats.reused, run.stats.cached_bytes) == (16, 16, 0)
+    assert all(torch.equal(result, results[0]) for result in results)
+    torch._dynamo.reset()

@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import io
+from threading import Thread
 
+import accelerate
 import diffusers
 import pytest
 import torch
+from diffusers.hooks import HookRegistry, ModelHook
 from torch import nn
 
-from ecad.runtime.hooks import ComponentHook, empty_output
-from ecad.runtime.kept_outputs import CacheStats, Kept, Line, size_of
-from ecad.runtime.overrides import After, Override
-from ecad.schedules.plan import Action
+from ecad.runtime.hooks import ComponentHook, Now, empty_output
+from ecad.runtime.kept_outputs import size_of
+from ecad.runtime.overrides import After, Override, overrides_on
 
 
 def wrap(module: nn.Module) -> None:
@@ -58,17 +61,72 @@ def test_overrides_come_off_in_any_order(first):
     assert {name for name in vars(scheduler) if name not in before} == set()
 
 
-def test_an_override_below_others_steps_aside():
+class Skipping:
+    """A denoiser's forward in which nobody reads what components return."""
+
+    def call(self, site, compute, args, kwargs):
+        return empty_output(*args, **kwargs)
+
+
+def hooked(module: nn.Module) -> ComponentHook:
+    hook = ComponentHook(module, 0, Now())
+    hook.now.forward = Skipping()
+    return hook
+
+
+def closed_wrap(module: nn.Module) -> None:
+    """Like `wrap`, but nobody can see what lies below."""
+    forward = module.forward
+    module.forward = lambda x: forward(x)
+
+
+@pytest.mark.parametrize("wrap", [wrap, closed_wrap])
+def test_an_override_below_others_steps_aside(wrap):
     module = nn.Linear(2, 2)
-    hook = ComponentHook(module, Kept(CacheStats()))
+    hook = hooked(module)
     wrap(module)
-    hook.action = Action.SKIP
     assert module(torch.ones(2)).shape == (0,)
     hook.remove()
     assert module(torch.ones(2)).shape == (2,)
-    module.forward = module._old_forward  # the other tool goes, and leaves the removed hook
+    assert copy.deepcopy(module)(torch.ones(2)).shape == (2,)
+
+
+def test_what_a_tool_remembers_of_an_override_below_it_is_put_right():
+    module = nn.Linear(2, 2)
+    hook = hooked(module)
+    wrap(module)
+    hook.remove()
+    assert overrides_on(module) == []
+    module.forward = module._old_forward  # the other tool goes
     assert torch.equal(module(torch.ones(2)), nn.Linear.forward(module, torch.ones(2)))
-    ComponentHook(module, Kept(CacheStats())).remove()
+    assert module.forward == functools.partial(nn.Linear.forward, module) or module.forward.__self__ is module
+
+
+@pytest.mark.parametrize("when", ["gone", "there"])
+def test_what_diffusers_remembers_of_an_override_below_it_is_put_right(when):
+    module = nn.Linear(2, 2)
+    before = set(vars(module))
+    hook = hooked(module)
+    registry = HookRegistry.check_if_exists_or_initialize(module)
+    registry.register_hook(ModelHook(), "other")
+    assert module(torch.ones(2)).shape == (0,)
+    if when == "gone":
+        registry.remove_hook("other")
+    hook.remove()
+    assert overrides_on(module) == []
+    assert torch.equal(module(torch.ones(2)), nn.Linear.forward(module, torch.ones(2)))
+    assert set(vars(module)) - before <= {"_diffusers_hook", "forward"}
+
+
+def test_an_override_that_was_left_behind_goes_with_the_next_one():
+    module = nn.Linear(2, 2)
+    hook = hooked(module)
+    left = module.forward
+    closed_wrap(module)
+    hook.remove()
+    module.forward = left
+    assert module(torch.ones(2)).shape == (2,)
+    hooked(module).remove()
     assert "forward" not in vars(module)
 
 
@@ -83,14 +141,41 @@ def test_a_copy_has_the_original_method_of_its_own():
     assert scheduler.num_inference_steps is None
 
 
-def test_a_copied_module_computes_with_its_own_weights():
+def saved_and_loaded(module: nn.Module) -> nn.Module:
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, saved_and_loaded])
+def test_a_copied_module_computes_with_its_own_weights_and_has_no_trace(how):
     module = nn.Linear(2, 2)
-    hook = ComponentHook(module, Kept(CacheStats()))
-    hook.action = Action.SKIP
-    twin = copy.deepcopy(module)
+    before = set(vars(module))
+    hooked(module)
+    twin = how(module)
+    assert set(vars(twin)) == before
     nn.init.zeros_(module.weight)
     assert torch.equal(twin(torch.ones(2)), nn.Linear.forward(twin, torch.ones(2)))
     assert not torch.equal(twin(torch.ones(2)), twin.bias)
+
+
+def test_a_copy_has_what_others_put_below_an_override():
+    module = nn.Linear(2, 2)
+    wrap(module)
+    hooked(module)
+    twin = copy.deepcopy(module)
+    assert overrides_on(twin) == []
+    assert torch.equal(twin(torch.ones(2)), nn.Linear.forward(module, torch.ones(2)))
+
+
+def test_a_copy_has_what_others_put_above_an_override():
+    module = nn.Linear(2, 2)
+    hooked(module)
+    accelerate.hooks.add_hook_to_module(module, accelerate.hooks.ModelHook())
+    twin = copy.deepcopy(module)
+    assert overrides_on(twin) == []
+    assert torch.equal(twin(torch.ones(2)), nn.Linear.forward(module, torch.ones(2)))
 
 
 @pytest.mark.parametrize("name", ["step", "set_timesteps"])
@@ -101,47 +186,14 @@ def test_pipelines_can_still_inspect_signatures(name):
     assert inspect.signature(getattr(scheduler, name)) == bare
 
 
-def test_a_hook_does_what_it_is_told():
-    stats = CacheStats()
-    module = nn.Linear(3, 2, bias=False)
-    hook = ComponentHook(module, Kept(stats))
-    one, two = torch.ones(3), torch.full((3,), 2.0)
-    computed = module(two)
-    hook.action = Action.KEEP
-    kept = module(one)
-    assert stats.cached_bytes == 8
-    hook.action = Action.REUSE
-    assert module(two) is kept
-    hook.action = Action.COMPUTE
-    assert torch.equal(module(two), computed)
-    hook.action = Action.SKIP
-    assert module(two).shape == (0,)
-    hook.action = Action.FREE
-    assert module(two) is kept
-    assert stats.cached_bytes == 0
-    assert stats.peak_cached_bytes == 8
-    # Nothing to return any more: a first visit computes, and keeps if a later step reuses.
-    assert torch.equal(module(two), computed)
-    assert stats.cached_bytes == 0
-    hook.action = Action.REUSE
-    assert torch.equal(module(two), computed)
-    assert stats.cached_bytes == 8
-
-
-def test_a_line_is_drawn_through_the_tensors_of_an_output_and_nothing_else():
-    stats = CacheStats()
-    kept = Kept(stats)
-    kept.line = Line(remembered=True)
-    kept.keep((torch.tensor([1.0, 2.0]), None, "text"))
-    assert stats.cached_bytes == 8
-    kept.line = Line(gap=2)
-    kept.keep((torch.tensor([3.0, 2.0]), None, "text"))
-    assert kept.get()[0].tolist() == [4.0, 2.0]
-    assert kept.get()[1:] == (None, "text")
-    assert stats.cached_bytes == 8
-    assert stats.peak_cached_bytes == 8
-    kept.free()
-    assert stats.cached_bytes == 0
+def test_a_hook_asks_the_forward_of_its_own_thread():
+    module = nn.Linear(2, 2)
+    hooked(module)
+    shapes = []
+    thread = Thread(target=lambda: shapes.append(module(torch.ones(2)).shape))
+    thread.start()
+    thread.join()
+    assert (module(torch.ones(2)).shape, shapes) == ((0,), [(2,)])
 
 
 def test_an_unread_output_has_its_batch_and_length_but_no_width():

@@ -78,12 +78,3 @@ def test_kept_on_another_device_leaves_the_image_as_it_is(tiny):
     with ecad.cached(tiny.pipe, schedule, keep_device="cpu") as run:  # the same device here; the path is the same
         assert torch.equal(tiny.run(), expected)
         assert run.memory() == run.stats.peak_cached_bytes
-
-
-def test_outputs_lie_on_the_device_they_are_kept_on():
-    from ecad.runtime.kept_outputs import CacheStats, Kept, Storage
-
-    kept = Kept(CacheStats(), Storage("meta", torch.float16))
-    kept.keep((torch.ones(2, 3), torch.ones(3)))
-    assert {(part.device.type, part.dtype) for part in kept.output} == {("meta", torch.float16)}
-    assert kept.size == 2 * 9

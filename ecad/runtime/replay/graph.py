@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from ecad.runtime.passes import Forward
+
 
 class Instruction(NamedTuple):
     """`out = op(*args)`, all of them places.
@@ -28,25 +30,43 @@ class Instruction(NamedTuple):
 class Graph:
     """One forward, as it ran.
 
-    Fields:
+    Attributes:
         instructions: in the order in which they ran, each distinct one once.
-        constants: place -> parameter, buffer or literal.
-        shapes: place -> shape, of tensors.
+        sources: place -> which of the denoiser's tensors is there.
+        constants: place -> literal, or tensor made of literals.
+        views: of what is in these places; they are looked at anew for each generation.
+        shapes, dtypes: place -> shape and dtype, of tensors.
         outputs: places of what the forward returns, flattened.
         structure: of what it returns.
-        size: number of places; the tensors that go in take the first ones.
+        forward: place of the running `Forward`, after the tensors that go in, which take the first places.
+        size: number of places.
         is_pure: whether no operator changes a tensor in place.
         exact: whether a part of a linear layer gives the same bits as the whole layer, where that was tried.
     """
 
     instructions: list[Instruction]
+    sources: dict[int, int]
     constants: dict[int, Any]
+    views: list[Instruction]
     shapes: dict[int, torch.Size]
+    dtypes: dict[int, torch.dtype]
     outputs: list[int]
     structure: pytree.TreeSpec
+    forward: int
     size: int
     is_pure: bool
     exact: dict[object, bool] = field(default_factory=dict)
+
+    def bind(self, tensors: Sequence[Any]) -> dict[int, Any]:
+        """What is in each place that does not depend on the inputs.
+
+        Args:
+            tensors: the denoiser's.
+        """
+        values = self.constants | {place: tensors[index] for place, index in self.sources.items()}
+        for view in self.views:
+            values[view.out] = view.op(*[values[place] for place in view.args])
+        return values
 
     def new_place(self) -> int:
         """A place that nothing has taken yet."""
@@ -57,7 +77,7 @@ class Graph:
 class Call:
     """A component's call, with the arguments that are not tensors as they were.
 
-    Arguments:
+    Args:
         module: the component.
         leaves, structure: its (args, kwargs), flattened.
     """
@@ -75,9 +95,15 @@ class Call:
         args, kwargs = pytree.tree_unflatten(leaves, self.structure)
         return pytree.tree_leaves(self.module(*args, **kwargs))
 
-    def kept(self) -> list[Any]:
-        """What its hook has kept; the hook does not look at arguments when it reuses."""
-        return pytree.tree_leaves(self.module.forward())
+
+def kept(site: int, forward: Forward) -> list[Any]:
+    """The operator that gives what is kept for a component.
+
+    Args:
+        site: of the component.
+        forward: that is running.
+    """
+    return pytree.tree_leaves(forward.take(site))
 
 
 def as_list(*values: Any) -> list[Any]:

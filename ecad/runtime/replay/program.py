@@ -7,13 +7,15 @@ numbers without those, so images stay the same bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
-from ecad.runtime.replay.graph import Call, Graph, Instruction
+from ecad.runtime.passes import Forward
+from ecad.runtime.replay.graph import Graph, Instruction, kept
 from ecad.runtime.replay.rewrites import narrow, split_linears
 from ecad.schedules.plan import Action
 
@@ -24,37 +26,66 @@ _READS = (Action.REUSE, Action.FREE)
 class Program:
     """A forward under one row.
 
-    Arguments:
+    Args:
         graph: the forward.
         actions: of each site.
+        constants: of the graph, as `Graph.bind` gives them; not kept.
 
     Attributes:
         reads: sites whose kept output it reads.
     """
 
-    def __init__(self, graph: Graph, actions: Sequence[Action]) -> None:
+    def __init__(self, graph: Graph, actions: Sequence[Action], constants: Mapping[int, Any]) -> None:
         called = [instruction.site for instruction in graph.instructions if instruction.site is not None]
         self.reads = [site for site in called if actions[site] in _READS]
-        constants = graph.constants.copy()
-        code = _live([_acting(instruction, actions) for instruction in graph.instructions], graph.outputs)
+        values = dict(constants)
+        code = _live(
+            [_acting(instruction, actions, graph.forward) for instruction in graph.instructions], graph.outputs
+        )
         outputs = graph.outputs
         if graph.is_pure:  # a part taken early would not see what changes later
-            code, outputs = narrow(graph, code, constants)
-        code = _live(split_linears(graph, _live(code, outputs), constants), outputs)
+            code, outputs = narrow(graph, code, values)
+        code, self._parts = split_linears(graph, _live(code, outputs), values)
+        code = _live(code, outputs)
         dead = _last_reads(code, outputs)
         self._code = [(i.op, i.args, i.out, places) for i, places in zip(code, dead, strict=True)]
-        self._outputs, self._structure = outputs, graph.structure
-        size = 1 + max([*constants, *(instruction.out for instruction in code)])
-        self._environment = [constants.get(place) for place in range(size)]
+        self._outputs, self._structure, self._inputs = outputs, graph.structure, graph.forward + 1
+        self._size = 1 + max([*values, *(instruction.out for instruction in (*code, *self._parts)), graph.forward])
+        # What `narrow` and `split_linears` have added.
+        self._literals = {place: value for place, value in values.items() if place not in constants}
+        self._read = {place for _, args, *_ in self._code for place in args} | set(outputs)
+        self._environment: list[Any] | None = None
 
-    def run(self, tensors: Sequence[torch.Tensor]) -> Any:
+    @property
+    def is_bound(self) -> bool:
+        """Whether it can run."""
+        return self._environment is not None
+
+    def bind(self, constants: Mapping[int, Any]) -> None:
+        """Take the values of constants, until `release`.
+
+        Args:
+            constants: of the graph, as `Graph.bind` gives them.
+        """
+        values = {**constants, **self._literals}
+        for part in self._parts:
+            values[part.out] = part.op(*[values[place] for place in part.args])
+        self._environment = [values.get(place) if place in self._read else None for place in range(self._size)]
+
+    def release(self) -> None:
+        """Let go of every tensor."""
+        self._environment = None
+
+    def run(self, forward: Forward, tensors: Sequence[torch.Tensor]) -> Any:
         """What the forward returns.
 
-        Arguments:
-            tensors: those among the forward's arguments, flattened.
+        Args:
+            forward: that is running.
+            tensors: those among its arguments, flattened.
         """
+        assert self._environment is not None
         environment = self._environment.copy()
-        environment[: len(tensors)] = tensors
+        environment[: self._inputs] = [*tensors, forward]
         for op, args, out, dead in self._code:
             environment[out] = op(*[environment[place] for place in args])
             for place in dead:
@@ -62,15 +93,14 @@ class Program:
         return pytree.tree_unflatten([environment[place] for place in self._outputs], self._structure)
 
 
-def _acting(instruction: Instruction, actions: Sequence[Action]) -> Instruction:
+def _acting(instruction: Instruction, actions: Sequence[Action], forward: int) -> Instruction:
     """A component that computes is called, even if nobody reads it; another one gives what is kept, if anybody does."""
-    op, _, out, site, _ = instruction
+    _, _, out, site, _ = instruction
     if site is None:
         return instruction
     if actions[site] in _COMPUTES:
         return instruction._replace(always=True)
-    assert isinstance(op, Call)
-    return Instruction(op.kept, (), out, site, always=actions[site] is Action.FREE)
+    return Instruction(partial(kept, site), (forward,), out, site, always=actions[site] is Action.FREE)
 
 
 def _live(instructions: Sequence[Instruction], outputs: Sequence[int]) -> list[Instruction]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import operator
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
-from ecad.runtime.replay.graph import Graph, Instruction
+from ecad.runtime.replay.graph import Graph, Instruction, as_list
 
 _aten = torch.ops.aten
 _ELEMENTWISE = {_aten.add.Tensor, _aten.sub.Tensor, _aten.mul.Tensor, _aten.div.Tensor}
@@ -30,12 +30,13 @@ class _Part(NamedTuple):
 def narrow(graph: Graph, code: Sequence[Instruction], constants: dict[int, Any]) -> tuple[list[Instruction], list[int]]:
     """Where only a slice of a sum, product or concatenation is read, compute that slice of it.
 
-    Arguments:
+    Args:
         graph: where the code comes from.
         code: live instructions, in order.
         constants: place -> value; those of new instructions are added.
 
-    Returns the new code, and the places of what the forward returns.
+    Returns:
+        The new code, and the places of what the forward returns.
     """
     narrowing = _Narrowing(graph, code, constants)
     for instruction in reversed(code):
@@ -147,18 +148,24 @@ class _Narrowing:
         return place
 
 
-def split_linears(graph: Graph, code: Sequence[Instruction], constants: dict[int, Any]) -> list[Instruction]:
+def split_linears(
+    graph: Graph, code: Sequence[Instruction], constants: dict[int, Any]
+) -> tuple[list[Instruction], list[Instruction]]:
     """Where only some chunks of a linear layer's output are read, compute each of those alone.
 
     That gives the same bits where the matrix product does not choose another order of additions for fewer columns.
     Libraries do not promise it, so it is tried once for each layer, on numbers of its own.
 
-    Arguments as for `narrow`.
+    Args:
+        graph, code, constants: as for `narrow`.
+
+    Returns:
+        The new code, and the code that takes the parts of weights that it reads.
     """
     made = {instruction.out: instruction for instruction in code}
     readers = _readers(code)
     next_place = 1 + max([graph.size, *constants, *made])
-    rewritten = []
+    rewritten, parts = [], []
     for instruction in code:
         split = made.get(instruction.args[0]) if instruction.op is operator.getitem else None
         linear = made.get(split.args[0]) if split is not None and split.op is _aten.split.Tensor else None
@@ -167,12 +174,14 @@ def split_linears(graph: Graph, code: Sequence[Instruction], constants: dict[int
             bias, x, weight = linear.args
             columns = slice(index * size, (index + 1) * size)
             if _is_exact(graph, bias, x, weight, columns, constants):
-                constants[next_place] = constants[bias][columns]
-                constants[next_place + 1] = constants[weight][:, columns]
-                instruction = Instruction(linear.op, (next_place, x, next_place + 1), instruction.out)
-                next_place += 2
+                part = next_place
+                constants[part], constants[part + 1] = columns, (slice(None), columns)
+                parts.append(Instruction(operator.getitem, (bias, part), part + 2))
+                parts.append(Instruction(operator.getitem, (weight, part + 1), part + 3))
+                instruction = Instruction(linear.op, (part + 2, x, part + 3), instruction.out)
+                next_place += 4
         rewritten.append(instruction)
-    return rewritten
+    return rewritten, parts
 
 
 def _is_partly_read(
@@ -205,28 +214,29 @@ def _is_exact(graph: Graph, bias: int, x: int, weight: int, columns: slice, cons
 def batch_tables(graph: Graph) -> None:
     """Add the tables of all blocks to the embedding that they share, and split the sums, in one operator each.
 
-    Arguments:
+    Args:
         graph: changed in place.
     """
     readers = _readers(graph.instructions)
+    fixed = graph.sources.keys() | {view.out for view in graph.views}
     groups: dict[object, list[tuple[int, Instruction, Instruction]]] = defaultdict(list)
     for instruction in graph.instructions:
-        found = _table_and_embedding(graph, instruction)
+        found = _table_and_embedding(graph, instruction, fixed)
         splits = readers[instruction.out]
         if found is not None and len(splits) == 1 and splits[0].op is _aten.split.Tensor:
             table, embedding = found
-            key = (embedding, graph.shapes[table], graph.constants[table].dtype, splits[0].args[1:])
+            key = (embedding, graph.shapes[table], graph.dtypes[table], splits[0].args[1:])
             groups[key].append((table, instruction, splits[0]))
     for (embedding, *_), members in groups.items():  # type: ignore[misc]
         if len(members) > 1:
             _batch(graph, embedding, members, readers)
 
 
-def _table_and_embedding(graph: Graph, instruction: Instruction) -> tuple[int, int] | None:
+def _table_and_embedding(graph: Graph, instruction: Instruction, fixed: Collection[int]) -> tuple[int, int] | None:
     if instruction.op is not _aten.add.Tensor or len(instruction.args) != 2:
         return None
-    table, embedding = sorted(instruction.args, key=lambda place: place not in graph.constants)
-    known = table in graph.constants and embedding not in graph.constants
+    table, embedding = sorted(instruction.args, key=lambda place: place not in fixed)
+    known = table in fixed and embedding not in fixed
     if not known or not {table, embedding} <= graph.shapes.keys():
         return None
     # A leading dimension of its own then sets the blocks apart, whatever is broadcast.
@@ -239,9 +249,10 @@ def _batch(
     size, *dims = (graph.constants[place] for place in members[0][2].args[1:])
     dim = dims[0] if dims else 0
     parts = sorted({graph.constants[read.args[1]] for _, _, split in members for read in readers[split.out]})
-    tables = _constant(graph, torch.stack([graph.constants[table] for table, _, _ in members]))
-    sums, chunks = graph.new_place(), graph.new_place()
+    listed, tables, sums, chunks = (graph.new_place() for _ in range(4))
     new = [
+        Instruction(as_list, tuple(table for table, _, _ in members), listed),
+        Instruction(_aten.stack.default, (listed,), tables),
         Instruction(_aten.add.Tensor, (tables, embedding), sums),
         Instruction(_aten.split.Tensor, (sums, _constant(graph, size), _constant(graph, dim + (dim >= 0))), chunks),
     ]

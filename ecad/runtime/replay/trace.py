@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode, _get_current_function_mode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ecad.runtime.kept_outputs import tensors_in
-from ecad.runtime.overrides import Override
+from ecad.runtime.passes import Forward
+from ecad.runtime.replay.facts import Facts
 from ecad.runtime.replay.graph import Call, Graph, Instruction, as_list
 from ecad.runtime.replay.rewrites import batch_tables
 
@@ -24,43 +27,72 @@ _LEAKS = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
 
 
 def record(
-    forward: Callable[..., Any], components: Mapping[int, nn.Module], leaves: Sequence[Any], structure: pytree.TreeSpec
+    run: Callable[..., Any],
+    components: Sequence[nn.Module],
+    leaves: Sequence[Any],
+    structure: pytree.TreeSpec,
+    forward: Forward,
+    facts: Facts | None,
 ) -> tuple[Any, Graph | None]:
-    """Run a forward and write it down.
+    """Run a forward, watch what becomes of its components' outputs, and write it down.
 
-    Arguments:
-        forward: of the denoiser.
-        components: site -> module; a component counts as one operator.
+    Args:
+        run: the denoiser's forward.
+        components: modules by site; a component counts as one operator.
         leaves, structure: the forward's (args, kwargs), flattened.
+        forward: of its pass; is told of outputs that are changed in place.
+        facts: that the denoiser's tensors are among; None to watch only.
 
-    Returns what the forward returned, and its graph; None where a replay could differ from running it: it looks at
-    values of tensors, draws random numbers, changes what it did not make itself, or calls a component twice.
+    Returns:
+        What the forward returned, and its graph; None where a replay could differ from running it: it looks at values
+        of tensors, draws random numbers, changes what it did not make itself, or calls a component twice.
     """
     args, kwargs = pytree.tree_unflatten(list(leaves), structure)
-    recorder = _Recorder([leaf for leaf in leaves if isinstance(leaf, torch.Tensor)])
-    overrides = [_Recorded(module, site, recorder) for site, module in components.items()]
+    inputs = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    recorder = Recorder(inputs, components, forward, facts)
+    forward.recorder = recorder
     try:
-        with recorder, _LeakWatch(recorder):
-            returned = forward(*args, **kwargs)
+        with recorder:
+            returned = run(*args, **kwargs)
     finally:
-        for override in overrides:
-            override.remove()
+        forward.recorder = None
     return returned, recorder.graph(returned)
 
 
-class _Recorder(TorchDispatchMode):
-    """Notes every operator, each distinct one once."""
+class Recorder(TorchDispatchMode):
+    """Notes every operator, each distinct one once.
 
-    def __init__(self, inputs: Sequence[torch.Tensor]) -> None:
+    Args:
+        inputs: tensors that go into the forward.
+        components, forward, facts: as for `record`.
+
+    Attributes:
+        faithful: whether the notes are all there is to the forward.
+        paused: whether a component runs.
+    """
+
+    # They are passed on, but cannot be noted.
+    supports_higher_order_operators = True
+
+    def __init__(
+        self, inputs: Sequence[torch.Tensor], components: Sequence[nn.Module], forward: Forward, facts: Facts | None
+    ) -> None:
         super().__init__()
-        self.faithful, self.paused = True, False
+        self.faithful, self.paused = facts is not None, False
+        self._components, self._running = components, forward
+        self._leaks = _LeakWatch(self)
         self._instructions: list[Instruction] = []
-        self._size = len(inputs)
+        self._forward = len(inputs)
+        self._size = len(inputs) + 1
         # Weak, so that recording needs no more memory than running.
         self._tensors: MutableMapping[torch.Tensor, int] = WeakTensorKeyDictionary()
         self._shapes: dict[int, torch.Size] = {}
+        self._dtypes: dict[int, torch.dtype] = {}
         for place, tensor in enumerate(inputs):
             self._track(tensor, place)
+        held = [] if facts is None else facts.tensors()
+        self._held = {id(tensor): index for index, tensor in enumerate(held)}
+        self._sources: dict[int, int] = {}
         self._constants: dict[int, Any] = {}
         self._literals: dict[Any, int] = {}
         self._known: dict[Any, int] = {}
@@ -69,19 +101,82 @@ class _Recorder(TorchDispatchMode):
         self._memory: dict[int, set[int]] = {}
         self._changed: set[int] = set()
         self._shared: set[int] = set()
+        # Memory of what components returned -> a weak reference, so that the number is not given out again, the site
+        # and which of its calls.
+        self._outputs: dict[int, tuple[StorageWeakRef, int, int]] = {}
+
+    def __enter__(self) -> Recorder:
+        super().__enter__()
+        self._leaks.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._leaks.__exit__(*error)
+        super().__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        schema = getattr(func, "_schema", None)
+        if schema is not None and schema.is_mutable:
+            self._spare_outputs(_written(func, args, kwargs or {}))
         result = func(*args, **(kwargs or {}))
         if not self.paused and self.faithful:
-            self._note(func, args, kwargs or {}, result)
+            if schema is None:
+                self.faithful = False
+            else:
+                self._note(func, args, kwargs or {}, result)
         return result
 
-    def component(self, call: Call, site: int, tensors: Sequence[torch.Tensor], result: Any) -> None:
-        """Note the call of a component and its result."""
-        if any(instruction.site == site for instruction in self._instructions):
-            self.faithful = False
-        place = self._add(call, [self._place(t) for t in tensors], site)
-        self._unpack(place, pytree.tree_leaves(result))
+    def component(self, site: int, number: int, compute: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Call a component and note it as one operator.
+
+        Args:
+            site: its place among the sites.
+            number: calls of it before this one.
+            compute: its forward.
+            args, kwargs: that it is called with.
+
+        Returns:
+            What it returns.
+        """
+        with self._sparing(tensors_in([args, kwargs])), self._paused():
+            result = compute(*args, **kwargs)
+        for tensor in tensors_in([result]):
+            storage = tensor.untyped_storage()
+            self._outputs[storage._cdata] = StorageWeakRef(storage), site, number
+        if self.faithful:
+            self.faithful = number == 0
+            leaves, structure = pytree.tree_flatten((args, kwargs))
+            tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+            call = Call(self._components[site], leaves, structure)
+            place = self._add(call, [self._place(tensor) for tensor in tensors], site)
+            self._unpack(place, pytree.tree_leaves(result))
+        return result
+
+    @contextmanager
+    def _paused(self) -> Iterator[None]:
+        """Within the `with` no mode is in force: what compiles itself in a component (flex attention) refuses them."""
+        on_top = _get_current_dispatch_mode() is self and _get_current_function_mode() is self._leaks
+        self.paused = True
+        if on_top:
+            self.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            if on_top:
+                self.__enter__()
+            self.paused = False
+
+    @contextmanager
+    def _sparing(self, given: Iterable[torch.Tensor]) -> Iterator[None]:
+        """Within the `with`, a component may change in place what another one has returned."""
+        known = self._outputs
+        exposed = [(one, known[memory][1:]) for one in given for memory in _memory_of(one) & known.keys()]
+        before = [(one, one.clone(), whose, self._running.backup(*whose)) for one, whose in exposed]
+        yield
+        for one, copy, whose, backup in before:
+            if not torch.equal(one, copy):
+                self._running.own(*whose, backup)
+                self.faithful = False
 
     def graph(self, returned: Any) -> Graph | None:
         """All that was noted, ending in what the forward returned."""
@@ -90,11 +185,30 @@ class _Recorder(TorchDispatchMode):
         if not self.faithful:
             return None
         places = [self._place(output) for output in outputs]
-        code = self._folded()
-        graph = Graph(code, self._constants, self._shapes, places, structure, self._size, not self._changed)
+        code, views = self._folded()
+        graph = Graph(
+            code,
+            self._sources,
+            self._constants,
+            views,
+            self._shapes,
+            self._dtypes,
+            places,
+            structure,
+            self._forward,
+            self._size,
+            not self._changed,
+        )
         if graph.is_pure:
             batch_tables(graph)
         return graph
+
+    def _spare_outputs(self, written: Sequence[Any]) -> None:
+        """What a component returned is about to be changed in place, and what is kept of it must not be."""
+        for memory in _memory_of(written) & self._outputs.keys():
+            _, site, number = self._outputs.pop(memory)
+            self._running.own(site, number)
+            self.faithful = False
 
     def _note(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
         if _is_random(func, args, kwargs):
@@ -108,7 +222,7 @@ class _Recorder(TorchDispatchMode):
             op = partial(_with_names, partial(func, **literals), tuple(named))
             kwargs = literals
         if func._schema.is_mutable:
-            self._change([arg for arg, a in zip(args, func._schema.arguments, strict=False) if _is_written(a)])
+            self._change(_written(func, args, kwargs))
             place = self._add(op, places, always=True)
         else:
             key = (func, repr(kwargs), *named, *places)
@@ -129,24 +243,32 @@ class _Recorder(TorchDispatchMode):
         """Note a change in place. What was computed so far is not the same as what will be."""
         memory = _memory_of(tensors)
         constant = _memory_of([value for value in self._constants.values() if isinstance(value, torch.Tensor)])
-        if memory & (constant | self._shared):
+        if memory & (constant | self._shared | self._held_memory()):
             self.faithful = False
         self._changed |= memory
         self._known.clear()
 
-    def _folded(self) -> list[Instruction]:
-        """Compute at once what is made of literals alone, and views of parameters, unless that is changed in place."""
-        code = []
+    def _held_memory(self) -> set[int]:
+        return set().union(*(self._memory[place] for place in self._sources))
+
+    def _folded(self) -> tuple[list[Instruction], list[Instruction]]:
+        """Compute at once what is made of literals alone, and set views of weights apart, unless they are changed."""
+        code, views = [], []
+        looked_at = set(self._sources) | self._constants.keys()
         for instruction in self._instructions:
             op, args, out, site, always = instruction
             literal = self._fixed.issuperset(args)
-            constant = literal or (_is_view(op) and self._constants.keys() >= set(args))
-            if constant and site is None and not always and not self._memory.get(out, set()) & self._changed:
-                self._constants[out] = op(*[self._constants[place] for place in args])
-                self._fixed |= {out} if literal else set()
-            else:
+            constant = literal or (_is_view(op) and looked_at.issuperset(args))
+            if not constant or site is not None or always or self._memory.get(out, set()) & self._changed:
                 code.append(instruction)
-        return code
+                continue
+            looked_at.add(out)
+            if literal:
+                self._constants[out] = op(*[self._constants[place] for place in args])
+                self._fixed.add(out)
+            else:
+                views.append(instruction)
+        return code, views
 
     def _unpack(self, place: int, results: Sequence[Any]) -> None:
         for index, part in enumerate(results):
@@ -160,7 +282,7 @@ class _Recorder(TorchDispatchMode):
                 self.faithful = False
 
     def _track(self, tensor: torch.Tensor, place: int) -> None:
-        self._tensors[tensor], self._shapes[place] = place, tensor.shape
+        self._tensors[tensor], self._shapes[place], self._dtypes[place] = place, tensor.shape, tensor.dtype
 
     def _add(self, op: Callable[..., Any], args: Sequence[int], site: int | None = None, always: bool = False) -> int:
         out = self._new_place()
@@ -171,6 +293,13 @@ class _Recorder(TorchDispatchMode):
         self._size += 1
         return self._size - 1
 
+    def _held_or_constant(self, tensor: torch.Tensor) -> int:
+        if id(tensor) not in self._held:  # made of literals, or of nobody's
+            return self._constant(tensor, fixed=False)
+        place = self._new_place()
+        self._sources[place], self._memory[place] = self._held[id(tensor)], _memory_of(tensor)
+        return place
+
     def _constant(self, value: Any, fixed: bool) -> int:
         place = self._new_place()
         self._constants[place] = value
@@ -180,8 +309,8 @@ class _Recorder(TorchDispatchMode):
 
     def _place(self, value: Any) -> int:
         if isinstance(value, torch.Tensor):
-            if value not in self._tensors:  # a parameter, a buffer, or a tensor made of literals
-                self._track(value, self._constant(value, fixed=False))
+            if value not in self._tensors:
+                self._track(value, self._held_or_constant(value))
             return self._tensors[value]
         if isinstance(value, (list, tuple)) and any(isinstance(part, torch.Tensor) for part in value):
             return self._add(as_list, [self._place(part) for part in value])
@@ -191,30 +320,10 @@ class _Recorder(TorchDispatchMode):
         return self._literals[key]
 
 
-class _Recorded(Override):
-    """While a forward is recorded: lets a component run unseen, as one operator."""
-
-    def __init__(self, module: nn.Module, site: int, recorder: _Recorder) -> None:
-        super().__init__(module, "forward")
-        self._site, self._recorder = site, recorder
-
-    def run(self, *args: Any, **kwargs: Any) -> Any:
-        recorder = self._recorder
-        leaves, structure = pytree.tree_flatten((args, kwargs))
-        recorder.paused = True
-        try:
-            result = self.original(*args, **kwargs)
-        finally:
-            recorder.paused = False
-        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        recorder.component(Call(self.owner, leaves, structure), self._site, tensors, result)
-        return result
-
-
 class _LeakWatch(TorchFunctionMode):
     """Notices when numbers leave a tensor without an operator."""
 
-    def __init__(self, recorder: _Recorder) -> None:
+    def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self._recorder = recorder
 
@@ -244,8 +353,12 @@ def _is_view(op: Any) -> bool:
     return schema is not None and any(returned.alias_info is not None for returned in schema.returns)
 
 
-def _is_written(argument: Any) -> bool:
-    return argument.alias_info is not None and argument.alias_info.is_write
+def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """What an operator changes in place among its arguments."""
+    arguments = func._schema.arguments
+    changed = [argument.name for argument in arguments if argument.alias_info and argument.alias_info.is_write]
+    given = dict(zip((argument.name for argument in arguments), args, strict=False)) | dict(kwargs)
+    return [given[name] for name in changed if name in given]
 
 
 def _memory_of(values: Any) -> set[int]:

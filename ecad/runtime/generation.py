@@ -1,0 +1,141 @@
+"""One generation: the denoising loop of one call, whose rows it tells and whose kept outputs it owns."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ecad.errors import EcadError
+from ecad.runtime.caller import Scope, Site, call_site, innermost
+from ecad.runtime.inputs import Inputs
+from ecad.runtime.passes import Pass
+from ecad.runtime.rows import GivenRow, SchedulerRows, Time
+
+if TYPE_CHECKING:
+    from ecad.runtime.denoiser import CachedDenoiser
+
+# So many timesteps in one row that never ends are no work of a sampler of higher order.
+_STRAY = 2
+
+
+class Generation:
+    """A denoising loop that is running.
+
+    Args:
+        rows: tells the row of a forward.
+        num_steps: rows of the schedule.
+        on_end: called with this generation when it is over.
+        begun: what was running when it began, if the rows are a scheduler's.
+
+    Attributes:
+        scheduler: whose rows they are, if they are a scheduler's.
+    """
+
+    def __init__(
+        self,
+        rows: SchedulerRows | GivenRow,
+        num_steps: int,
+        on_end: Callable[[Generation], None],
+        begun: Sequence[weakref.ref[Scope]] = (),
+    ) -> None:
+        self.rows, self.is_over = rows, False
+        self.scheduler = rows.scheduler if isinstance(rows, SchedulerRows) else None
+        self._num_steps, self._on_end = num_steps, on_end
+        self._begun = begun
+        self._scope: weakref.ref[Scope] | None = None
+        self._passes: dict[CachedDenoiser, list[Pass]] = {}
+        self._sites: set[Site] = set()
+        self._stray: set[Time] = set()
+
+    def site(self) -> Site | None:
+        """From where in this generation the denoiser is called; None if it is not called from this generation."""
+        if isinstance(self.rows, GivenRow):
+            return ()
+        if self._scope is None:
+            scope = innermost(self._begun)
+            if scope is None:
+                return None
+            self._scope = weakref.ref(scope)
+            scope.at_end.append(self.end)
+        else:
+            scope = self._scope()
+        return None if scope is None else call_site(scope)
+
+    def meets(self, denoiser: CachedDenoiser) -> bool:
+        """Whether this is the denoiser's first forward in this generation."""
+        if denoiser in self._passes:
+            return False
+        self._passes[denoiser] = []
+        return True
+
+    def row_of(self, site: Site, inputs: Inputs) -> int | None:
+        """The row of a forward; None if it belongs to none.
+
+        Args:
+            site: from where it is called.
+            inputs: that it is given.
+
+        Raises:
+            EcadError: rows cannot be told, since the scheduler does not move although the loop does.
+        """
+        row = self.rows.row_of(inputs.time)
+        if row is not None and row < self._num_steps:
+            self._sites.add(site)
+            return row
+        if row is None and inputs.time is not None and site in self._sites and not self._moves():
+            self._stray.add(inputs.time)
+            if len(self._stray) >= min(_STRAY, self._num_steps - 1):
+                raise EcadError(
+                    "the pipeline's scheduler stands still while its timesteps change, so that rows cannot be told "
+                    "apart: step pipe.scheduler, or enable the cache on the denoiser and say `with run.step(i)`"
+                )
+        return None
+
+    def pass_of(self, denoiser: CachedDenoiser, row: int, site: Site, context: str | None, inputs: Inputs) -> Pass:
+        """The pass that a forward goes on with; a new one if there is none.
+
+        Args:
+            denoiser: that runs.
+            row: in which it does.
+            site: from where it is called.
+            context: what diffusers calls the pass, if it says so.
+            inputs: that it is given.
+        """
+        passes = self._passes[denoiser]
+        for stale in [one for one in passes if one.next < row]:
+            self.drop(denoiser, stale)
+        identity = (site, context, inputs.shapes)
+        going_on = [one for one in passes if (one.next, one.identity) == (row, identity)]
+        if context is not None and len(going_on) == 1:
+            return going_on[0]
+        alike = [(one, same) for one in going_on if (same := one.likeness(inputs)) is not None]
+        if not alike:
+            passes.append(denoiser.new_pass(row, identity, inputs))
+            return passes[-1]
+        best, same = max(alike, key=lambda pair: sum(pair[1]))  # the first of several
+        best.continues(inputs, same)
+        return best
+
+    def drop(self, denoiser: CachedDenoiser, one: Pass) -> None:
+        """Forget a pass, which cannot go on."""
+        one.free()
+        if one in self._passes.get(denoiser, ()):
+            self._passes[denoiser].remove(one)
+
+    def end(self) -> None:
+        """Free all that is kept; whoever runs the denoiser from now on does so outside of this generation."""
+        if self.is_over:
+            return
+        self.is_over = True
+        scope = None if self._scope is None else self._scope()
+        if scope is not None:
+            scope.at_end.remove(self.end)
+        for passes in self._passes.values():
+            for one in passes:
+                one.free()
+        self._passes = {}
+        self._on_end(self)
+
+    def _moves(self) -> bool:
+        return not isinstance(self.rows, SchedulerRows) or self.rows.has_moved

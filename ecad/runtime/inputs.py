@@ -1,0 +1,125 @@
+"""What one denoiser forward is given: shapes, timestep, and the conditioning that tells passes apart."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from ecad.runtime.rows import Time, time_of
+
+# Parts of the names of arguments: of the timestep, and of what comes from the prompt or the picture asked for.
+_TIMES = ("timestep", "sigma")
+_PROMPTS = ("encoder", "prompt", "text", "cap_feats", "embeds", "pooled", "label", "context", "input_ids", "cond")
+_PLAIN = (bool, int, str, type(None))
+
+
+class Leaf(NamedTuple):
+    """One value among a forward's arguments.
+
+    Fields:
+        name: of the argument it belongs to.
+        value: a tensor or plain value.
+        version: how often the tensor had been changed in place.
+    """
+
+    name: str
+    value: Any
+    version: int | None
+
+
+class Inputs:
+    """The arguments of one forward.
+
+    Args:
+        names: of the denoiser's parameters, as `parameter_names` gives them.
+        args, kwargs: of the forward.
+
+    Attributes:
+        time: the timestep; None if there is none.
+        shapes: shape and device of every tensor; autocast changes dtypes on the way.
+        others: everything but the latents and the timestep.
+    """
+
+    def __init__(self, names: Sequence[str], args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        given = [*zip(names, args, strict=False), *kwargs.items()]
+        given += [("", value) for value in args[len(names) :]]
+        latents = names[0] if names else next((name for name, _ in given), "")
+        self.shapes = tuple((value.shape, value.device) for _, value in _leaves(given) if _is_tensor(value))
+        timestep = next((value for name, value in _leaves(given) if _is_time(name) and _is_number(value)), None)
+        self.time: Time | None = time_of(timestep)
+        self.others = [
+            Leaf(name, value, _version(value))
+            for name, value in _leaves(given)
+            if name != latents and not _is_time(name) and (_is_tensor(value) or isinstance(value, _PLAIN))
+        ]
+
+
+def parameter_names(module: nn.Module) -> list[str]:
+    """The names of what a denoiser's forward takes by place, latents first."""
+    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = inspect.signature(type(module).forward).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind in kinds][1:]
+
+
+def unchanged(before: Sequence[Leaf], now: Sequence[Leaf], compared: Sequence[bool]) -> list[bool] | None:
+    """Tell which values are the same in two forwards; None if the two do not have the same arguments.
+
+    Args:
+        before, now: of one forward and another.
+        compared: for each value whether to look at it; the others count as changed.
+    """
+    if [leaf.name for leaf in before] != [leaf.name for leaf in now]:
+        return None
+    return [asked and _is_same(*pair) for asked, *pair in zip(compared, before, now, strict=True)]
+
+
+def is_of_prompt(leaf: Leaf) -> bool:
+    """Whether a value says what is asked for: it is the same in all rows, and differs between passes."""
+    return not _is_tensor(leaf.value) or any(part in leaf.name for part in _PROMPTS)
+
+
+def _is_same(before: Leaf, now: Leaf) -> bool:
+    one, other = before.value, now.value
+    if not (_is_tensor(one) and _is_tensor(other)):
+        return type(one) is type(other) and bool(one == other)
+    if (one.shape, one.dtype, one.device) != (other.shape, other.dtype, other.device):
+        return False
+    if one is other or _is_one_view(one, other):
+        return before.version == now.version
+    return bool(torch.equal(one, other))
+
+
+def _is_one_view(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if not type(one) is type(other) is torch.Tensor or one.is_meta:
+        return False
+    return (one.data_ptr(), one.stride()) == (other.data_ptr(), other.stride())
+
+
+def _leaves(given: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    for name, value in given:
+        if isinstance(value, (list, tuple)):
+            yield from _leaves([(name, part) for part in value])
+        elif isinstance(value, dict):
+            yield from _leaves([(f"{name}.{key}", part) for key, part in value.items()])
+        else:
+            yield name, value
+
+
+def _is_time(name: str) -> bool:
+    return name in ("t", "ts") or (any(part in name for part in _TIMES) and not name.endswith("cond"))
+
+
+def _is_number(value: Any) -> bool:
+    return _is_tensor(value) or isinstance(value, (int, float))
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
+
+
+def _version(value: Any) -> int | None:
+    return None if not _is_tensor(value) or value.is_inference() else value._version

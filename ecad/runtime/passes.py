@@ -1,0 +1,272 @@
+"""One pass of a denoiser, row after row, and what its components do in each of its forwards.
+
+A pass is one forward of every row: guidance takes one with the prompt and one without it, and each reuses what it
+computed itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ecad.runtime.denoiser_output import Output
+from ecad.runtime.hooks import ComponentHook, empty_output
+from ecad.runtime.inputs import Inputs, is_of_prompt, unchanged
+from ecad.runtime.kept_outputs import AS_IT_IS, Kept, Line, Storage, Tally, size_if_kept
+from ecad.schedules.forecast import Ahead, forecasts
+from ecad.schedules.plan import Action, Plan
+
+if TYPE_CHECKING:
+    from ecad.runtime.replay.trace import Recorder
+
+# Globals are looked up faster than members of an enum.
+_COMPUTE, _KEEP, _REUSE, _FREE, _SKIP = Action
+_REUSES = frozenset((_REUSE, _FREE))
+_COMPUTES = frozenset((_COMPUTE, _KEEP))
+
+
+class PlanRows:
+    """A plan from some row on, in the form in which it is followed.
+
+    Args:
+        plan: from that row on.
+        ahead: what `forecasts` gives, from there.
+    """
+
+    def __init__(self, plan: Plan, ahead: list[Ahead]) -> None:
+        self.plan = plan
+        actions = [[Action(action) for action in row] for row in plan.actions.tolist()]
+        self.actions = [row[: plan.num_sites] for row in actions]
+        # By row and site, and of the denoiser's output by row; empty unless the schedule forecasts.
+        self.lines: list[list[Line]] = []
+        self.outputs: list[tuple[bool, Ahead, int]] = []
+        if plan.forecasts:
+            tables = plan.gaps.tolist(), plan.remembered.tolist(), plan.reused.tolist()
+            self.lines = [list(map(Line, *rows))[: plan.num_sites] for rows in zip(*tables, strict=True)]
+            runs = [row[-1] in _COMPUTES for row in actions]
+            self.outputs = list(zip(runs, ahead, plan.held[:, -1].tolist(), strict=True))
+
+
+class Pass:
+    """What one pass keeps from row to row, and what tells its next forward from others.
+
+    Args:
+        rows: the plan from the row in which it begins.
+        first: that row.
+        identity: where its forwards are called from and what tensors they are given; the same in all of them.
+        inputs: of its first forward.
+        copied: sites whose outputs the model changes in place; added to.
+        tally, storage: of what it keeps.
+
+    Attributes:
+        next: the only row that it can go on in.
+        calls, sizes: of each site, calls and bytes of all their outputs in the first row.
+    """
+
+    def __init__(
+        self,
+        rows: PlanRows,
+        first: int,
+        identity: object,
+        inputs: Inputs,
+        copied: set[int],
+        tally: Tally,
+        storage: Storage | None,
+    ) -> None:
+        self.rows, self.first, self.next, self.identity = rows, first, first, identity
+        self.copied, self.tally, self.storage = copied, tally, storage
+        self.calls = [0] * rows.plan.num_sites
+        self.sizes = [0] * (rows.plan.num_sites + 1)
+        self.output = Output(tally, storage)
+        self._kept: list[list[Kept]] = [[] for _ in self.calls]
+        self._others = inputs.others
+        self._compared, self._steady = [True] * len(inputs.others), [is_of_prompt(leaf) for leaf in inputs.others]
+
+    def likeness(self, inputs: Inputs) -> list[bool] | None:
+        """Which parts of a forward's conditioning are as in the last forward of this pass; None: it is of another pass.
+
+        What comes from the prompt has to be the same, and so has all that was the same from one row to the next before.
+        """
+        same = unchanged(self._others, inputs.others, self._compared)
+        if same is None or any(must and not is_so for must, is_so in zip(self._steady, same, strict=True)):
+            return None
+        return same
+
+    def continues(self, inputs: Inputs, same: list[bool]) -> None:
+        """Note that a forward is the next one of this pass.
+
+        Args:
+            inputs: of the forward.
+            same: their likeness.
+        """
+        self._others, self._compared, self._steady = inputs.others, same, same
+
+    def kept(self, site: int, number: int) -> Kept:
+        """Where the output of one call of a site is kept.
+
+        Args:
+            site: its place among the denoiser's sites.
+            number: calls of this component in this forward before it.
+        """
+        of_site = self._kept[site]
+        while number >= len(of_site):
+            of_site.append(Kept(self.tally, self.storage, site in self.copied))
+        return of_site[number]
+
+    def has_all_of(self, sites: Sequence[int]) -> bool:
+        """Whether there is something to reuse at each of some sites."""
+        return all(self._kept[site] and self._kept[site][0].is_there for site in sites)
+
+    def all_kept(self, site: int) -> list[Kept]:
+        """Of a site, for all its calls in a forward."""
+        return self._kept[site]
+
+    def free(self) -> None:
+        """Forget every kept output."""
+        for of_site in self._kept:
+            for kept in of_site:
+                kept.free()
+        self._kept = [[] for _ in self.calls]
+        self.output.free()
+        self._others = []
+
+
+class Forward:
+    """One forward of a denoiser under a plan.
+
+    Args:
+        of: its pass.
+        row: of the schedule.
+
+    Attributes:
+        actions: of each site.
+        recorder: watches this forward, if it is the first of its kind.
+        is_seen: whether every call of a component asks what to do; those of compiled blocks and replays do not.
+    """
+
+    def __init__(self, of: Pass, row: int) -> None:
+        self.of, self.row = of, row
+        step = row - of.first
+        self.is_first = step == 0
+        self.actions = of.rows.actions[step]
+        self._lines: list[Line] | None = None
+        self._runs, self._ahead, self._held = True, Ahead(), 0
+        if of.rows.lines:
+            self._lines = of.rows.lines[step]
+            self._runs, self._ahead, self._held = of.rows.outputs[step]
+        self.recorder: Recorder | None = None
+        self.is_seen = True
+        self._numbers = [0] * len(self.actions)
+
+    @property
+    def computes_all(self) -> bool:
+        """Whether every component runs."""
+        return _COMPUTES.issuperset(self.actions)
+
+    def forecast(self) -> Any:
+        """What stands for the denoiser's own output; None if it has to run."""
+        if self._runs:
+            return None
+        result = self.of.output.forecast(self._ahead, self._held)
+        self.is_seen = result is None
+        return result
+
+    def computed(self, result: Any) -> Any:
+        """What is given for what the denoiser has returned.
+
+        Args:
+            result: as it was returned.
+        """
+        if self._lines is None:
+            return result
+        result, size = self.of.output.computed(result, self._ahead if self._runs else Ahead(), self._held)
+        self.of.sizes[-1] = max(self.of.sizes[-1], size)
+        return result
+
+    def call(self, site: int, compute: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """What one call of a component returns.
+
+        Args:
+            site: its place among the denoiser's sites.
+            compute: the component's own forward.
+            args, kwargs: that it is called with.
+        """
+        action, number = self.actions[site], self._numbers[site]
+        self._numbers[site] += 1
+        if action is _SKIP:
+            return empty_output(*args, **kwargs)
+        if action in _REUSES and (output := self.take(site, number)) is not None:
+            return output
+        if self.recorder is None:
+            output = compute(*args, **kwargs)
+        else:
+            output = self.recorder.component(site, number, compute, args, kwargs)
+        self._computed(site, number, output)
+        return output
+
+    def take(self, site: int, number: int = 0) -> Any:
+        """What is kept for a call of a component; None if there is nothing."""
+        kept = self.of.kept(site, number)
+        output = kept.get()
+        if self.actions[site] is _FREE:
+            kept.release()
+        return output
+
+    def own(self, site: int, number: int, backup: Any = None) -> None:
+        """Note that the model changes an output in place.
+
+        Args:
+            site, number: whose output it is.
+            backup: of what is kept of it, from before the change; None if that is about to come.
+        """
+        self.of.copied.add(site)
+        self.of.kept(site, number).own(backup)
+
+    def backup(self, site: int, number: int) -> Any:
+        """A copy of what is kept of an output."""
+        return self.of.kept(site, number).backup()
+
+    def instruct(self, hooks: Sequence[ComponentHook]) -> None:
+        """Tell compiled components what to do."""
+        self.is_seen = False
+        for hook, action in zip(hooks, self.actions, strict=True):
+            hook.rest()
+            hook.skips = action is _SKIP
+            if action in _REUSES:
+                hook.given = [output for kept in self.of.all_kept(hook.site) if (output := kept.get()) is not None]
+                hook.reuses = bool(hook.given)
+
+    def collect(self, hooks: Sequence[ComponentHook]) -> None:
+        """Take what compiled components have computed."""
+        for hook in hooks:
+            for output in hook.taken:
+                number = self._numbers[hook.site]
+                self._numbers[hook.site] += 1
+                self._computed(hook.site, number, output)
+            hook.rest()
+
+    def end(self) -> None:
+        """Count the calls of a forward that has run to its end, and let go of what was reused for the last time."""
+        of = self.of
+        if self.is_first:
+            of.calls = self._numbers
+        calls = self._numbers if self.is_seen else of.calls
+        counts = dict.fromkeys(Action, 0)
+        for action, number in zip(self.actions, calls, strict=True):
+            counts[action] += number
+        computed, reused = counts[_COMPUTE] + counts[_KEEP], counts[_REUSE] + counts[_FREE]
+        of.tally.called(computed, reused, counts[_SKIP])
+        for site, action in enumerate(self.actions):
+            if action is _FREE or action is _COMPUTE:
+                for kept in of.all_kept(site):
+                    kept.free() if action is _COMPUTE else kept.release()
+        of.next = self.row + 1
+
+    def _computed(self, site: int, number: int, output: Any) -> None:
+        if self.is_first:
+            self.of.sizes[site] += size_if_kept(output, self.of.storage)
+        if self.actions[site] in (_KEEP, _REUSE):
+            line = AS_IT_IS if self._lines is None else self._lines[site]
+            self.of.kept(site, number).keep(output, line)

@@ -1,0 +1,273 @@
+"""Which row of the schedule a denoiser forward belongs to: asked of the pipeline's scheduler and of the timestep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+
+from ecad.runtime.overrides import After, Around, Override, override_of
+
+_ROUNDING = 1e-5
+
+
+class Time(NamedTuple):
+    """The timestep that a forward is given, as numbers.
+
+    Fields:
+        least, most: of its elements; they differ where every token or frame has a timestep of its own.
+        rounding: how far off a number may be, relative to its size; None if it was cut to a whole number.
+    """
+
+    least: float
+    most: float
+    rounding: float | None
+
+
+def time_of(value: Any) -> Time | None:
+    """Read a forward's timestep argument; None if it holds no numbers.
+
+    Args:
+        value: a number, or a tensor of any shape.
+
+    >>> time_of(torch.tensor([0.5, 0.25]))[:2]
+    (0.25, 0.5)
+    """
+    if isinstance(value, (int, float)):
+        return Time(float(value), float(value), None if isinstance(value, int) else _ROUNDING)
+    if not isinstance(value, torch.Tensor) or not value.numel() or value.is_complex():
+        return None
+    numbers = value.detach().flatten()
+    if numbers.numel() > 16:
+        numbers = torch.stack(torch.aminmax(numbers))
+    found = numbers.tolist()
+    rounding = max(torch.finfo(value.dtype).eps, _ROUNDING) if value.is_floating_point() else None
+    return Time(float(min(found)), float(max(found)), rounding)
+
+
+class GivenRow:
+    """The row that a loop of one's own says."""
+
+    def __init__(self) -> None:
+        self._row: int | None = None
+
+    @contextmanager
+    def at(self, row: int) -> Iterator[None]:
+        """Within the `with`, forwards belong to this row."""
+        self._row = row
+        try:
+            yield
+        finally:
+            self._row = None
+
+    def row_of(self, time: Time | None) -> int | None:
+        """The row of a forward; None outside of any."""
+        return self._row
+
+
+class SchedulerRows:
+    """The rows of one generation of a scheduler.
+
+    A scheduler's own index comes first, and where it has none, the timestep of its last step. The timestep of the
+    forward must be that row's, as far as pipelines hand it on in a way that is known (whole, as a fraction, turned
+    round, as a sigma). Before the first step, the timestep alone tells the row.
+
+    Args:
+        scheduler: whose timesteps have been set.
+        rows_to_run: how many of the rows, the last ones, the pipeline says that it runs; None if it says nothing.
+    """
+
+    def __init__(self, scheduler: Any, rows_to_run: Callable[[], int | None] = lambda: None) -> None:
+        self.scheduler = scheduler
+        self._rows_to_run = rows_to_run
+        self._stepped: int | None = None
+        self._tables: list[_Table] | None = None
+        self._first: int | None = None
+        self._times: dict[int, Time] = {}
+
+    def __len__(self) -> int:
+        return len(self.scheduler.timesteps)
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether the scheduler has taken any step of this generation."""
+        return self._index() is not None
+
+    def stepped(self, timestep: Any) -> None:
+        """Note a step of a scheduler that has no index.
+
+        Args:
+            timestep: that it was told, one of its own.
+        """
+        at = [row for row, known in enumerate(self.scheduler.timesteps.tolist()) if known == float(timestep)]
+        counted = (self._first or 0) if self._stepped is None else self._stepped
+        self._stepped = 1 + (at[0] if len(at) == 1 else counted)
+
+    def row_of(self, time: Time | None) -> int | None:
+        """The row of a forward; None if it belongs to no row, or it cannot be told.
+
+        Args:
+            time: the timestep that it is given.
+        """
+        fitting = self._fitting(time)
+        row = self._row(fitting)
+        if row is None and self.has_moved and len(self._times) == 1:
+            # One row alone may agree with a table by chance.
+            self._tables, fitting = [], None
+            row = self._row(None)
+        if row is None or not (self._first or 0) <= row < len(self):
+            return None
+        if time is not None:
+            if fitting is None and not self._is_new_or_same(row, time):
+                return None
+            self._times[row] = time
+            self._tables = [table for table in self._tables or () if row in table.rows_near(time)]
+        if self._first is None:
+            self._first = row
+        return row
+
+    def _index(self) -> int | None:
+        index = getattr(self.scheduler, "step_index", None)
+        return self._stepped if index is None else int(index)
+
+    def _row(self, fitting: list[int] | None) -> int | None:
+        index = self._index()
+        if index is None:
+            index = getattr(self.scheduler, "begin_index", None)
+        if index is not None:
+            return index if fitting is None or index in fitting else None
+        first = self._first or 0
+        if fitting is None or first in fitting:
+            return first
+        return fitting[0] if len(fitting) == 1 else None
+
+    def _fitting(self, time: Time | None) -> list[int] | None:
+        """The rows whose timestep this is; None where the way in which the pipeline writes timesteps is not known."""
+        if time is None:
+            return None
+        tables = self._tables
+        if tables is None:
+            tables = self._tables_of(time)
+            if tables is None:
+                return []
+            self._tables = tables
+        if not tables:
+            return None
+        return sorted({row for table in tables for row in table.rows_near(time)})
+
+    def _tables_of(self, time: Time) -> list[_Table] | None:
+        """In which tables the first timestep of a generation stands where it should; None: two of them disagree."""
+        whole, *others = _tables(self.scheduler)
+        index = self._index()
+        begin = getattr(self.scheduler, "begin_index", None) if index is None else index
+        if begin is not None:
+            return [table for table in (whole, *others) if begin in table.rows_near(time)]
+        # Image-to-image begins in the middle, and some pipelines do not tell the scheduler where.
+        near, at_first = whole.rows_near(time), [table for table in others if 0 in table.rows_near(time)]
+        if 0 in near:
+            return [whole, *at_first]
+        if len(near) != 1:
+            return at_first
+        if at_first and self._rows_to_run() != len(self) - near[0]:
+            return None
+        return [whole]
+
+    def _is_new_or_same(self, row: int, time: Time) -> bool:
+        """Whether a timestep that cannot be looked up is one timestep a row, as the scheduler's are."""
+        if row in self._times:
+            return self._times[row] == time
+        now = self.scheduler.timesteps[row]
+        others = [other for other, known in self._times.items() if known == time]
+        return all(bool((self.scheduler.timesteps[other] == now).all()) for other in others)
+
+
+class _Table(NamedTuple):
+    """What a pipeline gives a denoiser in each row.
+
+    Attributes:
+        numbers: by row.
+        size: of what the timesteps were subtracted from; 0 if they are not turned round.
+    """
+
+    numbers: list[float]
+    size: float = 0.0
+
+    def rows_near(self, time: Time) -> list[int]:
+        cut = min(1.0, 1e-2 * max(map(abs, self.numbers), default=0.0))
+
+        def allowed(number: float) -> float:
+            return cut if time.rounding is None else time.rounding * max(abs(number), self.size)
+
+        return [row for row, number in enumerate(self.numbers) if abs(number - time.most) <= allowed(number)]
+
+
+def _tables(scheduler: Any) -> list[_Table]:
+    whole = [float(timestep) for timestep in torch.as_tensor(scheduler.timesteps).flatten().tolist()]
+    training = float(getattr(getattr(scheduler, "config", None), "num_train_timesteps", None) or 1000)
+    sigmas = (
+        torch.as_tensor(() if (found := getattr(scheduler, "sigmas", None)) is None else found)
+        .flatten()
+        .tolist()[: len(whole)]
+    )
+    tables = [_Table([t * scale for t in whole]) for scale in (1, 1 / training, training)]
+    tables += [
+        _Table([full - t * scale for t in whole], full) for full, scale in ((training, 1), (1, 1 / training), (1, 1))
+    ]
+    if len(sigmas) == len(whole):
+        tables += [_Table(sigmas), _Table([s * training for s in sigmas]), _Table([1 - s for s in sigmas], size=1)]
+    return tables
+
+
+class SchedulerWatch:
+    """Follows one scheduler object, and tells when its timesteps are set.
+
+    Args:
+        on_timesteps: called when timesteps are set.
+    """
+
+    def __init__(self, on_timesteps: Callable[[], None]) -> None:
+        self.scheduler: Any = None
+        self._rows: SchedulerRows | None = None
+        self._on_timesteps = on_timesteps
+        self._overrides: list[Override] = []
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether another one follows the same scheduler, so that its generations are not all of this one's."""
+        methods = vars(self.scheduler) if self.scheduler is not None else {}
+        return any(methods.get(o.name) is not o.method or override_of(o.original) for o in self._overrides)
+
+    def follow(self, scheduler: Any, of: object = None) -> None:
+        """Leave the scheduler followed so far for another one.
+
+        Args:
+            scheduler: the other one; None for none.
+            of: the run that it is followed for.
+        """
+        for override in self._overrides:
+            override.remove()
+        self.scheduler, self._rows, self._overrides = scheduler, None, []
+        if scheduler is None:
+            return
+        self._overrides = [After(scheduler, "set_timesteps", self._on_timesteps)]
+        if not hasattr(scheduler, "step_index") and hasattr(scheduler, "step"):
+            self._overrides.append(Around(scheduler, "step", self._step))
+        for override in self._overrides:
+            override.of = of
+
+    def begin(self, rows_to_run: Callable[[], int | None] = lambda: None) -> SchedulerRows:
+        """The rows of the generation whose timesteps were set last; its steps are noted from now on.
+
+        Args:
+            rows_to_run: as for `SchedulerRows`.
+        """
+        self._rows = SchedulerRows(self.scheduler, rows_to_run)
+        return self._rows
+
+    def _step(self, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        result = step(*args, **kwargs)
+        if self._rows is not None:
+            self._rows.stepped(args[1] if len(args) > 1 else kwargs["timestep"])
+        return result
