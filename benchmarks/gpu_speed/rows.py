@@ -72,4 +72,5 @@ def _intervals(events: Any, is_cuda: bool) -> Iterator[tuple[float, float]]:
             yield event.time_range.start, event.time_range.end
 
 
-_VIEWS = {f"aten::{name}" for name in ("as_strided", "view", "slice", "unsqueeze", "expand", "_unsafe_view", "empty")}
+_NAMES = "as_strided", "view", "slice", "unsqueeze", "expand", "_unsafe_view", "empty", "resolve_conj", "resolve_neg"
+_VIEWS = {f"aten::{name}" for name in _NAMES}

@@ -109,11 +109,17 @@ class Generation:
         going_on = [one for one in passes if (one.next, one.identity) == (row, identity)]
         if context is not None and len(going_on) == 1:
             return going_on[0]
-        alike = [(one, same) for one in going_on if (same := one.likeness(inputs)) is not None]
+        alike: list[tuple[int, int, list[bool], Pass]] = []
+        for in_content in (False, True):  # the second is dearer, and needed if tensors are made anew in each row
+            if len(alike) != 1:
+                likeness = [(one, one.likeness(inputs, in_content)) for one in going_on]
+                alike = [
+                    (sum(same), -place, same, one) for place, (one, same) in enumerate(likeness) if same is not None
+                ]
         if not alike:
             passes.append(denoiser.new_pass(row, identity, inputs))
             return passes[-1]
-        best, same = max(alike, key=lambda pair: sum(pair[1]))  # the first of several
+        *_, same, best = max(alike)  # the first of several
         best.continues(inputs, same)
         return best
 

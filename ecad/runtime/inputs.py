@@ -65,16 +65,19 @@ def parameter_names(module: nn.Module) -> list[str]:
     return [parameter.name for parameter in parameters if parameter.kind in kinds][1:]
 
 
-def unchanged(before: Sequence[Leaf], now: Sequence[Leaf], compared: Sequence[bool]) -> list[bool] | None:
+def unchanged(
+    before: Sequence[Leaf], now: Sequence[Leaf], compared: Sequence[bool], in_content: bool
+) -> list[bool] | None:
     """Tell which values are the same in two forwards; None if the two do not have the same arguments.
 
     Args:
         before, now: of one forward and another.
         compared: for each value whether to look at it; the others count as changed.
+        in_content: two tensors that hold the same numbers are the same, too.
     """
     if [leaf.name for leaf in before] != [leaf.name for leaf in now]:
         return None
-    return [asked and _is_same(*pair) for asked, *pair in zip(compared, before, now, strict=True)]
+    return [asked and _is_same(one, other, in_content) for asked, one, other in zip(compared, before, now, strict=True)]
 
 
 def is_of_prompt(leaf: Leaf) -> bool:
@@ -82,7 +85,7 @@ def is_of_prompt(leaf: Leaf) -> bool:
     return not _is_tensor(leaf.value) or any(part in leaf.name for part in _PROMPTS)
 
 
-def _is_same(before: Leaf, now: Leaf) -> bool:
+def _is_same(before: Leaf, now: Leaf, in_content: bool) -> bool:
     one, other = before.value, now.value
     if not (_is_tensor(one) and _is_tensor(other)):
         return type(one) is type(other) and bool(one == other)
@@ -90,7 +93,7 @@ def _is_same(before: Leaf, now: Leaf) -> bool:
         return False
     if one is other or _is_one_view(one, other):
         return before.version == now.version
-    return bool(torch.equal(one, other))
+    return in_content and not one.is_meta and bool(torch.equal(one, other))
 
 
 def _is_one_view(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ecad.runtime.denoiser_output import Output
 from ecad.runtime.hooks import ComponentHook, empty_output
 from ecad.runtime.inputs import Inputs, is_of_prompt, unchanged
 from ecad.runtime.kept_outputs import AS_IT_IS, Kept, Line, Storage, Tally, size_if_kept
-from ecad.schedules.forecast import Ahead, forecasts
+from ecad.schedules.forecast import Ahead
 from ecad.schedules.plan import Action, Plan
 
 if TYPE_CHECKING:
@@ -84,12 +82,16 @@ class Pass:
         self._others = inputs.others
         self._compared, self._steady = [True] * len(inputs.others), [is_of_prompt(leaf) for leaf in inputs.others]
 
-    def likeness(self, inputs: Inputs) -> list[bool] | None:
+    def likeness(self, inputs: Inputs, in_content: bool) -> list[bool] | None:
         """Which parts of a forward's conditioning are as in the last forward of this pass; None: it is of another pass.
 
         What comes from the prompt has to be the same, and so has all that was the same from one row to the next before.
+
+        Args:
+            inputs: of the forward.
+            in_content: whether another tensor of the same numbers is the same.
         """
-        same = unchanged(self._others, inputs.others, self._compared)
+        same = unchanged(self._others, inputs.others, self._compared, in_content)
         if same is None or any(must and not is_so for must, is_so in zip(self._steady, same, strict=True)):
             return None
         return same

@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils import _pytree as pytree
 
 from ecad.runtime.overrides import After, Around, Override, override_of
 
 _ROUNDING = 1e-5
+_FEW = 16
 
 
 class Time(NamedTuple):
@@ -37,12 +39,11 @@ def time_of(value: Any) -> Time | None:
     """
     if isinstance(value, (int, float)):
         return Time(float(value), float(value), None if isinstance(value, int) else _ROUNDING)
-    if not isinstance(value, torch.Tensor) or not value.numel() or value.is_complex():
+    if not isinstance(value, torch.Tensor) or not value.numel() or value.is_complex() or value.is_meta:
         return None
-    numbers = value.detach().flatten()
-    if numbers.numel() > 16:
-        numbers = torch.stack(torch.aminmax(numbers))
-    found = numbers.tolist()
+    # Small ones are read without an operator.
+    numbers = value if value.numel() <= _FEW else torch.stack(torch.aminmax(value.detach()))
+    found = pytree.tree_leaves(numbers.tolist())
     rounding = max(torch.finfo(value.dtype).eps, _ROUNDING) if value.is_floating_point() else None
     return Time(float(min(found)), float(max(found)), rounding)
 

@@ -9,7 +9,7 @@ import torch
 
 import ecad
 from ecad.runtime.denoiser import CachedDenoiser
-from ecad.runtime.kept_outputs import CacheStats
+from ecad.runtime.kept_outputs import CacheStats, Tally
 from ecad.schedules.forecast import forecasts
 
 ROWS = [0, 2, 3]
@@ -79,7 +79,9 @@ def test_a_generation_that_begins_later_has_no_use_for_weights_of_what_did_not_r
     products = np.eye(STEPS) + 1
     schedule = whole_steps(tiny).replace(output_products=products)
     begun = schedule.replace(output_weights=rows_of_weights(np.random.default_rng(0)))
-    denoisers = [CachedDenoiser("t", tiny.pipe.transformer, one, CacheStats()) for one in (schedule, begun)]
+    denoisers = [
+        CachedDenoiser("t", tiny.pipe.transformer, one, lambda: None, Tally(CacheStats())) for one in (schedule, begun)
+    ]
     assert denoisers[0]._ahead(2) == denoisers[1]._ahead(2)
     assert denoisers[0]._ahead(0) != denoisers[1]._ahead(0)
 

@@ -140,7 +140,7 @@ def test_a_custom_computation_is_refused_not_ignored(pixart):
 
 
 def test_a_pipeline_without_a_transformer_is_refused():
-    with pytest.raises(ecad.EcadError, match="object has no transformer and cannot be cached; pass"):
+    with pytest.raises(ecad.EcadError, match="object has no denoiser and cannot be cached; pass"):
         ecad.enable_cache(object(), ecad.CacheSchedule([[True]], (("0", "ff"),)))
 
 

@@ -16,6 +16,7 @@ import torch
 from ecad.runtime.replay.graph import Graph, Instruction, as_list
 
 _aten = torch.ops.aten
+_SQUEEZES = {_aten.squeeze.default, _aten.squeeze.dim, _aten.squeeze.dims, _aten.unsqueeze.default}
 _ELEMENTWISE = {_aten.add.Tensor, _aten.sub.Tensor, _aten.mul.Tensor, _aten.div.Tensor}
 
 
@@ -209,6 +210,19 @@ def _is_exact(graph: Graph, bias: int, x: int, weight: int, columns: slice, cons
         part = torch.addmm(constants[bias][columns], numbers, matrix[:, columns])
         graph.exact[key] = torch.equal(whole, part)
     return graph.exact[key]
+
+
+def merge_views(graph: Graph) -> None:
+    """Look at what a squeezed tensor was before, where it is given another shape anyway.
+
+    Args:
+        graph: changed in place.
+    """
+    made = {instruction.out: instruction for instruction in graph.instructions}
+    for place, instruction in enumerate(graph.instructions):
+        below = made.get(instruction.args[0]) if instruction.op is _aten.view.default else None
+        if below is not None and below.op in _SQUEEZES:
+            graph.instructions[place] = instruction._replace(args=(below.args[0], *instruction.args[1:]))
 
 
 def batch_tables(graph: Graph) -> None:

@@ -20,7 +20,7 @@ from ecad.runtime.kept_outputs import tensors_in
 from ecad.runtime.passes import Forward
 from ecad.runtime.replay.facts import Facts
 from ecad.runtime.replay.graph import Call, Graph, Instruction, as_list
-from ecad.runtime.replay.rewrites import batch_tables
+from ecad.runtime.replay.rewrites import batch_tables, merge_views
 
 # Numbers leave a tensor unseen here; whatever depends on them cannot be replayed.
 _LEAKS = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
@@ -174,7 +174,7 @@ class Recorder(TorchDispatchMode):
         before = [(one, one.clone(), whose, self._running.backup(*whose)) for one, whose in exposed]
         yield
         for one, copy, whose, backup in before:
-            if not torch.equal(one, copy):
+            if not one.is_meta and not torch.equal(one, copy):
                 self._running.own(*whose, backup)
                 self.faithful = False
 
@@ -199,6 +199,7 @@ class Recorder(TorchDispatchMode):
             self._size,
             not self._changed,
         )
+        merge_views(graph)
         if graph.is_pure:
             batch_tables(graph)
         return graph

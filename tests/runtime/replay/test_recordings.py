@@ -72,7 +72,7 @@ class Recorded:
         self.block = Block(before, after).eval()
         hook = ComponentHook(self.block.ff, 0, Now())
         self.now = hook.now
-        rows = PlanRows(make_plan(np.array([[1], [0], [0], [0]])), None)
+        rows = PlanRows(make_plan(np.array([[1], [0], [0], [0]])), [])
         self.of = Pass(rows, 0, None, Inputs([], (), {}), set(), Tally(CacheStats()), None)
         x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed))
         leaves, structure = pytree.tree_flatten(((x,), {}))
@@ -263,6 +263,16 @@ def test_only_the_part_of_a_sum_that_is_read_is_computed():
         result = block.run(x)
     assert torch.equal(result, block.kept.get() * 3 + 1)
     assert sorted(operators.names) == ["add", "mul"]
+
+
+@torch.no_grad()
+def test_a_view_of_a_squeezed_tensor_is_a_view_of_the_tensor():
+    block = Recorded(after=lambda x, y: (x + y).unsqueeze(0).squeeze(0).reshape(6, 4))
+    x = some_input()
+    with Operators() as operators:
+        result = block.run(x)
+    assert operators.names == ["add", "unsqueeze", "view"]
+    assert torch.equal(result, block.plain(x))
 
 
 @torch.no_grad()
