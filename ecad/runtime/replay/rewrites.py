@@ -212,6 +212,28 @@ def _is_exact(graph: Graph, bias: int, x: int, weight: int, columns: slice, cons
     return graph.exact[key]
 
 
+def drop_ones(graph: Graph) -> None:
+    """Leave out products with the number 1, such as a scale that is not used.
+
+    Args:
+        graph: changed in place; no tensor in it is.
+    """
+    same: dict[int, int] = {}
+    code = []
+    for instruction in graph.instructions:
+        args = tuple(same.get(place, place) for place in instruction.args)
+        by = graph.constants.get(args[1]) if instruction.op is _aten.mul.Tensor and len(args) == 2 else None
+        if type(by) in (int, float) and by == 1 and _is_alike(graph, args[0], instruction.out):
+            same[instruction.out] = args[0]
+        else:
+            code.append(instruction._replace(args=args))
+    graph.instructions, graph.outputs = code, [same.get(place, place) for place in graph.outputs]
+
+
+def _is_alike(graph: Graph, one: int, other: int) -> bool:
+    return (graph.shapes.get(one), graph.dtypes.get(one)) == (graph.shapes.get(other), graph.dtypes.get(other))
+
+
 def merge_views(graph: Graph) -> None:
     """Look at what a squeezed tensor was before, where it is given another shape anyway.
 

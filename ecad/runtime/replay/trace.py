@@ -20,7 +20,7 @@ from ecad.runtime.kept_outputs import tensors_in
 from ecad.runtime.passes import Forward
 from ecad.runtime.replay.facts import Facts
 from ecad.runtime.replay.graph import Call, Graph, Instruction, as_list
-from ecad.runtime.replay.rewrites import batch_tables, merge_views
+from ecad.runtime.replay.rewrites import batch_tables, drop_ones, merge_views
 
 # Numbers leave a tensor unseen here; whatever depends on them cannot be replayed.
 _LEAKS = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
@@ -201,6 +201,7 @@ class Recorder(TorchDispatchMode):
         )
         merge_views(graph)
         if graph.is_pure:
+            drop_ones(graph)
             batch_tables(graph)
         return graph
 

@@ -265,6 +265,17 @@ def test_only_the_part_of_a_sum_that_is_read_is_computed():
     assert sorted(operators.names) == ["add", "mul"]
 
 
+@pytest.mark.parametrize(("by", "names"), [(1, ["add"]), (1.0, ["add"]), (2, ["mul", "add"])])
+@torch.no_grad()
+def test_a_product_with_one_is_left_out(by, names):
+    block = Recorded(after=lambda x, y: by * x + y)
+    x = torch.tensor([0.0, -0.0, float("inf"), 1e-45]).expand(2, 3, 4).contiguous()
+    with Operators() as operators:
+        result = block.run(x)
+    assert operators.names == names
+    assert torch.equal(result, block.plain(x))
+
+
 @torch.no_grad()
 def test_a_view_of_a_squeezed_tensor_is_a_view_of_the_tensor():
     block = Recorded(after=lambda x, y: (x + y).unsqueeze(0).squeeze(0).reshape(6, 4))
