@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from rich.progress import Progress
@@ -21,8 +22,11 @@ from ecad.calibration.of_generator import HELD_OUT_SEED, calibrated_front
 from ecad.cost import count_macs, find_architecture
 from ecad.cost.macs import macs_table
 from ecad.image_generators import ImageGenerator, get_image_generator
-from ecad.quality import psnr
+from ecad.quality import get_scorer, mean_interval, psnr
 from ecad.schedules import CacheSchedule, heuristics
+from ecad.schedules import json_values as plain
+from ecad.schedules.front import Front
+from ecad.schedules.provenance import Interval, made_for
 from ecad.schedules.sharing import save_folder
 from ecad.utils.console import stderr
 from ecad.utils.files import write_atomic
@@ -48,13 +52,33 @@ def calibrated(name: str, max_images: float | None, output: Path) -> None:
             max_images=max_images,
             on_progress=lambda done: progress.update(task, completed=done),
         )
+    write_front(judged(front, generator, held_out), name, output)
+    write_atomic(output / name / "every_n.json", json.dumps(every_n(generator, held_out), indent=1) + "\n")
+
+
+def judged(front: Front, generator: ImageGenerator, prompts: list[str]) -> Front:
+    """The same front with the judge's scores on the held-out prompts: similarity alone may please one scorer."""
+    embeds, judge = generator.encode(prompts), get_scorer("judge")
+    seeds, points = range(HELD_OUT_SEED, HELD_OUT_SEED + len(prompts)), []
+    for point in front.points:
+        scores = judge.score(generator.generate(embeds, seeds, point.schedule), prompts, None)
+        held_out = {**point.held_out, "judge": Interval(float(scores.mean()), *mean_interval(scores))}
+        provenance, _ = made_for(point.schedule.attributes)
+        assert provenance is not None
+        told = replace(provenance, held_out=held_out).to_json()
+        schedule = point.schedule.replace(attributes={**plain.thaw(point.schedule.attributes), "provenance": told})
+        points.append(replace(point, schedule=schedule, held_out=held_out))
+    return replace(front, points=points)
+
+
+def write_front(front: Front, name: str, output: Path) -> None:
+    """One folder a schedule, and the front itself."""
     if (output / name).exists():
         shutil.rmtree(output / name)
     for point in front.points:
         times = f"{point.speedup:.3g}x"
         share(point.schedule.replace(name=f"{name} {times}"), name, times, output)
     front.save(output / name / "front.json")
-    write_atomic(output / name / "every_n.json", json.dumps(every_n(generator, held_out), indent=1) + "\n")
 
 
 def every_n(generator: ImageGenerator, prompts: list[str]) -> dict[str, dict[str, float]]:

@@ -150,16 +150,13 @@ class SchedulerRows:
             return None
         tables = self._tables
         if tables is None:
-            tables = self._tables_of(time)
-            if tables is None:
-                return []
-            self._tables = tables
+            tables = self._tables = self._tables_of(time)
         if not tables:
             return None
         return sorted({row for table in tables for row in table.rows_near(time)})
 
-    def _tables_of(self, time: Time) -> list[_Table] | None:
-        """In which tables the first timestep of a generation stands where it should; None: two of them disagree."""
+    def _tables_of(self, time: Time) -> list[_Table]:
+        """In which tables the first timestep of a generation stands where it should."""
         whole, *others = _tables(self.scheduler)
         index = self._index()
         begin = getattr(self.scheduler, "begin_index", None) if index is None else index
@@ -171,9 +168,9 @@ class SchedulerRows:
             return [whole, *at_first]
         if len(near) != 1:
             return at_first
-        if at_first and self._rows_to_run() != len(self) - near[0]:
-            return None
-        return [whole]
+        # Two tables that disagree: row 0, unless the pipeline says how many rows it runs. A first row computes
+        # everything, so the scheduler's first step corrects a wrong guess before anything is reused.
+        return [whole] if not at_first or self._rows_to_run() == len(self) - near[0] else at_first
 
     def _is_new_or_same(self, row: int, time: Time) -> bool:
         """Whether a timestep that cannot be looked up is one timestep a row, as the scheduler's are."""

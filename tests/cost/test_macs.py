@@ -248,7 +248,7 @@ def test_an_unknown_accounting():
 
 @pytest.mark.parametrize("shape", [(84,), (20, 83), (0, 84)])
 def test_bits_of_another_shape(shape):
-    with pytest.raises(ScheduleError, match=r"expected shape \(\.\.\., steps, 84\), found "):
+    with pytest.raises(ScheduleError, match=r"expected \(\.\.\., steps, 84\), found "):
         macs_table(find_architecture(ALPHA)).price(np.ones(shape, dtype=bool))
 
 

@@ -101,7 +101,7 @@ def test_the_hub_gets_the_file_and_the_card(schedule, monkeypatch):
             uploads.append((repo_id, files))
             return f"https://hub/{repo_id}"
 
-    monkeypatch.setattr(hub, "HfApi", Api)
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
     assert schedule.push_to_hub("me/mine") == "https://hub/me/mine"
     assert uploads[0] == ("me/mine", False, True)
     repo, files = uploads[1]
@@ -115,7 +115,7 @@ def test_the_hubs_refusal_is_one_line(schedule, monkeypatch):
         def create_repo(self, *args, **kwargs):
             raise ConnectionError("no route\nmore")
 
-    monkeypatch.setattr(hub, "HfApi", Api)
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
     with pytest.raises(ecad.EcadError, match=r"^me/mine: cannot upload the schedule: no route$"):
         schedule.push_to_hub("me/mine")
 
