@@ -144,7 +144,7 @@ def _conditions(provenance: Provenance) -> Iterator[tuple[str, object]]:
     optional = {
         "weights": provenance.weights,
         "sampler": provenance.sampler,
-        "image": f"{provenance.width} x {provenance.height} pixels" if provenance.width and provenance.height else None,
+        "image": f"{provenance.width}×{provenance.height} pixels" if provenance.width and provenance.height else None,
         "guidance scale": provenance.guidance_scale,
         "versions": ", ".join(f"{name} {version}" for name, version in provenance.versions.items()),
     }
