@@ -30,6 +30,7 @@ from ecad.runtime.kept_outputs import CacheStats, Storage, Tally
 from ecad.runtime.overrides import overrides_on
 from ecad.runtime.rows import GivenRow, SchedulerWatch
 from ecad.schedules import CacheSchedule
+from ecad.schedules.rows import steps_of
 from ecad.schedules.plan import Plan
 from ecad.sites.discovery import denoisers, unwrapped
 
@@ -337,13 +338,16 @@ class CacheRun:
             rows = steps if not has_begun or getattr(self.pipe, "num_timesteps", None) == steps else rows
         if rows == steps:
             return None
-        name = next(iter(self.schedules.values())).name
+        name, remedy = next(iter(self.schedules.values())).name, f"use schedule.resample(steps={rows})"
+        try:
+            remedy = f"call the pipeline with {steps_of(scheduler, steps, name)} steps, or {remedy}"
+        except ScheduleError:
+            pass  # this sampler has no number of steps with so many rows
         return ScheduleError(
             f"schedule {name!r} does not fit this run",
-            expected=f"{steps} steps, the schedule's rows",
+            expected=f"{steps} rows, the schedule's",
             found=f"{rows}",
-            remedy=f"call the pipeline with {steps} steps (a scheduler of second order runs 2n-1), or use "
-            f"schedule.resample(steps={rows})",
+            remedy=remedy,
         )
 
     def _end_generation(self) -> None:

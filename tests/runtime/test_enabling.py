@@ -83,7 +83,7 @@ def test_steps_that_do_not_match_are_refused_before_anything_runs(tiny):
     expected, bare = tiny.reference(schedule), tiny.run(6)
     calls = tiny.count_calls()
     run = ecad.enable_cache(tiny.pipe, schedule)
-    with pytest.raises(ecad.ScheduleError, match=r"'seed 0' does not fit this run.* expected 4 steps, .* found 6"):
+    with pytest.raises(ecad.ScheduleError, match=r"'seed 0' does not fit this run.* expected 4 rows, .* found 6"):
         tiny.run(6)
     with pytest.raises(ecad.ScheduleError):
         tiny.pipe.scheduler.set_timesteps(7) if tiny.passes == 1 else tiny.run(7)
@@ -91,6 +91,14 @@ def test_steps_that_do_not_match_are_refused_before_anything_runs(tiny):
     assert torch.equal(tiny.run(4), expected)
     run.disable()
     assert torch.equal(tiny.run(6), bare)
+
+
+def test_a_refusal_names_the_number_of_steps_that_makes_the_schedules_rows(make):
+    heun = make.pixart(diffusers.HeunDiscreteScheduler())
+    ecad.enable_cache(heun.pipe, heun.random_schedule(steps=7))
+    with pytest.raises(ecad.ScheduleError, match=r"call the pipeline with 4 steps, or use schedule.resample\(steps=9\)"):
+        heun.run(steps=5)
+    heun.run(steps=4)
 
 
 @pytest.mark.parametrize(
