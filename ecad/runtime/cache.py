@@ -15,7 +15,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -30,8 +30,8 @@ from ecad.runtime.kept_outputs import CacheStats, Storage, Tally
 from ecad.runtime.overrides import overrides_on
 from ecad.runtime.rows import GivenRow, SchedulerWatch
 from ecad.schedules import CacheSchedule
-from ecad.schedules.rows import steps_of
 from ecad.schedules.plan import Plan
+from ecad.schedules.rows import steps_of
 from ecad.sites.discovery import denoisers, unwrapped
 
 
@@ -339,10 +339,8 @@ class CacheRun:
         if rows == steps:
             return None
         name, remedy = next(iter(self.schedules.values())).name, f"use schedule.resample(steps={rows})"
-        try:
+        with suppress(ScheduleError):  # a sampler may have no number of steps that makes these rows
             remedy = f"call the pipeline with {steps_of(scheduler, steps, name)} steps, or {remedy}"
-        except ScheduleError:
-            pass  # this sampler has no number of steps with so many rows
         return ScheduleError(
             f"schedule {name!r} does not fit this run",
             expected=f"{steps} rows, the schedule's",

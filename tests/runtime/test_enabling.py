@@ -96,7 +96,7 @@ def test_steps_that_do_not_match_are_refused_before_anything_runs(tiny):
 def test_a_refusal_names_the_number_of_steps_that_makes_the_schedules_rows(make):
     heun = make.pixart(diffusers.HeunDiscreteScheduler())
     ecad.enable_cache(heun.pipe, heun.random_schedule(steps=7))
-    with pytest.raises(ecad.ScheduleError, match=r"call the pipeline with 4 steps, or use schedule.resample\(steps=9\)"):
+    with pytest.raises(ecad.ScheduleError, match=r"the pipeline with 4 steps, or use schedule.resample\(steps=9\)"):
         heun.run(steps=5)
     heun.run(steps=4)
 
@@ -176,7 +176,7 @@ def test_two_pipelines_on_one_scheduler_object(make):
     ecad.enable_cache(two.pipe, second)
     assert torch.equal(one.run(4), expected[0])
     assert torch.equal(two.run(6), expected[1])
-    with pytest.raises(ecad.ScheduleError, match=r"expected 4 steps, .* found 6"):
+    with pytest.raises(ecad.ScheduleError, match=r"expected 4 rows, .* found 6"):
         one.run(6)
     handle.disable()
     assert torch.equal(two.run(6), expected[1])

@@ -70,7 +70,7 @@ def test_the_card_says_all_that_is_known(schedule):
         "PixArtAlphaImageGenerator",
         "0123456789abcdef",
         "DPMSolverMultistepScheduler",
-        "256 × 256 pixels",
+        "256×256 pixels",
         "images: 1012",
         "1,234,567",
         "2.5 on A6000",
