@@ -16,7 +16,7 @@ _AFFINE = 1e-2
 class AffineStep(NamedTuple):
     """One step of a sampler: next latents = `base` + `coefficient` * output.
 
-    Fields:
+    Attributes:
         base: of the latents' shape.
         coefficient: 0 where the output makes no difference.
     """
@@ -28,7 +28,7 @@ class AffineStep(NamedTuple):
 def affine_step(scheduler: Any, output: torch.Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AffineStep:
     """Try what a scheduler's next step makes of its output, on copies of the scheduler.
 
-    Arguments:
+    Args:
         scheduler: of a pipeline, about to be called as `scheduler.step(output, *args, **kwargs)`; nothing changes it.
         output: what the denoiser gave, after guidance.
         args, kwargs: the step's other arguments.

@@ -18,7 +18,7 @@ LAST = 5.0
 def harms(coefficients: Sequence[float]) -> list[np.ndarray]:
     """What a squared error of the output at each step makes of the image, by two laws (docs/search.md).
 
-    Arguments:
+    Args:
         coefficients: float (steps,), what the sampler multiplies each output by.
 
     Returns two arrays float64 (steps,).

@@ -34,7 +34,7 @@ _ROUNDS = 4
 class Trajectory:
     """The latents and outputs of a batch of uncached images.
 
-    Fields:
+    Attributes:
         latents: what each step begins with, and the last one's result: steps + 1 tensors.
         outputs: of the denoiser, after guidance: steps tensors.
         coefficients: what each step multiplies its output by; empty if the sampler is not affine.
@@ -91,7 +91,7 @@ def recorded_trajectory(pipe: Any) -> Iterator[Trajectory]:
 class OutputFit:
     """Fits output weights along one cached run of the images of a trajectory.
 
-    Arguments:
+    Args:
         trajectory: of the same images, uncached.
         runs: bool (steps,), in which steps the denoiser runs.
         corrects: whether computed outputs are fitted, too, by the two before: they mend what staleness did to the
@@ -133,7 +133,7 @@ def fitted_weights(
 ) -> tuple[OutputWeights, float]:
     """Fit the output weights of one schedule.
 
-    Arguments:
+    Args:
         pipe: whose scheduler is watched.
         trajectory, runs, corrects: as for `OutputFit`.
         make: makes the trajectory's images under the schedule, in one batch.

@@ -26,7 +26,7 @@ SCORER = "expected signal to noise of the latents, dB"
 class Recording(NamedTuple):
     """What some images had in common.
 
-    Fields:
+    Attributes:
         sigmas: noise levels: where each row begins, and where the last one ends.
         products: float (rows, rows), mean products of the outputs' numbers after guidance at any two rows.
         images: how many images these are means over.

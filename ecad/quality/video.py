@@ -17,7 +17,7 @@ Scores = npt.NDArray[np.float64]
 class FrameScores(NamedTuple):
     """A score of every frame, in brief.
 
-    Fields:
+    Attributes:
         mean: over the frames.
         worst: of the worst frame.
         worst_frame: its place, from 0.

@@ -54,7 +54,7 @@ class OutputProducts:
 def recorded_products(pipe: Any, steps: int) -> Iterator[OutputProducts]:
     """Watch a pipeline's sampler within a `with` block.
 
-    Arguments:
+    Args:
         pipe: a diffusers pipeline.
         steps: rows of its generations.
     """

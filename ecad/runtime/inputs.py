@@ -20,7 +20,7 @@ _PLAIN = (bool, int, str, type(None))
 class Leaf(NamedTuple):
     """One value among a forward's arguments.
 
-    Fields:
+    Attributes:
         name: of the argument it belongs to.
         value: a tensor or plain value.
         version: how often the tensor had been changed in place.

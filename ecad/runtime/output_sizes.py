@@ -28,7 +28,7 @@ def output_sizes(
 ) -> np.ndarray:
     """Bytes of each site's output when it is kept.
 
-    Arguments:
+    Args:
         transformer: a denoiser on the meta device.
         sites: of this denoiser.
         args, kwargs: of one forward, tensors on the meta device.

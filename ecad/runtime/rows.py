@@ -18,7 +18,7 @@ _FEW = 16
 class Time(NamedTuple):
     """The timestep that a forward is given, as numbers.
 
-    Fields:
+    Attributes:
         least, most: of its elements; they differ where every token or frame has a timestep of its own.
         rounding: how far off a number may be, relative to its size; None if it was cut to a whole number.
     """

@@ -80,7 +80,7 @@ def twice(output: Any) -> Any:
 def average(kept: Iterable[Kept], latents: Any, one_half: bool) -> None:
     """Put the mean of both halves in place of kept outputs.
 
-    Arguments:
+    Args:
         kept: of cross-attentions; what is not kept at this step is left out.
         latents: what the denoiser denoises, the same in both halves if these are the guidance pair.
         one_half: keep it for one half of the batch instead of both.

@@ -52,7 +52,7 @@ class Action(enum.IntEnum):
 def executed(recompute: np.ndarray, readers: np.ndarray | None = None) -> np.ndarray:
     """Tell which sites really compute under a schedule, or under each of many.
 
-    Arguments:
+    Args:
         recompute: bool (..., steps, sites), the bits of the schedules; at least one step.
         readers: int (sites,), each site's reader or -1, as `families.readers` gives them; None for no dead work.
 
@@ -78,7 +78,7 @@ def executed(recompute: np.ndarray, readers: np.ndarray | None = None) -> np.nda
 def forecast_matters(runs: np.ndarray, readers: np.ndarray | None = None) -> np.ndarray:
     """Tell under which of many schedules it makes a difference whether they forecast.
 
-    Arguments:
+    Args:
         runs: bool (..., steps, sites), as `executed` gives them.
         readers: as for `executed`.
 
@@ -103,7 +103,7 @@ def make_plan(
 ) -> Plan:
     """Compile one schedule.
 
-    Arguments:
+    Args:
         recompute: bool (steps, sites), at least one step.
         readers: as for `executed`.
         forecast: whether the schedule forecasts.
@@ -131,7 +131,7 @@ def peaks(
 ) -> np.ndarray:
     """`Plan.peak` of many schedules at once.
 
-    Arguments:
+    Args:
         recompute: bool (schedules, steps, sites), at least one step.
         readers, forecast: as for `make_plan`; the same for all schedules.
         sizes, order: as for `Plan.peak`.
@@ -152,7 +152,7 @@ def peaks(
 class Plan:
     """What every call does; read-only tables (steps, sites), or (steps, sites + 1) with the denoiser if it forecasts.
 
-    Fields:
+    Attributes:
         num_sites: without the denoiser.
         actions: uint8, values of `Action`.
         gaps: where a line is drawn to be reused, how many steps ago the output ran before; 0 everywhere else.
@@ -187,7 +187,7 @@ class Plan:
     def peak(self, sizes: np.ndarray, order: np.ndarray | None = None) -> int:
         """Most bytes that kept outputs hold at any moment of a generation; no cache that replays them holds less.
 
-        Arguments:
+        Args:
             sizes: int (sites + 1,), bytes of each site's output and of the denoiser's, which a plan that does not
                 forecast can do without; or (passes, sites + 1) if a step is several forwards.
             order: int (sites,), the sites in the order in which a forward runs them; as they stand if None.

@@ -25,7 +25,7 @@ STEPS = 4
 class Specimen:
     """A pipeline, how to call it, and where its components are.
 
-    Fields:
+    Attributes:
         pipe: a pipeline of diffusers'.
         blocks: list path, or block path with {} for the index -> the components of its blocks, both in running order.
         call: what the pipeline is called with.

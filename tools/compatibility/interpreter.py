@@ -43,7 +43,7 @@ def interpret(
 ) -> Interpretation:
     """Run a pipeline once under schedules.
 
-    Arguments:
+    Args:
         run: calls the pipeline once, as it was called for the recording.
         denoisers: name -> module.
         schedules: name -> schedule.

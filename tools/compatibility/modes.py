@@ -43,7 +43,7 @@ class _Stop(Exception):
 class Case:
     """A subject with its denoisers.
 
-    Fields:
+    Attributes:
         subject: the pipeline and its inputs.
         modules: name -> denoiser.
     """

@@ -25,7 +25,7 @@ from torch.utils import _pytree as pytree
 class Forward:
     """One call of a denoiser.
 
-    Fields:
+    Attributes:
         denoiser: its name in the pipeline.
         generation: how often timesteps were set before it.
         row: of the scheduler; None if no step followed it.
@@ -48,7 +48,7 @@ class Forward:
 class Recording:
     """A bare generation.
 
-    Fields:
+    Attributes:
         forwards: all calls of denoisers, in their order.
         rows: number of timesteps, each time they were set before a forward.
         output: what the pipeline returned.
@@ -78,7 +78,7 @@ class Recording:
 def record(run: Callable[[], Any], denoisers: Mapping[str, nn.Module]) -> Recording:
     """Run a pipeline bare and say which forward was what.
 
-    Arguments:
+    Args:
         run: calls the pipeline once.
         denoisers: name -> module.
     """

@@ -56,7 +56,7 @@ _LENDERS = {
 class Subject:
     """A pipeline and what its test calls it with.
 
-    Fields:
+    Attributes:
         pipe: a diffusers pipeline with random weights.
         test: the object of the test class that it is from.
         latents: whether the pipeline returns latents when asked; else it is left to its own output.

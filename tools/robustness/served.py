@@ -69,7 +69,7 @@ class Served:
 class Kind:
     """One way in which a pipeline calls its denoiser.
 
-    Fields:
+    Attributes:
         pipeline: class of diffusers'.
         model: class and configuration of the denoiser.
         scheduler: class.

@@ -61,7 +61,7 @@ class _Failure(Exception):
 class Request:
     """What one image is made of; equal requests give equal images.
 
-    Fields:
+    Attributes:
         kind: of `KINDS`.
         schedule: the seed of a random one; None for the bare pipeline.
         forecast: whether the schedule forecasts.

@@ -56,7 +56,7 @@ def evaluator_of(
 
 
 class _ScoredImages:
-    """Makes and scores images; keeps the uncached ones that scores are relative to. Arguments: see `evaluator_of`."""
+    """Makes and scores images; keeps the uncached ones that scores are relative to. `evaluator_of` tells what the arguments are."""
 
     def __init__(
         self,

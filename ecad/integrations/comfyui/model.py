@@ -14,7 +14,7 @@ from ecad.schedules import CacheSchedule
 class UnetArgs(TypedDict):
     """The second argument of a model function wrapper.
 
-    Keys:
+    Attributes:
         input: the latents, one chunk a conditioning.
         timestep: float (batch,), the noise level sigma.
         c: keyword arguments of `apply_model`; under `transformer_options`, the run's `sample_sigmas` and, one a chunk,
@@ -63,7 +63,7 @@ def on_each_run(model: Model, key: str, wrapper: Callable[..., Any]) -> None:
 class Prediction(NamedTuple):
     """What a schedule's output products are products of, in terms of what ComfyUI gives.
 
-    Fields:
+    Attributes:
         output: (latents, denoised latents, sigma) -> the model's output.
         denoised: (latents, output, sigma) -> denoised latents.
     """
