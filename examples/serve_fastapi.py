@@ -52,7 +52,7 @@ class Server:
         self.seconds: Counter[str] = Counter()
         self.waiting = 0
         self._turn, self._count = threading.Lock(), threading.Lock()
-        self._enabled: ecad.CacheSchedule | None = None
+        self._run = ecad.enable_cache(generator.pipe, front, speedup=1)
 
     def make(self, prompt: str, seed: int, speedup: float | None, gone: threading.Event) -> bytes:
         """A PNG of a prompt.
@@ -68,7 +68,7 @@ class Server:
         """
         schedule = None if speedup is None else self.front.pick(speedup=speedup)
         with self._in_turn(), self._counted("none" if speedup is None else f"{speedup:g}"), self._stopped_by(gone):
-            self._switch(schedule)
+            self._run.switch(schedule)
             image = self.generator.generate(self.generator.encode([prompt]), [seed])[0]
         png = io.BytesIO()
         Image.fromarray(image).save(png, "PNG")
@@ -79,15 +79,6 @@ class Server:
         lines = [f'ecad_images_total{{speedup="{tier}",outcome="{end}"}} {n}' for (tier, end), n in self.images.items()]
         lines += [f'ecad_seconds_total{{speedup="{tier}"}} {seconds:.6f}' for tier, seconds in self.seconds.items()]
         return "\n".join([*lines, f"ecad_waiting {self.waiting}"]) + "\n"
-
-    def _switch(self, schedule: ecad.CacheSchedule | None) -> None:
-        if schedule is self._enabled:
-            return
-        if schedule is None:
-            ecad.disable_cache(self.generator.pipe)
-        else:
-            ecad.enable_cache(self.generator.pipe, schedule)
-        self._enabled = schedule
 
     @contextmanager
     def _in_turn(self) -> Iterator[None]:

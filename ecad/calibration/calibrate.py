@@ -73,7 +73,7 @@ def calibrate(
 
     def make(places: Sequence[int], schedule: CacheSchedule | None) -> np.ndarray:
         noise = [torch.Generator("cpu").manual_seed(seed + place) for place in places]
-        with torch.no_grad(), nullcontext() if schedule is None else cached(pipe, schedule):
+        with torch.no_grad(), nullcontext() if schedule is None else cached(pipe, schedule, exact=True):
             images = pictures_of(pipe([prompts[i] for i in places], generator=noise, output_type="np", **call))
         if not np.isfinite(images).all():
             raise NotFiniteError("calibrate: expected images, found values that are no finite numbers")

@@ -217,7 +217,7 @@ class ImageGenerator:
     ) -> np.ndarray:
         # Noise is drawn on the CPU: the same seed gives the same image on every device.
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        with nullcontext() if schedule is None else cached(self.pipe, self.schedules(schedule)):
+        with nullcontext() if schedule is None else cached(self.pipe, self.schedules(schedule), exact=True):
             images = pictures_of(
                 self.pipe(
                     **self.pipeline_inputs(embeds),

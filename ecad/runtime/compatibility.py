@@ -6,6 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from torch import nn
@@ -14,6 +15,7 @@ from ecad.errors import EcadWarning, ScheduleError
 from ecad.runtime.kept_outputs import tensors_in
 from ecad.schedules import CacheSchedule
 from ecad.schedules.provenance import made_for
+from ecad.schedules.rows import steps_of
 from ecad.sites.discovery import Site
 
 # What each difference means for a schedule, as far as is known.
@@ -77,6 +79,51 @@ def check_run(schedule: CacheSchedule, sampler: object, inputs: Sequence[Any]) -
         if sampler is not None:
             _tell(schedule.name, "sampler", provenance.sampler, type(sampler).__name__)
         _tell(schedule.name, "resolution", provenance.latents, latent_shape(inputs))
+
+
+def rows_of_run(pipe: Any, steps: int, has_begun: bool) -> int:
+    """The number of rows that a pipeline's scheduler has been set to.
+
+    Args:
+        pipe: the pipeline.
+        steps: rows of the schedule: what is given where they may be the run's.
+        has_begun: whether the pipeline has called its denoiser, and may have told how many rows it runs.
+    """
+    scheduler = pipe.scheduler
+    rows = len(scheduler.timesteps)
+    # Some samplers end their timesteps with where the last row arrives.
+    is_shorter = rows == steps + 1 and getattr(scheduler, "num_inference_steps", None) == steps
+    if is_shorter and getattr(scheduler, "order", 1) == 1:
+        return steps if not has_begun or getattr(pipe, "num_timesteps", None) == steps else rows
+    return rows
+
+
+def other_rows(schedule: CacheSchedule, scheduler: Any, rows: int) -> ScheduleError:
+    """The refusal of a run with other rows than its schedule.
+
+    Args:
+        schedule: of the run.
+        scheduler: of the pipeline.
+        rows: of the run.
+    """
+    remedy = f"use schedule.resample(steps={rows})"
+    with suppress(ScheduleError):  # a sampler may have no number of steps that makes these rows
+        steps = steps_of(scheduler, schedule.num_steps, schedule.name)
+        remedy = f"call the pipeline with {steps} steps, or {remedy}"
+    return ScheduleError(
+        f"schedule {schedule.name!r} does not fit this run",
+        expected=f"{schedule.num_steps} rows, the schedule's",
+        found=f"{rows}",
+        remedy=remedy,
+    )
+
+
+def is_resampled(schedule: CacheSchedule, rows: int) -> str:
+    """The warning of a run with other rows than its schedule, which follows the schedule resampled to them."""
+    return (
+        f"schedule {schedule.name!r} has {schedule.num_steps} rows, this run {rows}, and the schedule is resampled: "
+        f"{_EFFECT['number of steps']}; exact=True makes this an error"
+    )
 
 
 def other_cache(denoiser: nn.Module) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import RLock
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ecad.errors import ScheduleError
 from ecad.runtime.caller import Site as CallSite
 from ecad.runtime.compatibility import check_denoiser, check_run
 from ecad.runtime.generation import Generation
@@ -19,22 +18,22 @@ from ecad.runtime.inputs import Inputs, parameter_names
 from ecad.runtime.kept_outputs import Storage, Tally
 from ecad.runtime.overrides import Around, Override, override_of
 from ecad.runtime.passes import Forward, Pass, PlanRows
+from ecad.runtime.planned import PlannedSchedule, order_of
 from ecad.runtime.replay.recordings import Recordings, given
-from ecad.runtime.tgate import average, gates_of, one_half_from, second_half, twice
+from ecad.runtime.tgate import average, second_half, twice
 from ecad.schedules import CacheSchedule
-from ecad.schedules.forecast import Ahead, forecasts
-from ecad.schedules.plan import Plan, executed, make_plan
-from ecad.sites.discovery import Site, named_sites
-from ecad.sites.readers import readers, running_order
+from ecad.sites.discovery import named_sites
+from ecad.sites.readers import running_order
 
 
 class CachedDenoiser:
-    """Runs a denoiser's forwards under a schedule.
+    """Runs a denoiser's forwards under the schedule of the generation that they belong to.
 
     Args:
         name: what the pipeline calls it.
         module: the denoiser.
-        schedule: must name exactly the denoiser's sites, in any order, or sites of its own by module path.
+        schedule: the first one; must name exactly the denoiser's sites, in any order, or sites of its own by module
+            path.
         who_calls: tells the generation that the forward which begins now belongs to, and from where it is called.
         tally: where its calls and bytes are counted.
         storage: how outputs are kept, if not as they are.
@@ -54,23 +53,18 @@ class CachedDenoiser:
     ) -> None:
         self.name, self.module, self.schedule = name, module, schedule
         self._who_calls, self._tally, self._storage = who_calls, tally, storage
-        sites = named_sites(module, schedule.sites)
-        names = [(site.block, site.component) for site in sites]
-        gates = gates_of(schedule)
-        self._gates = {step: [names.index(site) for site in gated] for step, gated in gates.items()}
-        self._one_half_from = one_half_from(schedule, gates)
-        self._order = _match(schedule, sites, type(module).__name__)
-        check_denoiser(schedule, module, sites)
-        self._readers, self._running_order = readers(names), running_order(names)
-        self._rows_from: dict[int, PlanRows] = {}
+        self._sites = named_sites(module, schedule.sites)
+        self._planned: dict[CacheSchedule, PlannedSchedule] = {}
+        self._followed: set[CacheSchedule] = set()
+        self._running_order = running_order([(site.block, site.component) for site in self._sites])
         self._parameters = parameter_names(module)
         self._recordings = Recordings(module)
         # A denoiser that is one site itself has no component to hook into.
-        self._is_whole = not sites[0].path
+        self._is_whole = not self._sites[0].path
         # Sites whose outputs are changed in place: by the model, or by the pipeline.
         self._copied: set[int] = {0} if self._is_whole else set()
-        # Of the passes of the last generation: the rows in which they began, and bytes by site.
-        self._sizes: list[tuple[int, list[int]]] = []
+        # Of the passes of the last generation: their plans, and bytes by site.
+        self._sizes: list[tuple[PlanRows, list[int]]] = []
         self._now = Now()
         self._hooks: list[ComponentHook] = []
         self._entry: Override | None = None
@@ -78,22 +72,43 @@ class CachedDenoiser:
         self._context: Override | None = None
         # A compiled block does not know in which thread it runs, so that only one forward at a time may.
         self._is_compiled, self._turn = False, RLock()
-        self._rows(0)  # not while somebody waits for the first image
 
-    @property
-    def plan(self) -> Plan:
-        """What a whole generation does, sites in the denoiser's order."""
-        return self._rows(0).plan
+    def planned(self, schedule: CacheSchedule) -> PlannedSchedule:
+        """What a schedule means for this denoiser, compiled when it is met for the first time.
+
+        Args:
+            schedule: of the same sites as the first one.
+
+        Raises:
+            ScheduleError: of other sites.
+        """
+        if schedule not in self._planned:
+            self._planned[schedule] = PlannedSchedule(schedule, self._sites, type(self.module).__name__)
+        return self._planned[schedule]
+
+    def follows(self, schedule: CacheSchedule) -> None:
+        """Prepare for generations under a schedule; warns as `check_denoiser` does.
+
+        Args:
+            schedule: as for `planned`.
+
+        Raises:
+            ScheduleError: of other sites, or made for a denoiser of another layout.
+        """
+        self.planned(schedule)
+        if schedule not in self._followed:
+            check_denoiser(schedule, self.module, self._sites)
+            self._followed.add(schedule)
 
     def memory(self) -> int | None:
-        """Most bytes that this schedule keeps at any moment, in generations like the last one; None before any."""
+        """Most bytes that are kept at any moment, in generations like the last one; None before any."""
         if not self._sizes:
             return None
-        by_first: dict[int, list[list[int]]] = {}
-        for first, sizes in self._sizes:
-            by_first.setdefault(first, []).append(sizes)
+        by_rows: dict[PlanRows, list[list[int]]] = {}
+        for rows, sizes in self._sizes:
+            by_rows.setdefault(rows, []).append(sizes)
         # Passes that begin together go on together; of one that begins later nobody knows when it ends.
-        return sum(self._rows(first).plan.peak(np.array(of), self._running_order) for first, of in by_first.items())
+        return sum(rows.plan.peak(np.array(of), self._running_order) for rows, of in by_rows.items())
 
     def attach(self, called: Any, of: object) -> None:
         """Put the hooks on top of whatever else wraps the denoiser and its components by now.
@@ -105,7 +120,7 @@ class CachedDenoiser:
             of: the run that the hooks belong to.
         """
         sites = named_sites(self.module, self.schedule.sites)
-        self._order = _match(self.schedule, sites, type(self.module).__name__)
+        order_of(self.schedule, sites, type(self.module).__name__)
         sites = [] if self._is_whole else sites
         mine = set(self._hooks)
         tops = [override_of(vars(site.module).get("forward")) for site in sites]
@@ -144,15 +159,17 @@ class CachedDenoiser:
         """Let go of weights that a recording has looked up, until they are looked up again."""
         self._recordings.release()
 
-    def new_pass(self, row: int, identity: object, inputs: Inputs) -> Pass:
+    def new_pass(self, planned: PlannedSchedule, row: int, identity: object, inputs: Inputs) -> Pass:
         """A pass that begins in a row.
 
         Args:
+            planned: what its generation follows.
             row: of the schedule.
             identity, inputs: as for `Pass`.
         """
-        made = Pass(self._rows(row), row, identity, inputs, self._copied, self._tally, self._storage)
-        self._sizes.append((row, made.sizes))
+        rows = planned.rows(row)
+        made = Pass(rows, row, identity, inputs, self._copied, self._tally, self._storage)
+        self._sizes.append((rows, made.sizes))
         return made
 
     def _forward(self, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -164,7 +181,7 @@ class CachedDenoiser:
         inputs = Inputs(self._parameters, args, kwargs)
         if generation.meets(self):
             self._sizes = []
-            check_run(self.schedule, generation.scheduler, [*args, *kwargs.values()])
+            check_run(generation.planned(self).schedule, generation.scheduler, [*args, *kwargs.values()])
         row = generation.row_of(site, inputs)
         if row is None:
             return self._compute(None, original, args, kwargs)
@@ -173,19 +190,22 @@ class CachedDenoiser:
         try:
             result = forward.forecast()
             if result is None:
-                result = forward.computed(self._halved_or_whole(forward, original, args, kwargs))
+                planned = generation.planned(self)
+                result = forward.computed(self._halved_or_whole(planned, forward, original, args, kwargs))
         except BaseException:
             generation.drop(self, state)
             raise
         forward.end()
         return result
 
-    def _halved_or_whole(self, forward: Forward, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def _halved_or_whole(
+        self, planned: PlannedSchedule, forward: Forward, original: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
         """Run a forward, of half a batch where TGATE has made both halves the same."""
-        state, gate = forward.of, self._one_half_from
+        state, gate = forward.of, planned.one_half_from
         one_half = gate is not None and state.first < gate <= forward.row and self._is_alone
-        if forward.row in self._gates:
-            kept = [kept for site in self._gates[forward.row] for kept in state.all_kept(site)]
+        if forward.row in planned.gates:
+            kept = [kept for site in planned.gates[forward.row] for kept in state.all_kept(site)]
             average(kept, (*args, *kwargs.values())[0], one_half)
         if not one_half:
             return self._run(forward, original, args, kwargs)
@@ -264,43 +284,3 @@ class CachedDenoiser:
     def _remove(self, override: Override | None) -> None:
         if override is not None:
             override.remove()
-
-    def _rows(self, first: int) -> PlanRows:
-        if first not in self._rows_from:
-            recompute, ahead = self.schedule.recompute[first:, self._order], self._ahead(first)
-            depth = np.array([one.depth for one in ahead])
-            self._rows_from[first] = PlanRows(make_plan(recompute, self._readers, self.schedule.forecast, depth), ahead)
-        return self._rows_from[first]
-
-    def _ahead(self, first: int) -> list[Ahead]:
-        """`forecasts` of a generation that begins at a row."""
-        schedule, products = self.schedule, self.schedule.output_products
-        runs = np.asarray(executed(schedule.recompute[first:, self._order], self._readers).any(axis=1))
-        # Weights are right for what ran before, products for any beginning.
-        weights = None if first else schedule.output_weights
-        return forecasts(runs.tolist(), None if products is None else products[first:, first:], weights)
-
-
-def _match(schedule: CacheSchedule, sites: list[Site], model: str) -> np.ndarray:
-    """Where each of the denoiser's sites stands in the schedule."""
-    index = {site: position for position, site in enumerate(schedule.sites)}
-    expected = {(site.block, site.component): None for site in sites}
-    odd = [site for site in expected if site not in index] or [site for site in index if site not in expected]
-    if odd:
-        block, component = odd[0]
-        raise ScheduleError(
-            f"schedule {schedule.name!r} does not fit {model}",
-            block=block,
-            component=component,
-            expected=_block(block, expected),
-            found=_block(block, index),
-            remedy="use one that was made for this model, or start one with CacheSchedule.for_model",
-        )
-    return np.array([index[site] for site in expected], dtype=np.intp)
-
-
-def _block(block: str, sites: Iterable[tuple[str, str]]) -> str:
-    blocks: dict[str, list[str]] = {}
-    for name, component in sites:
-        blocks.setdefault(name, []).append(component)
-    return f"{', '.join(blocks.get(block, ['no such block']))} among {len(blocks)} blocks"

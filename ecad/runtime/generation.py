@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ecad.errors import EcadError
@@ -14,6 +14,8 @@ from ecad.runtime.rows import GivenRow, SchedulerRows, Time
 
 if TYPE_CHECKING:
     from ecad.runtime.denoiser import CachedDenoiser
+    from ecad.runtime.planned import PlannedSchedule
+    from ecad.schedules import CacheSchedule
 
 # So many timesteps in one row that never ends are no work of a sampler of higher order.
 _STRAY = 2
@@ -24,29 +26,36 @@ class Generation:
 
     Args:
         rows: tells the row of a forward.
-        num_steps: rows of the schedule.
+        schedules: denoiser name -> schedule that it follows; equally many rows in each.
         on_end: called with this generation when it is over.
         begun: what was running when it began, if the rows are a scheduler's.
 
     Attributes:
+        schedules: may be replaced until the denoiser runs.
         scheduler: whose rows they are, if they are a scheduler's.
     """
 
     def __init__(
         self,
         rows: SchedulerRows | GivenRow,
-        num_steps: int,
+        schedules: Mapping[str, CacheSchedule],
         on_end: Callable[[Generation], None],
         begun: Sequence[weakref.ref[Scope]] = (),
     ) -> None:
         self.rows, self.is_over = rows, False
         self.scheduler = rows.scheduler if isinstance(rows, SchedulerRows) else None
-        self._num_steps, self._on_end = num_steps, on_end
+        self.schedules, self._on_end = schedules, on_end
         self._begun = begun
         self._scope: weakref.ref[Scope] | None = None
         self._passes: dict[CachedDenoiser, list[Pass]] = {}
+        self._planned: dict[CachedDenoiser, PlannedSchedule] = {}
         self._sites: set[Site] = set()
         self._stray: set[Time] = set()
+
+    @property
+    def num_steps(self) -> int:
+        """Rows of its schedules."""
+        return next(iter(self.schedules.values())).num_steps
 
     def site(self) -> Site | None:
         """From where in this generation the denoiser is called; None if it is not called from this generation."""
@@ -67,7 +76,12 @@ class Generation:
         if denoiser in self._passes:
             return False
         self._passes[denoiser] = []
+        self._planned[denoiser] = denoiser.planned(self.schedules[denoiser.name])
         return True
+
+    def planned(self, denoiser: CachedDenoiser) -> PlannedSchedule:
+        """What a denoiser that was met does in this generation."""
+        return self._planned[denoiser]
 
     def row_of(self, site: Site, inputs: Inputs) -> int | None:
         """The row of a forward; None if it belongs to none.
@@ -80,12 +94,12 @@ class Generation:
             EcadError: rows cannot be told, since the scheduler does not move although the loop does.
         """
         row = self.rows.row_of(inputs.time)
-        if row is not None and row < self._num_steps:
+        if row is not None and row < self.num_steps:
             self._sites.add(site)
             return row
         if row is None and inputs.time is not None and site in self._sites and not self._moves():
             self._stray.add(inputs.time)
-            if len(self._stray) >= min(_STRAY, self._num_steps - 1):
+            if len(self._stray) >= min(_STRAY, self.num_steps - 1):
                 raise EcadError(
                     "the pipeline's scheduler stands still while its timesteps change, so that rows cannot be told "
                     "apart: step pipe.scheduler, or enable the cache on the denoiser and say `with run.step(i)`"
@@ -117,7 +131,7 @@ class Generation:
                     (sum(same), -place, same, one) for place, (one, same) in enumerate(likeness) if same is not None
                 ]
         if not alike:
-            passes.append(denoiser.new_pass(row, identity, inputs))
+            passes.append(denoiser.new_pass(self._planned[denoiser], row, identity, inputs))
             return passes[-1]
         *_, same, best = max(alike)  # the first of several
         best.continues(inputs, same)

@@ -136,16 +136,39 @@ class Front:
         lines = ",\n".join(json.dumps(_written(point), allow_nan=False) for point in self.points)
         write_atomic(path, json.dumps(head, indent=1, allow_nan=False)[:-2] + f',\n "points": [\n{lines}\n ]\n}}\n')
 
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write a folder to share, with the front's file and its card.
+
+        Raises:
+            EcadError: the folder cannot be written.
+        """
+        from ecad.schedules import sharing
+
+        sharing.save_front_folder(self, folder)
+
+    def push_to_hub(self, repo: str, private: bool = False) -> str:
+        """Upload the front and its card to the Hugging Face Hub, as `CacheSchedule.push_to_hub` does a schedule."""
+        from ecad.schedules import sharing
+
+        return sharing.push(self, repo, private)
+
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Front:
-        """Read a front from a file.
+    def load(cls, path: str | os.PathLike[str], revision: str | None = None) -> Front:
+        """Read a front from a file, a shared folder, or the Hugging Face Hub.
 
         Args:
-            path: the file.
+            path: the file; or a folder with `front.json` (of `save_pretrained`, or of a study); or "organisation/name"
+                of a hub repository.
+            revision: branch, tag or commit on the hub.
 
         Raises:
             ScheduleError: the file cannot be read, is not a front, or holds a malformed schedule.
+            EcadError: there is no such folder, and the hub cannot be reached or has no such repository.
         """
+        if Path(path).suffix != ".json" and not Path(path).is_file():
+            from ecad.schedules import sharing
+
+            path = sharing.pull(path, revision, sharing.FRONT)
         try:
             return _read(file_format.parse(Path(path).read_bytes().decode("utf-8-sig")))
         except ScheduleError as error:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import ecad
-from ecad.runtime import denoiser
+from ecad.runtime import planned
 from ecad.schedules.plan import executed, make_plan
 
 
@@ -45,7 +45,7 @@ def test_disabling_in_the_middle_of_a_generation(flux):
 
 def test_the_plan_is_made_by_enabling_and_not_while_images_are(pixart, monkeypatch):
     made = []
-    monkeypatch.setattr(denoiser, "make_plan", lambda *rest: made.append(make_plan(*rest)) or made[-1])
+    monkeypatch.setattr(planned, "make_plan", lambda *rest: made.append(make_plan(*rest)) or made[-1])
     with ecad.cached(pixart.pipe, pixart.random_schedule()) as run:
         assert len(made) == 1
         pixart.run()
@@ -78,11 +78,11 @@ def test_a_refused_schedule_leaves_the_enabled_one(pixart):
     assert run.stats.computed == pixart.expected_calls(schedule)
 
 
-def test_steps_that_do_not_match_are_refused_before_anything_runs(tiny):
+def test_steps_that_do_not_match_exactly_are_refused_before_anything_runs(tiny):
     schedule = tiny.random_schedule(steps=4)
     expected, bare = tiny.reference(schedule), tiny.run(6)
     calls = tiny.count_calls()
-    run = ecad.enable_cache(tiny.pipe, schedule)
+    run = ecad.enable_cache(tiny.pipe, schedule, exact=True)
     with pytest.raises(ecad.ScheduleError, match=r"'seed 0' does not fit this run.* expected 4 rows, .* found 6"):
         tiny.run(6)
     with pytest.raises(ecad.ScheduleError):
@@ -95,7 +95,7 @@ def test_steps_that_do_not_match_are_refused_before_anything_runs(tiny):
 
 def test_a_refusal_names_the_number_of_steps_that_makes_the_schedules_rows(make):
     heun = make.pixart(diffusers.HeunDiscreteScheduler())
-    ecad.enable_cache(heun.pipe, heun.random_schedule(steps=7))
+    ecad.enable_cache(heun.pipe, heun.random_schedule(steps=7), exact=True)
     with pytest.raises(ecad.ScheduleError, match=r"the pipeline with 4 steps, or use schedule.resample\(steps=9\)"):
         heun.run(steps=5)
     heun.run(steps=4)
@@ -172,8 +172,8 @@ def test_two_pipelines_on_one_scheduler_object(make):
     methods = {name for name, value in vars(scheduler).items() if callable(value)}
     first, second = one.random_schedule(1, steps=4), two.random_schedule(2, steps=6)
     expected = one.reference(first), two.reference(second)
-    handle = ecad.enable_cache(one.pipe, first)
-    ecad.enable_cache(two.pipe, second)
+    handle = ecad.enable_cache(one.pipe, first, exact=True)
+    ecad.enable_cache(two.pipe, second, exact=True)
     assert torch.equal(one.run(4), expected[0])
     assert torch.equal(two.run(6), expected[1])
     with pytest.raises(ecad.ScheduleError, match=r"expected 4 rows, .* found 6"):

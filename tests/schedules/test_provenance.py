@@ -9,6 +9,7 @@ import pytest
 import ecad
 from ecad.schedules import CacheSchedule, heuristics, pixart_sites
 from ecad.schedules import sharing as hub
+from ecad.schedules.front import Front, Point
 from ecad.schedules.provenance import Interval, Provenance, made_for
 from ecad.schedules.sharing import card
 
@@ -108,6 +109,37 @@ def test_the_hub_gets_the_file_and_the_card(schedule, monkeypatch):
     assert (repo, list(files)) == ("me/mine", ["README.md", "schedule.json"])
     assert json.loads(files["schedule.json"]) == schedule.to_json()
     assert 'from_pretrained("me/mine")' in files["README.md"]
+
+
+def test_a_shared_front_comes_back_as_it_was(schedule, tmp_path, monkeypatch):
+    front = Front("mine", [Point(schedule, 1 / 3, 30.0)])
+    front.save_pretrained(tmp_path)
+    assert Front.load(tmp_path) == Front.load(tmp_path / "front.json") == front
+    readme = (tmp_path / "README.md").read_text()
+    assert "speedup=3.00)" in readme
+    assert "- model: PixArtAlphaImageGenerator" in readme
+    asked = []
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download",
+        lambda *args, **kwargs: asked.append((args, kwargs)) or str(tmp_path / "front.json"),
+    )
+    assert Front.load("me/mine", revision="a1") == front
+    assert asked == [(("me/mine", "front.json"), {"revision": "a1"})]
+
+
+def test_the_hub_gets_a_front_and_its_card(schedule, monkeypatch):
+    uploads = []
+
+    class Api:
+        def create_repo(self, repo, private, exist_ok):
+            pass
+
+        def upload_folder(self, repo_id, folder_path, commit_message):
+            uploads.append((sorted(file.name for file in hub.Path(folder_path).iterdir()), commit_message))
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    Front("mine", [Point(schedule, 1 / 3, 30.0)]).push_to_hub("me/mine")
+    assert uploads == [(["README.md", "front.json"], "Front mine")]
 
 
 def test_the_hubs_refusal_is_one_line(schedule, monkeypatch):
