@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from ecad import builtin
+from ecad.calibration.step_choice import best_forecasts
 from ecad.genetic import LocalEvaluator, Problem
-from ecad.genetic.algorithms.whole_steps import best_forecasts, best_steps, probes
+from ecad.genetic.algorithms.whole_steps import best_steps, image_error_weights, probes
 from ecad.genetic.evaluation.evaluator import evaluate
 from ecad.genetic.evaluation.image_evaluator import evaluator_of
 from ecad.genetic.evaluation.problems import problem_of
@@ -40,7 +41,7 @@ def choices(problem: Problem, evaluator: LocalEvaluator, products: np.ndarray) -
     steps = problem.shape[0]
     quality = evaluate(evaluator, [problem.schedule(bits, "probe") for bits in probes(problem)]).mean(axis=1)
     errors = 10 ** (-quality / 10)
-    fitting = {len(places): places for places in best_forecasts(products, errors)}
+    fitting = {len(places): places for places in best_forecasts(products, image_error_weights(products, errors))}
     for count in dict.fromkeys(round(share * steps) for share in SHARES):
         if 0 < count < steps:
             yield f"{count}, as repeated", best_steps(errors, count)

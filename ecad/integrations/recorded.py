@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ecad.calibration.step_choice import best_forecasts
 from ecad.errors import EcadError
 from ecad.schedules import CacheSchedule
 from ecad.schedules.by_sigma import KEY as SIGMAS
@@ -75,16 +76,10 @@ def front_of(name: str, recording: Recording) -> Front:
     """For each number of computed rows the schedule whose forecasts should harm images least.
 
     How much an error counts is said in `_weights`. Which rows compute is found by dynamic programming
-    (`ecad.genetic.algorithms.whole_steps.best_forecasts`).
+    (`ecad.calibration.step_choice.best_forecasts`).
     """
-    # The search is of no use to a host that only runs schedules.
-    from ecad.genetic.algorithms.whole_steps import best_forecasts
-
-    products, rows = recording.products, len(recording.products)
     weights = _weights(recording)
-    own = products.diagonal()
-    moved = np.maximum(own[1:] + own[:-1] - 2 * products.diagonal(1), 0.0)
-    places = [tuple(range(rows)), *best_forecasts(products, weights[1:] * moved)] if rows > 1 else [(0,)]
+    places = [*best_forecasts(recording.products, weights), tuple(range(len(weights)))]
     points = [_point(name, recording, one, weights) for one in places]
     provenance = {"method": "recorded", "images": recording.images, "end": float(recording.sigmas[-1])}
     return Front(name, points, scorer=SCORER, provenance=provenance)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ecad.calibration import step_choice
+from ecad.calibration.step_choice import best_forecasts
 from ecad.genetic.genes import SearchSpace
 from ecad.schedules.schedule import Bits
 
@@ -73,6 +73,8 @@ def whole_steps(space: SearchSpace, errors: np.ndarray) -> Bits:
 def forecast_steps(space: SearchSpace, errors: np.ndarray) -> Bits:
     """For each number of computed steps except all, the schedule of least forecast error, by `best_forecasts`.
 
+    A forecast error at a step affects images in proportion to the error of that step's probe, and steps add up.
+
     Args:
         space: of the schedules.
         errors: as for `whole_steps`.
@@ -84,8 +86,8 @@ def forecast_steps(space: SearchSpace, errors: np.ndarray) -> Bits:
     steps, products = space.shape[0], space.template.output_products
     if products is None or space.forecast == "never":
         return np.zeros((0, *space.shape), dtype=bool)
-    bits = np.zeros((steps - 1, *space.shape), dtype=bool)
-    for one, places in zip(bits, best_forecasts(products, errors), strict=True):
+    bits, weights = np.zeros((steps - 1, *space.shape), dtype=bool), image_error_weights(products, errors)
+    for one, places in zip(bits, reversed(best_forecasts(products, weights)), strict=True):
         one[list(places)] = True
     bits[:, 0] = space.forecast == "always"
     return bits
@@ -144,28 +146,16 @@ def best_steps(errors: Sequence[float] | np.ndarray, kept: int) -> tuple[int, ..
     return tuple(places)
 
 
-def best_forecasts(products: np.ndarray, errors: Sequence[float] | np.ndarray) -> list[tuple[int, ...]]:
-    """The steps to compute so that forecasts from the last two computed ones cause the least error.
-
-    The model: a forecast error at a step affects images in proportion to the error of that step's probe, and steps add
-    up. DPCache (arXiv 2602.22654) chooses key steps in this way; here the states are pairs of computed steps.
+def image_error_weights(products: np.ndarray, errors: Sequence[float] | np.ndarray) -> np.ndarray:
+    """The image error per squared output error, by step: the probe's error divided by the output's squared change.
 
     Args:
         products: float (steps, steps), as in `CacheSchedule.output_products`.
         errors: squared errors of reusing, at step 1, 2, ..., what the step before computed.
 
     Returns:
-        for each number of computed steps except all, the largest first, the indices of the computed steps, in order.
-
-    >>> bent = np.array([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 2.0, 0.0], [1.0, 3.0, 0.0], [1.0, 3.0, 1.0]])
-    >>> best_forecasts(bent @ bent.T, np.ones(4))[1]
-    (0, 1, 4)
+        float64 (steps,); 0 for the first step, which always computes, and where the output does not change.
     """
-    return step_choice.best_forecasts(products, _image_error_weights(products, errors))[::-1]
-
-
-def _image_error_weights(products: np.ndarray, errors: Sequence[float] | np.ndarray) -> np.ndarray:
-    """The image error per squared output error, by step: the probe's error divided by the output's squared change."""
     own = products.diagonal()
     moved = own[1:] + own[:-1] - 2 * products.diagonal(1)
     known = moved > _ROUNDING * own.max()

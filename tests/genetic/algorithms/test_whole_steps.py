@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ecad.calibration.step_choice import best_forecasts
 from ecad.genetic import Problem
 from ecad.genetic.algorithms.whole_steps import (
-    best_forecasts,
     best_steps,
     forecast_steps,
+    image_error_weights,
     probes,
     sparse_every_n,
     whole_steps,
@@ -42,8 +43,14 @@ def test_no_other_choice_of_steps_does_less_harm(errors: list[float], data: st.D
     assert harm(errors, found) == pytest.approx(best)
 
 
+def programmed(outputs: np.ndarray, errors: np.ndarray) -> list[tuple[int, ...]]:
+    """The steps to compute, for each number of them except all, the largest first."""
+    products = outputs @ outputs.T
+    return best_forecasts(products, image_error_weights(products, errors))[::-1]
+
+
 def forecast_harm(outputs: np.ndarray, errors: np.ndarray, computed: tuple[int, ...]) -> float:
-    """The sum that `best_forecasts` makes small, step by step, from the outputs themselves."""
+    """The sum that `programmed` makes small, step by step, from the outputs themselves."""
     total = 0.0
     for step in range(1, len(outputs)):
         if step in computed:
@@ -59,7 +66,7 @@ def forecast_harm(outputs: np.ndarray, errors: np.ndarray, computed: tuple[int, 
 def test_no_other_choice_of_steps_is_forecast_with_less_harm(steps: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     outputs, errors = random.normal(size=(steps, 12)).cumsum(axis=0), random.random(steps - 1)
-    found = best_forecasts(outputs @ outputs.T, errors)
+    found = programmed(outputs, errors)
     assert [len(places) for places in found] == list(range(steps - 1, 0, -1))
     for places in found:
         assert list(places) == sorted({0, *places})
@@ -70,8 +77,8 @@ def test_no_other_choice_of_steps_is_forecast_with_less_harm(steps: int, seed: i
 
 def test_steps_whose_output_stands_still_are_no_reason_to_compute() -> None:
     outputs = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 9.0], [2.0, 9.0]])
-    assert best_forecasts(outputs @ outputs.T, np.ones(4))[2] == (0, 3)
-    assert best_forecasts(np.zeros((3, 3)), np.ones(2))[0][0] == 0
+    assert programmed(outputs, np.ones(4))[2] == (0, 3)
+    assert programmed(np.zeros((3, 3)), np.ones(2))[0][0] == 0
 
 
 @pytest.mark.parametrize("forecast", ["never", "always", "either"])
@@ -87,7 +94,7 @@ def test_seeds_are_programmed_by_what_is_known_of_outputs(forecast: Forecast) ->
         assert not found
     else:
         computed = [tuple(np.flatnonzero(one.recompute.all(axis=1)).tolist()) for one in found]
-        assert computed == best_forecasts(outputs @ outputs.T, errors)
+        assert computed == programmed(outputs, errors)
         assert all(one.forecast for one in found if not one.recompute.all())
 
 
