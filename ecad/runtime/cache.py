@@ -20,6 +20,7 @@ import torch
 
 from ecad.errors import EcadError
 from ecad.runtime.cache_run import NO_FRONT, CacheRun
+from ecad.runtime.engines import EngineProxy
 from ecad.runtime.kept_outputs import Storage
 from ecad.runtime.overrides import overrides_on
 from ecad.schedules import CacheSchedule
@@ -40,7 +41,8 @@ def enable_cache(
     """Run a pipeline's denoiser under a schedule from now on; replaces the schedule it had.
 
     Args:
-        pipe: a diffusers pipeline, or a bare denoiser whose loop calls `CacheRun.step`.
+        pipe: a diffusers pipeline, whose denoiser may be any callable; or a bare denoiser, a module whose loop calls
+            `CacheRun.step`.
         schedule: one schedule, or a dict of denoiser name -> schedule where the pipeline has several; or a front, or
             where `Front.load` finds one. Its sites are those of `CacheSchedule.for_model`, or submodules of the
             denoiser, named by hand: ("layers.0", "mixer").
@@ -99,8 +101,9 @@ def disable_cache(pipe: Any) -> None:
         pipe: what was given to `enable_cache`, or a pipeline that shares its denoiser.
     """
     modules = denoisers(pipe)
-    holders = [*modules.values(), *(getattr(pipe, name, pipe) for name in modules)]
-    runs = {override.of for holder in holders for override in overrides_on(holder)}
+    called = [getattr(pipe, name, pipe) for name in modules]
+    holders = [*modules.values(), *(one.module if isinstance(one, EngineProxy) else one for one in called)]
+    runs = {override.of for holder in holders if hasattr(holder, "__dict__") for override in overrides_on(holder)}
     scheduler = getattr(pipe, "scheduler", None)
     if scheduler is not None:
         runs |= {override.of for override in overrides_on(scheduler) if getattr(override.of, "pipe", None) is pipe}

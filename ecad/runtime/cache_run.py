@@ -13,16 +13,17 @@ import torch
 from torch import nn
 
 from ecad.errors import EcadError, EcadWarning, ScheduleError
+from ecad.runtime.beside import NetworksBeside
 from ecad.runtime.caller import Scope, Site, calls_method_of, running
 from ecad.runtime.compatibility import is_resampled, other_cache, other_rows, rows_of_run
 from ecad.runtime.denoiser import CachedDenoiser
+from ecad.runtime.engines import Engines
 from ecad.runtime.generation import Generation
 from ecad.runtime.kept_outputs import CacheStats, Storage, Tally
 from ecad.runtime.rows import GivenRow, SchedulerWatch
 from ecad.schedules import CacheSchedule
 from ecad.schedules.front import Front
 from ecad.schedules.plan import Plan
-from ecad.sites.discovery import unwrapped
 
 NO_FRONT = "speedup and quality choose a schedule of a front: give enable_cache a front"
 
@@ -53,7 +54,7 @@ class CacheRun:
     def __init__(
         self,
         pipe: Any,
-        modules: Mapping[str, nn.Module],
+        found: Mapping[str, Any],
         schedules: Mapping[str, CacheSchedule],
         front: Front | None,
         exact: bool,
@@ -63,11 +64,14 @@ class CacheRun:
         self.schedules: dict[str, CacheSchedule] = {}
         self.pipe = pipe
         tally = Tally(self.stats)
+        self._engines = Engines(found)
         self._denoisers = [
-            CachedDenoiser(name, modules[name], schedules[name], self._who_calls, tally, storage) for name in schedules
+            CachedDenoiser(name, module, schedules[name], self._who_calls, tally, storage)
+            for name, module in self._engines.modules.items()
         ]
         self._front, self._exact = front, exact
         self._resampled: dict[tuple[CacheSchedule, int], CacheSchedule] = {}
+        self._beside = NetworksBeside(self._generation_that_calls)
         self._watch = SchedulerWatch(self._timesteps_set)
         self._generation: Generation | None = None
         self._unchecked: Generation | None = None
@@ -137,8 +141,10 @@ class CacheRun:
         for generation in self._running.copy():
             generation.end()
         self._watch.follow(None)
+        self._beside.detach()
         for denoiser in self._denoisers:
             denoiser.detach()
+        self._engines.detach(self.pipe)
         self.pipe = None
 
     @contextmanager
@@ -196,12 +202,21 @@ class CacheRun:
         """Put the hooks on the pipeline."""
         self._warn_of_others()
         self._watch.follow(getattr(self.pipe, "scheduler", None), self)
+        self._engines.attach(self.pipe)
+        self._attach_to_parts()
+
+    def _attach_to_parts(self) -> None:
         for denoiser in self._denoisers:
             denoiser.attach(self._called(denoiser), self)
+        self._beside.attach(self.pipe, self)
+
+    def _generation_that_calls(self) -> Generation | None:
+        generation = self._loop.inside or self._generation
+        return None if generation is None or generation.is_over or generation.site() is None else generation
 
     def _called(self, denoiser: CachedDenoiser) -> Any:
         """What the pipeline calls."""
-        return self.pipe if isinstance(self.pipe, nn.Module) else getattr(self.pipe, denoiser.name)
+        return self.pipe if isinstance(self.pipe, nn.Module) else self._engines.called(self.pipe, denoiser.name)
 
     def _who_calls(self) -> tuple[Generation, Site] | None:
         """The generation that the forward which begins now belongs to, and from where in it it is called."""
@@ -248,8 +263,7 @@ class CacheRun:
 
     def _begin(self, generation: Generation) -> Generation:
         self._warn_of_others()
-        for denoiser in self._denoisers:
-            denoiser.attach(self._called(denoiser), self)
+        self._attach_to_parts()
         self._running.append(generation)
         return generation
 
@@ -275,7 +289,7 @@ class CacheRun:
 
     def _refuse_replaced_denoiser(self) -> None:
         for denoiser in self._denoisers:
-            if unwrapped(getattr(self.pipe, denoiser.name)) is not denoiser.module:
+            if not self._engines.is_in(self.pipe, denoiser.name):
                 self._generation = None
                 raise EcadError(
                     f"the pipeline's {denoiser.name} was replaced after its cache was enabled; call enable_cache again"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from ecad.errors import EcadError
 from ecad.runtime.caller import Site as CallSite
 from ecad.runtime.compatibility import check_denoiser, check_run
 from ecad.runtime.generation import Generation
@@ -22,6 +23,7 @@ from ecad.runtime.planned import PlannedSchedule, order_of
 from ecad.runtime.replay.recordings import Recordings, given
 from ecad.runtime.tgate import average, second_half, twice
 from ecad.schedules import CacheSchedule
+from ecad.schedules.plan import Action
 from ecad.sites.discovery import named_sites
 from ecad.sites.readers import running_order
 
@@ -172,6 +174,19 @@ class CachedDenoiser:
         self._sizes.append((rows, made.sizes))
         return made
 
+    def rests(self, one: Pass, row: int) -> bool:
+        """Whether the denoiser does not run in the next row of a pass.
+
+        Args:
+            one: the pass.
+            row: its next one.
+        """
+        step, rows = row - one.first, one.rows
+        if rows.outputs:
+            runs, ahead, _ = rows.outputs[step]
+            return not runs and one.output.reaches(ahead)
+        return self._is_whole and rows.actions[step][0] in (Action.REUSE, Action.FREE) and one.has_all_of([0])
+
     def _forward(self, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """One forward of the denoiser: who calls, which row, which pass, what its plan says, and done."""
         called = self._who_calls()
@@ -190,6 +205,11 @@ class CachedDenoiser:
         try:
             result = forward.forecast()
             if result is None:
+                if row in generation.left_out and not self.rests(state, row):
+                    raise EcadError(
+                        f"{self.name} has to run in row {row} of a pass that begins there, after a network beside it "
+                        "was left out: ecad cannot run this pipeline with its ControlNet; please report it"
+                    )
                 planned = generation.planned(self)
                 result = forward.computed(self._halved_or_whole(planned, forward, original, args, kwargs))
         except BaseException:

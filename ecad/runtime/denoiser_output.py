@@ -25,6 +25,10 @@ class Output:
         self._kept: list[Kept] = []
         self._structure: Any = None
 
+    def reaches(self, ahead: Ahead) -> bool:
+        """Whether as many results are kept as something is made of."""
+        return len(self._kept) >= ahead.depth
+
     def forecast(self, ahead: Ahead, held: int) -> Any:
         """What stands for the result of a forward that does not run.
 
@@ -35,7 +39,7 @@ class Output:
         Returns:
             New tensors, in the structure of what was returned; None if not so many are kept.
         """
-        if len(self._kept) < ahead.depth:
+        if not self.reaches(ahead):
             return None
         given = self._made_of(ahead, [kept.get() for kept in self._kept[: ahead.depth]])
         self._keep_newest(held)

@@ -33,6 +33,7 @@ class Generation:
     Attributes:
         schedules: may be replaced until the denoiser runs.
         scheduler: whose rows they are, if they are a scheduler's.
+        left_out: rows in which a network beside the denoiser was left out.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Generation:
         self.rows, self.is_over = rows, False
         self.scheduler = rows.scheduler if isinstance(rows, SchedulerRows) else None
         self.schedules, self._on_end = schedules, on_end
+        self.left_out: set[int] = set()
         self._begun = begun
         self._scope: weakref.ref[Scope] | None = None
         self._passes: dict[CachedDenoiser, list[Pass]] = {}
@@ -136,6 +138,11 @@ class Generation:
         *_, same, best = max(alike)  # the first of several
         best.continues(inputs, same)
         return best
+
+    def rests(self, row: int) -> bool:
+        """Whether no denoiser runs in a row in which all passes go on that are about to; False if none is."""
+        about = [(denoiser, one) for denoiser, passes in self._passes.items() for one in passes if one.next == row]
+        return bool(about) and all(denoiser.rests(one, row) for denoiser, one in about)
 
     def drop(self, denoiser: CachedDenoiser, one: Pass) -> None:
         """Forget a pass, which cannot go on."""

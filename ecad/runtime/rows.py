@@ -54,6 +54,11 @@ class GivenRow:
     def __init__(self) -> None:
         self._row: int | None = None
 
+    @property
+    def now(self) -> int | None:
+        """The row that the loop is in; None outside of any."""
+        return self._row
+
     @contextmanager
     def at(self, row: int) -> Iterator[None]:
         """Within the `with`, forwards belong to this row."""
@@ -90,6 +95,11 @@ class SchedulerRows:
 
     def __len__(self) -> int:
         return len(self.scheduler.timesteps)
+
+    @property
+    def now(self) -> int | None:
+        """The row that the scheduler's steps have come to; None before the first one."""
+        return self._index()
 
     @property
     def has_moved(self) -> bool:

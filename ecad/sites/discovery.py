@@ -33,11 +33,11 @@ class Site(NamedTuple):
     module: nn.Module
 
 
-def denoisers(pipe: Any) -> dict[str, nn.Module]:
-    """The denoisers of a pipeline, by attribute name.
+def denoisers(pipe: Any) -> dict[str, Any]:
+    """The denoisers of a pipeline, by attribute name: modules, or engines, which are any callables.
 
     Args:
-        pipe: a diffusers pipeline, or a denoiser, which is then called "transformer"; compiled or not.
+        pipe: a diffusers pipeline, or a module, which is then called "transformer"; compiled or not.
 
     Raises:
         EcadError: there is no denoiser.
@@ -50,20 +50,20 @@ def denoisers(pipe: Any) -> dict[str, nn.Module]:
     )
 
 
-def find_denoisers(pipe: Any) -> dict[str, nn.Module]:
+def find_denoisers(pipe: Any) -> dict[str, Any]:
     """What `denoisers` gives; empty if there is none."""
     if _is_a(pipe, "Module"):
         return {"transformer": unwrapped(pipe)}
     for names in _DENOISERS:
         parts = {name: unwrapped(getattr(pipe, name, None)) for name in names}
-        found = {name: part for name, part in parts.items() if _is_a(part, "Module")}
+        found = {name: part for name, part in parts.items() if callable(part)}
         # A transformer of a pipeline is its denoiser; a decoder may be anything.
         if found and (names is _DENOISERS[0] or all(map(_takes_time, found.values()))):
             return found
     return {}
 
 
-def one_denoiser(pipe: Any) -> nn.Module:
+def one_denoiser(pipe: Any) -> Any:
     """The only denoiser of a pipeline.
 
     Args:
@@ -89,7 +89,7 @@ def unwrapped(module: Any) -> Any:
 def discover(transformer: nn.Module) -> list[Site]:
     """List a denoiser's sites in gene order, by the table of families or by diffusers' usual submodule names.
 
-    A UNet, or a denoiser without blocks that are known, is one site: its own output.
+    A UNet, an engine, or a denoiser without blocks that are known, is one site: its own output.
 
     Args:
         transformer: a denoiser, compiled or not, on any device.
@@ -117,9 +117,9 @@ def whole(denoiser: nn.Module) -> list[Site]:
 
 
 def is_whole(denoiser: object) -> bool:
-    """Whether a denoiser is taken as a whole, whatever it is made of: a UNet."""
+    """Whether a denoiser is taken as a whole, whatever it is made of: a UNet, or an engine that is no module."""
     # Blocks of a UNet work at several resolutions and reach each other past those in between.
-    return hasattr(denoiser, "down_blocks") and hasattr(denoiser, "up_blocks")
+    return not _is_a(denoiser, "Module") or (hasattr(denoiser, "down_blocks") and hasattr(denoiser, "up_blocks"))
 
 
 def named_sites(transformer: nn.Module, names: Iterable[tuple[str, str]]) -> list[Site]:
@@ -170,9 +170,9 @@ def family_of(transformer: nn.Module) -> Family | None:
     return next((family for family in FAMILIES if _is_a(transformer, *family.transformers)), None)
 
 
-def _takes_time(module: nn.Module) -> bool:
+def _takes_time(module: Any) -> bool:
     """Whether a module is called with a noise level or timestep; a decoder of images, say, is not."""
-    told = inspect.signature(type(module).forward).parameters.values()
+    told = inspect.signature(getattr(module, "forward", module)).parameters.values()
     return any(
         "timestep" in one.name or one.name in _TIMES or one.kind is inspect.Parameter.VAR_KEYWORD for one in told
     )

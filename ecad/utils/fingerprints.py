@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from ecad.errors import EcadError
+
 # Keys of a configuration that describe its origin, not what it computes.
 _ORIGIN = {"architectures", "dtype", "name_or_path", "torch_dtype", "transformers_version"}
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -22,9 +24,14 @@ def weights_fingerprint(*modules: torch.nn.Module, digits: int = 16) -> str:
     Args:
         modules: models on any device.
         digits: length of the result, at most 64.
+
+    Raises:
+        EcadError: a model is an engine that is no module.
     """
     digest = hashlib.sha256()
     for module in modules:
+        if not isinstance(module, torch.nn.Module):
+            raise EcadError(f"{type(module).__name__} is no torch module, and its weights have no fingerprint")
         for name, tensor in module.state_dict().items():
             digest.update(f"{name} {tuple(tensor.shape)} ".encode() + _sample(tensor))
     return digest.hexdigest()[:digits]
