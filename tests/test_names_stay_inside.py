@@ -56,7 +56,7 @@ def test_half_a_surrogate_pair_is_refused(tmp_path: Path) -> None:
     mjhq = '{"a": {"category": "\\ud800", "prompt": "b"}}'
     for content in ('[{"id": "\\ud800", "prompt": "a"}]', '["\\udfff"]', mjhq):
         (tmp_path / "p.json").write_text(content)
-        with pytest.raises(EcadError, match=r"p\.json: prompt .*: expected text, found half of a surrogate pair"):
+        with pytest.raises(EcadError, match=r"p\.json: prompt .* is no valid text: it holds half of a surrogate pair"):
             read_prompts(tmp_path / "p.json")
 
 

@@ -13,11 +13,12 @@ Finding = Mapping[str, Any]
 
 
 def rows_of(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """One part's findings, a row for each variant that was visited.
+    """One part's findings, with a row for each variant that was measured.
 
-    Returns for each: `seconds` of a batch (median), `speed_up` over the bare model (median over rounds of the ratio
-    within a round) and its `lowest` and `highest` round, `promised` by MACs, `kept` (their ratio), bytes and seconds of
-    the first batch beyond those of the others (`first_extra`: recording, compiling), in the first round and later.
+    Returns:
+        for each variant: `seconds` of a batch (median), `speed_up` over the bare model (median over rounds of the ratio
+        within a round) and its `lowest` and `highest` round, `promised` by MACs, `kept` (their ratio), bytes, and the
+        extra seconds of the first batch (`first_extra`: recording, compiling), in the first round and later.
     """
     visits = [finding for finding in findings if finding["kind"] == "visit"]
     promised = {finding["variant"]: finding["promised"] for finding in findings if finding["kind"] == "variant"}

@@ -73,7 +73,7 @@ def clip(
         f"{row['num_unmatched']} not"
         for row in rows
     ]
-    result = {"clip_model": clip_model, "folders": rows, "passed_over": dict(pictures.passed_over)}
+    result = {"clip_model": clip_model, "folders": rows, "passed_over": dict(pictures.skipped)}
     finish(result, "\n".join(lines), as_json)
 
 

@@ -79,7 +79,7 @@ def fid(
         }
         write_atomic(folder / output_subpath, json.dumps(row, indent=1) + "\n")
         rows.append(row)
-    passed_over = {str(one.root): dict(one.passed_over) for one in (generated, references) if one is not None}
+    passed_over = {str(one.root): dict(one.skipped) for one in (generated, references) if one is not None}
     finish({"folders": rows, "passed_over": passed_over}, "\n".join(map(_line, rows)), as_json)
 
 

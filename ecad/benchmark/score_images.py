@@ -141,7 +141,7 @@ def score(
         "scorer": scoring.scorer,
         "folders": rows,
         "left_out": {str(folder): reason for folder, reason in left_out.items()},
-        "passed_over": dict(pictures.passed_over),
+        "passed_over": dict(pictures.skipped),
     }
     finish(result, "\n".join(lines), as_json)
 

@@ -1,1 +1,1 @@
-"""A front of schedules from a handful of images, without a search: `ecad.calibrate`."""
+"""`ecad.calibrate`: a Pareto front of schedules from a handful of images, without a search."""

@@ -1,4 +1,4 @@
-"""`ecad.calibrate`: schedules of whole steps for every useful speed-up, from a handful of prompts."""
+"""`ecad.calibrate`: schedules of whole steps for many speed-ups, from a handful of prompts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ecad.utils.pareto import pareto
 
 SPEEDUPS = (1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 3.5, 4, 5, 6)
 LEAST = 2
-# For each speed-up: two choices of steps fitted in two ways; then what is unfitted, fitted and polished is validated.
+# Per speed-up: two choices of steps are fitted in two ways, and three schedules (unfitted, fitted, polished) validated.
 _FITS, _CHOICES = 4, 3
 
 
@@ -38,29 +38,29 @@ def calibrate(
     on_progress: Callable[[float], None] | None = None,
     **call: Any,
 ) -> Front:
-    """A front of schedules for a pipeline, without a search.
+    """Make a Pareto front of schedules for a pipeline, without a search.
 
-    Half of the prompts are generated uncached, which tells which steps matter; for each speed-up the steps to compute
-    are chosen by dynamic programming, and output weights are fitted along a cached run. With more images to spend,
-    computed steps are moved as long as that gains. The other half, the validation prompts, choose among all that.
+    Half of the prompts are generated uncached. Dynamic programming over their outputs chooses the computed steps for
+    each speed-up, and output weights are fitted along a cached run. With a larger `max_images`, computed steps are
+    moved as long as the fitted images improve. The other half, the validation prompts, selects the schedules.
 
     Args:
-        pipe: a diffusers pipeline that makes images or videos of prompts, with one denoiser.
-        prompts: at least 2, of the kind that it will be used for; 8 are enough.
-        seed: of the first prompt's noise; the next prompt's is one more.
-        speedups: how many times fewer steps than all compute.
-        max_images: how much work of the denoiser may be spent in all, in uncached images; None, or less than it needs:
-            no step is moved.
-        on_progress: called with the share of the work that is done.
-        call: further arguments of the pipeline's call, such as num_inference_steps and guidance_scale: the schedules
-            are for these.
+        pipe: a text-to-image or text-to-video diffusers pipeline with one denoiser.
+        prompts: at least 2 representative prompts; 8 are enough.
+        seed: noise seed of the first prompt; the seeds of the next prompts count up from it.
+        speedups: ratios of all steps to computed steps.
+        max_images: budget of the denoiser's work in uncached images. No step is moved with None, or with a budget
+            below what the fits need.
+        on_progress: called with the fraction of the work that is done.
+        call: further arguments of the pipeline's call, such as num_inference_steps and guidance_scale. The schedules
+            are made for these.
 
     Returns:
-        the front, its qualities the PSNR of the validation prompts' images in decibels.
+        the front; its quality is the PSNR of the validation prompts' images in decibels.
 
     Raises:
         NotFiniteError: the model gives NaN or infinity.
-        EcadError: too few prompts, no denoiser or several, or too many prompts for the memory.
+        EcadError: there are too few prompts, no denoiser or several, or too many prompts for the memory.
 
     >>> import ecad
     >>> generator = ecad.get_image_generator("EmojiFluxImageGenerator")
@@ -76,7 +76,7 @@ def calibrate(
         with torch.no_grad(), nullcontext() if schedule is None else cached(pipe, schedule, exact=True):
             images = pictures_of(pipe([prompts[i] for i in places], generator=noise, output_type="np", **call))
         if not np.isfinite(images).all():
-            raise NotFiniteError("calibrate: expected images, found values that are no finite numbers")
+            raise NotFiniteError("calibrate: the pipeline gives NaN or infinity instead of images")
         return np.asarray(np.round(images * 255), dtype=np.uint8)
 
     name = type(getattr(pipe, "transformer", pipe)).__name__
@@ -87,13 +87,15 @@ class Calibration:
     """One calibration of a pipeline.
 
     Args:
-        pipe: whose scheduler is watched.
-        make: makes images with it.
-        prompts: how many there are.
-        speedups, max_images, on_progress: as for `calibrate`.
+        pipe: the pipeline; the calls of its scheduler are recorded.
+        make: generates images with the pipeline.
+        prompts: number of prompts.
+        speedups: as for `calibrate`.
+        max_images: as for `calibrate`.
+        on_progress: as for `calibrate`.
 
     Raises:
-        EcadError: as `calibrate` does.
+        EcadError: for the same reasons as `calibrate`.
     """
 
     def __init__(
@@ -106,16 +108,16 @@ class Calibration:
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
         if prompts < LEAST:
-            raise EcadError(f"calibrate: expected at least {LEAST} prompts, found {prompts}")
+            raise EcadError(f"calibrate: {prompts} prompts are too few; give at least {LEAST}")
         if not speedups or min(speedups) < 1:
-            raise EcadError(f"calibrate: expected speedups of at least 1, found {list(speedups)}")
+            raise EcadError(f"calibrate: `speedups` must be 1 or more, found {list(speedups)}")
         self._pipe, self._images, self._speedups, self._max_images = pipe, Images(make), speedups, max_images
         self._on_progress = on_progress or (lambda _: None)
         middle = -(-prompts // 2)
         self._fitting, self._validation = range(middle), range(middle, prompts)
 
     def front(self, name: str) -> Front:
-        """Calibrate; raises as `calibrate` does."""
+        """Calibrate; raises the errors of `calibrate`."""
         with recorded_trajectory(self._pipe) as trajectory:
             self._images(self._fitting, None)
         fitter = Fitter(self._pipe, trajectory, self._images, self._fitting)
@@ -130,7 +132,7 @@ class Calibration:
         return Front(name, [points[i] for i in pareto(costs, qualities)], provenance=made | split)
 
     def _candidates(self, fitter: Fitter, trajectory: Trajectory, counts: Sequence[int]) -> list[CacheSchedule]:
-        """For each number of computed steps what the validation prompts shall choose from."""
+        """The candidates for each number of computed steps, among which the validation prompts select."""
         laws = harms(trajectory.coefficients) if trajectory.is_affine else [np.ones(trajectory.steps)]
         chosen = [best_forecasts(fitter.products, harm) for harm in laws]
         steps = {count: list(dict.fromkeys(law[count - 1] for law in chosen)) for count in counts}
@@ -146,7 +148,7 @@ class Calibration:
         return [*unfitted, *(one.schedule for one in (*starts.values(), *best.values()))]
 
     def _has_images(self, share: float) -> bool:
-        """Whether one more fit, of schedules that run the denoiser in this share of the steps, is within the budget."""
+        """Whether the budget allows one more fit of a schedule that computes this fraction of the steps."""
         self._report()
         spent = self._images.made + self._for_validation + len(self._fitting) * share
         return self._max_images is not None and spent <= self._max_images
@@ -165,12 +167,13 @@ class Calibration:
 
 
 def planned_images(prompts: int, steps: int, speedups: Sequence[float], max_images: float | None) -> float:
-    """At most how much work of the denoiser a calibration takes, in uncached images.
+    """Upper bound of the denoiser's work for a calibration, in uncached images.
 
     Args:
-        prompts: how many.
-        steps: rows of an image.
-        speedups, max_images: as for `calibrate`.
+        prompts: number of prompts.
+        steps: rows per image.
+        speedups: as for `calibrate`.
+        max_images: as for `calibrate`.
     """
     fitting = -(-prompts // 2) * (1 + _FITS * sum(_counts(steps, speedups)) / steps)
     return max(fitting + _validation_images(prompts, steps, speedups), max_images or 0.0)
@@ -181,5 +184,5 @@ def _validation_images(prompts: int, steps: int, speedups: Sequence[float]) -> f
 
 
 def _counts(steps: int, speedups: Sequence[float]) -> list[int]:
-    """Numbers of computed steps, one a speed-up."""
+    """Numbers of computed steps, one per speed-up."""
     return sorted({int(steps / speedup) for speedup in speedups} - {0, 1, steps})

@@ -1,4 +1,4 @@
-"""Fits output weights to schedules of whole steps, and counts the images that it takes."""
+"""Fits output weights to schedules of whole steps, and counts the images for it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 from ecad.calibration.trajectory import Trajectory, fitted_weights
 from ecad.schedules.schedule import CacheSchedule
 
-# Makes the images of prompts at some places under a schedule, or uncached: uint8 (images, height, width, 3).
+# (indices of prompts, schedule or None for uncached) -> images, uint8 (images, height, width, 3).
 Make = Callable[[Sequence[int], CacheSchedule | None], np.ndarray]
 
 
 class Images:
-    """Makes images, and counts the denoiser's work for them in uncached images.
+    """Generates images, and counts the denoiser's work in uncached images.
 
     Args:
-        make: makes them.
+        make: generates the images.
 
     Attributes:
-        made: so many so far; a fraction for an image whose denoiser does not run in every step.
+        made: work so far; an image whose denoiser does not run in every step counts as a fraction.
     """
 
     def __init__(self, make: Make) -> None:
@@ -35,19 +35,19 @@ class Images:
 
 
 def share_run(schedule: CacheSchedule) -> float:
-    """The share of steps in which a schedule runs the denoiser."""
+    """The fraction of steps in which a schedule runs the denoiser."""
     return float(schedule.recompute.any(axis=1).mean())
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A schedule of whole steps with the output weights that were fitted to it.
+    """A schedule of whole steps with fitted output weights.
 
     Args:
-        steps: the steps that compute, in order.
+        steps: the computed steps, in order.
         corrects: as for `OutputFit`.
-        schedule: with its weights.
-        error: mean over the fitting images of the log of the last latents' squared error.
+        schedule: the schedule with its weights.
+        error: mean over the fitting images of the logarithm of the last latents' squared error.
     """
 
     steps: tuple[int, ...]
@@ -57,13 +57,13 @@ class Fitted:
 
 
 class Fitter:
-    """Fits schedules along cached runs of the images of one trajectory; each once.
+    """Fits schedules along cached runs of the images of one trajectory; results are cached.
 
     Args:
         pipe: the pipeline.
-        trajectory: of the fitting images.
-        images: makes them.
-        places: theirs.
+        trajectory: trajectory of the fitting images.
+        images: generates the fitting images.
+        places: indices of their prompts.
     """
 
     def __init__(self, pipe: Any, trajectory: Trajectory, images: Images, places: Sequence[int]) -> None:
@@ -73,7 +73,7 @@ class Fitter:
         self.products = trajectory.products()
 
     def unfitted(self, steps: Sequence[int]) -> CacheSchedule:
-        """The schedule that computes these steps and forecasts the others by their products."""
+        """The schedule that computes these steps and extrapolates the others from the output products."""
         runs = np.isin(np.arange(self._trajectory.steps), steps)
         return self._uncached.replace(
             recompute=np.repeat(runs[:, None], len(self._uncached.sites), axis=1),
@@ -83,7 +83,7 @@ class Fitter:
         )
 
     def fit(self, steps: tuple[int, ...], corrects: bool) -> Fitted:
-        """Fit the weights of the schedule that computes these steps; raises as `fitted_weights` does."""
+        """Fit the weights of the schedule that computes these steps; raises the errors of `fitted_weights`."""
         if (steps, corrects) not in self._known:
             plain = self.unfitted(steps)
             runs = np.asarray(plain.recompute.any(axis=1)).tolist()

@@ -22,7 +22,7 @@ from ecad.schedules.provenance import KEY, Interval
 from ecad.schedules.schedule import CacheSchedule
 from ecad.sites.readers import readers
 
-# Away from the seeds of the calibration, which count from its own.
+# Far from the seeds of the calibration.
 HELD_OUT_SEED = 1_000_000
 
 
@@ -36,19 +36,22 @@ def calibrated_front(
     max_images: float | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Front:
-    """`ecad.calibrate` a generator at its own settings.
+    """`ecad.calibrate` for an image generator with its default settings.
 
     Args:
-        generator: whose pipeline.
-        prompts: as for `calibrate`: the first half to fit, the others to choose by.
-        held_out: prompts by which nothing is chosen; the front's schedules are scored by them, too.
-        seed, speedups, max_images, on_progress: as for `calibrate`.
+        generator: the generator.
+        prompts: as for `calibrate`: the first half for fitting, the other for validation.
+        held_out: prompts that score the schedules of the front and are not used otherwise.
+        seed: as for `calibrate`.
+        speedups: as for `calibrate`.
+        max_images: as for `calibrate`.
+        on_progress: as for `calibrate`.
 
     Returns:
         the front; its schedules carry their MACs and provenance.
 
     Raises:
-        EcadError: as `calibrate` does.
+        EcadError: for the same reasons as `calibrate`.
     """
     embeds = generator.encode(prompts)
 
@@ -73,13 +76,16 @@ def calibrated_front(
 def planned(
     generator: ImageGenerator, prompts: Sequence[str], *, seed: int = 0, max_images: float | None = None
 ) -> tuple[float, float]:
-    """What `calibrated_front` will take at most, without held-out scores.
+    """Upper bound of the work of `calibrated_front`, without held-out scores.
 
     Args:
-        generator, prompts, seed, max_images: as for `calibrated_front`.
+        generator: as for `calibrated_front`.
+        prompts: as for `calibrated_front`.
+        seed: as for `calibrated_front`.
+        max_images: as for `calibrated_front`.
 
     Returns:
-        images, in uncached ones' worth of the denoiser's work, and seconds, from one timed batch.
+        the denoiser's work in uncached images, and seconds, estimated from one timed batch.
     """
     images, half = (
         planned_images(len(prompts), generator.rows(), SPEEDUPS, max_images),
@@ -94,15 +100,16 @@ def planned(
 def weights_fitter(
     generator: ImageGenerator, prompts: Sequence[str], seeds: Sequence[int]
 ) -> Callable[[CacheSchedule], CacheSchedule]:
-    """What fits output weights to any schedule of a generator, along one cached batch.
+    """Make a function that fits output weights to schedules of a generator, along one cached batch.
 
     Args:
-        generator: makes the images.
-        prompts, seeds: one each an image; all must fit into memory at once.
+        generator: generates the images.
+        prompts: one prompt per image; all images must fit into memory at once.
+        seeds: one noise seed per image.
 
     Returns:
-        schedule that forecasts -> the same with output weights, or itself if the sampler is not affine. The uncached
-        images are made with the first.
+        schedule that extrapolates -> the same with output weights, or unchanged if the sampler is not affine. The first
+        call generates the uncached images.
     """
 
     @cache

@@ -1,4 +1,4 @@
-"""Moves computed steps one at a time, as long as fitted images come closer to the uncached ones."""
+"""Moves computed steps one at a time, as long as the error of the fitted images falls."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import numpy as np
 from ecad.calibration.fitting import Fitted, Fitter
 from ecad.calibration.step_choice import total_harm
 
-# How far a step is moved at once.
+# Largest distance of a move in steps.
 _FARTHEST = 2
-# What the error's logarithm must fall by, so that the next move starts from there.
+# Least decrease of the error's logarithm for which a move is kept.
 _WORTH = 0.01
 
 
 def polish(
     fitter: Fitter, starts: dict[int, Fitted], harm: np.ndarray, may_fit: Callable[[int], bool]
 ) -> dict[int, Fitted]:
-    """Improve schedules in turns, the moves that promise most first.
+    """Improve schedules by local search, one move of each in turn, the most promising moves first.
 
     Args:
-        fitter: fits and judges.
-        starts: number of computed steps -> schedule to begin with.
+        fitter: fits schedules and gives their errors.
+        starts: number of computed steps -> initial schedule.
         harm: float (steps,), as for `best_forecasts`; orders the moves.
-        may_fit: asked before each move with its number of computed steps; the first no ends it.
+        may_fit: called before each move with its number of computed steps; False ends the search.
 
     Returns:
-        the best schedule found for each number of computed steps.
+        number of computed steps -> the best schedule found.
     """
     best, moves = dict(starts), {count: _moves(start.steps, fitter.products, harm) for count, start in starts.items()}
     while moves:
@@ -45,7 +45,7 @@ def polish(
 
 
 def _moves(steps: tuple[int, ...], products: np.ndarray, harm: np.ndarray) -> Iterator[tuple[int, ...]]:
-    """One computed step earlier or later, by what it should cost; the first step stays."""
+    """The neighbours with one computed step moved, by estimated error; the first step stays."""
     near = {
         tuple(sorted({*steps} - {step} | {step + by}))
         for step in steps[1:]

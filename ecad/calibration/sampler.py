@@ -1,4 +1,4 @@
-"""A sampler's step as what it nearly always is: affine in the denoiser's output."""
+"""The affine form of a sampler's step: most samplers are affine in the denoiser's output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-# How much of a step's answer may be something else than base and coefficient times output, relative.
+# Largest relative residual of the affine form.
 _AFFINE = 1e-2
 
 
@@ -17,8 +17,8 @@ class AffineStep(NamedTuple):
     """One step of a sampler: next latents = `base` + `coefficient` * output.
 
     Attributes:
-        base: of the latents' shape.
-        coefficient: 0 where the output makes no difference.
+        base: tensor with the latents' shape.
+        coefficient: 0 if the output has no effect.
     """
 
     base: torch.Tensor
@@ -26,12 +26,13 @@ class AffineStep(NamedTuple):
 
 
 def affine_step(scheduler: Any, output: torch.Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AffineStep:
-    """Try what a scheduler's next step makes of its output, on copies of the scheduler.
+    """Measure the affine form of a scheduler's next step, on copies of the scheduler.
 
     Args:
-        scheduler: of a pipeline, about to be called as `scheduler.step(output, *args, **kwargs)`; nothing changes it.
-        output: what the denoiser gave, after guidance.
-        args, kwargs: the step's other arguments.
+        scheduler: scheduler of a pipeline before a call `scheduler.step(output, *args, **kwargs)`; it is not changed.
+        output: the denoiser's output, after guidance.
+        args: further positional arguments of the step.
+        kwargs: keyword arguments of the step.
 
     Raises:
         ValueError: the step is not affine, so that outputs cannot be fitted to latents.
@@ -47,7 +48,7 @@ def affine_step(scheduler: Any, output: torch.Tensor, args: Sequence[Any], kwarg
 
 
 def latents_of(result: Any) -> torch.Tensor:
-    """The next latents that a scheduler's step returned, in either of its forms."""
+    """The next latents in the result of a scheduler's step, a tuple or an object."""
     found: torch.Tensor = result[0] if isinstance(result, tuple) else result.prev_sample
     return found
 
@@ -59,7 +60,7 @@ def _tried(scheduler: Any, output: torch.Tensor, args: Sequence[Any], kwargs: Ma
 
 @contextmanager
 def _unchanged_noise(generators: Any) -> Iterator[None]:
-    """A sampler may draw noise: the next draw is as if there had been none."""
+    """Restore the states of random generators: a sampler may draw noise."""
     known = generators if isinstance(generators, list) else [] if generators is None else [generators]
     states = [generator.get_state() for generator in known]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

@@ -1,4 +1,4 @@
-"""Which steps to compute, told from a batch of uncached images alone. Pure numpy."""
+"""Chooses the computed steps from the outputs of a batch of uncached images, with numpy only."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import numpy as np
 
 from ecad.schedules.forecast import forecast_errors
 
-# An error in the output of one step harms the image in proportion to the square of the sampler's coefficient there;
-# what is off early is partly mended by later steps, so each step counts this much more than the one before.
+# An output's error affects the image in proportion to the square of the sampler's coefficient. Later steps partly
+# correct early errors, so the weight of a step grows by this factor.
 GROWTH = 1.1
-# The same with even growth and a last step that counts five times: nothing mends it any more.
+# In the other law all steps weigh the same, except for the last one, which no later step corrects.
 LAST = 5.0
 
 
 def harms(coefficients: Sequence[float]) -> list[np.ndarray]:
-    """What a squared error of the output at each step makes of the image, by two laws (docs/search.md).
+    """Weights of the squared error of each step's output, by two laws (docs/search.md).
 
     Args:
-        coefficients: float (steps,), what the sampler multiplies each output by.
+        coefficients: float (steps,), the sampler's coefficient of each output.
 
-    Returns two arrays float64 (steps,).
+    Returns:
+        two arrays float64 (steps,).
     """
     squared = np.square(np.asarray(coefficients, dtype=np.float64))
     last = np.ones(len(squared))
@@ -30,16 +31,16 @@ def harms(coefficients: Sequence[float]) -> list[np.ndarray]:
 
 
 def best_forecasts(products: np.ndarray, harm: np.ndarray) -> list[tuple[int, ...]]:
-    """Which steps to compute so that forecasts from the last two computed ones do least harm, what is off added up.
+    """Choose the computed steps that minimize the weighted error of extrapolations from the last two computed steps.
 
-    Key steps are chosen so in DPCache (arXiv 2602.22654), by dynamic programming over pairs of them.
+    Dynamic programming over pairs of computed steps, as in DPCache (arXiv 2602.22654).
 
     Args:
         products: float (steps, steps), as in `CacheSchedule.output_products`.
-        harm: float (steps,), what a squared error of the output at each step makes of the image.
+        harm: float (steps,), weight of the squared error of each step's output.
 
     Returns:
-        for each number of computed steps but all, the smallest first, their places, in order.
+        the computed steps for each number of them from 1 to steps - 1, in order.
 
     >>> bent = np.array([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 2.0, 0.0], [1.0, 3.0, 0.0], [1.0, 3.0, 1.0]])
     >>> best_forecasts(bent @ bent.T, np.ones(5))[2]
@@ -47,7 +48,7 @@ def best_forecasts(products: np.ndarray, harm: np.ndarray) -> list[tuple[int, ..
     """
     steps = len(products)
     off = forecast_errors(products) * harm
-    # run[i, j, k]: of all forecasts from j + 1 to k - 1, by steps j and i; the last i is that there is none.
+    # run[i, j, k]: error of the extrapolations j + 1 to k - 1 from steps j and i; the last i stands for none.
     run = np.full((steps + 1, steps, steps + 1), np.inf)
     for j in range(steps):
         run[:, j, j + 1 :] = np.concatenate([np.zeros((steps + 1, 1)), off[:, j, j + 1 :].cumsum(axis=1)], axis=1)
@@ -55,7 +56,7 @@ def best_forecasts(products: np.ndarray, harm: np.ndarray) -> list[tuple[int, ..
     least, found = run[:, :, steps], []
     for _ in range(steps - 1):
         found.append(_followed(following, steps))
-        # least[i, j]: of all that follows when j and before it i compute, and as many more as there were rounds.
+        # least[i, j]: least error after step j, if i is computed before j and one more step follows per round.
         total = run[:, :, :steps] + least[:steps][None]
         following.append(total.argmin(axis=2))
         least = total.min(axis=2)
@@ -63,7 +64,7 @@ def best_forecasts(products: np.ndarray, harm: np.ndarray) -> list[tuple[int, ..
 
 
 def total_harm(products: np.ndarray, harm: np.ndarray, places: Sequence[int]) -> float:
-    """What `best_forecasts` makes least, of given places in order, the first of them 0."""
+    """The objective of `best_forecasts` for given computed steps, in order and beginning with 0."""
     off, found = forecast_errors(products) * harm, 0.0
     for before, last, end in zip((len(products), *places), places, (*places[1:], len(products)), strict=False):
         found += float(off[before, last, last + 1 : end].sum())

@@ -1,10 +1,10 @@
-"""What uncached images go through, and outputs fitted so that cached images go through the same.
+"""Records the trajectory of uncached images, and fits output weights so that cached images follow it.
 
-With a cached image's latents x and an uncached one's y, both before a step that makes base + k * output of them, the
-output (y_next - base) / k brings the cached image back to where the uncached one is. A linear combination of the newest
-computed outputs is fitted to it, step by step along the cached run itself, so that each fit mends what the ones before
-it left. Relatives: L2P-Cache (arXiv 2604.26365) and TCC (arXiv 2605.24870) learn such combinations for given steps;
-bespoke solvers (arXiv 2310.19075) and S4S (arXiv 2502.17423) fit a solver's coefficients to finer trajectories.
+A sampler's step makes base + k * output of its latents. The output (y_next - base) / k therefore moves a cached image's
+latents to y_next, the next latents of the uncached image. A linear combination of the newest computed outputs is fitted
+to this target, step by step along the cached run, so that each fit corrects the remaining error of the previous ones.
+Related work: L2P-Cache (arXiv 2604.26365) and TCC (arXiv 2605.24870) learn such combinations for given steps. Bespoke
+solvers (arXiv 2310.19075) and S4S (arXiv 2502.17423) fit a solver's coefficients to finer trajectories.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from ecad.errors import EcadError
 from ecad.runtime.overrides import After, Around
 from ecad.schedules.output_weights import MAX_OUTPUTS, OutputWeights
 
-# Eigenvalues of a fit's normal equations below this, relative, are rounding.
+# Relative eigenvalues of the normal equations below this are rounding.
 _ROUNDING = 1e-9
-# A prompt weighs as one over its squared error, but no error counts as smaller than this, relative to its target.
+# The weight of a prompt is the inverse of its squared error, which counts at least this much relative to its target.
 _SMALLEST = 1e-6
 _ROUNDS = 4
 
@@ -35,9 +35,9 @@ class Trajectory:
     """The latents and outputs of a batch of uncached images.
 
     Attributes:
-        latents: what each step begins with, and the last one's result: steps + 1 tensors.
-        outputs: of the denoiser, after guidance: steps tensors.
-        coefficients: what each step multiplies its output by; empty if the sampler is not affine.
+        latents: latents before each step and after the last one: steps + 1 tensors.
+        outputs: outputs of the denoiser, after guidance: steps tensors.
+        coefficients: the sampler's coefficient of each output; empty if the sampler is not affine.
     """
 
     latents: list[torch.Tensor] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Trajectory:
 
     @property
     def steps(self) -> int:
-        """Rows of the sampler's loop."""
+        """Number of rows of the sampler's loop."""
         return len(self.outputs)
 
     @property
@@ -58,16 +58,16 @@ class Trajectory:
         """`CacheSchedule.output_products` of these images."""
         flat = torch.stack([output.detach().float().cpu().flatten() for output in self.outputs]).double()
         half = np.asarray(flat @ flat.T)
-        table = (half + half.T) / 2  # a product is not symmetric to the last bit
+        table = (half + half.T) / 2  # the product is symmetric up to rounding only
         return np.asarray(np.round(table * (len(table) / table.trace()), 10))
 
 
 @contextmanager
 def recorded_trajectory(pipe: Any) -> Iterator[Trajectory]:
-    """Record the one batch that a pipeline makes, uncached, within a `with` block.
+    """Record the uncached batch that a pipeline generates in a `with` block.
 
     Raises:
-        EcadError: it makes several.
+        EcadError: the pipeline generates several batches.
     """
     found = Trajectory()
 
@@ -92,14 +92,14 @@ class OutputFit:
     """Fits output weights along one cached run of the images of a trajectory.
 
     Args:
-        trajectory: of the same images, uncached.
-        runs: bool (steps,), in which steps the denoiser runs.
-        corrects: whether computed outputs are fitted, too, by the two before: they mend what staleness did to the
-            latents. Then forecasts are made of two outputs, else of three: that is better (docs/search.md).
+        trajectory: trajectory of the same images, uncached.
+        runs: bool (steps,), whether the denoiser runs in each step.
+        corrects: whether computed outputs are combined with the two before as well, which corrects the latents' error.
+            Extrapolations then use two outputs instead of three, which is better (docs/search.md).
 
     Attributes:
-        weights: one row a step so far.
-        error: mean over images of the log of the squared error of the latest latents.
+        weights: one row per step so far.
+        error: mean over images of the logarithm of the squared error of the current latents.
     """
 
     def __init__(self, trajectory: Trajectory, runs: Sequence[bool], corrects: bool) -> None:
@@ -109,7 +109,7 @@ class OutputFit:
         self.error = -np.inf
 
     def see(self, scheduler: Any, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """A sampler's step, seen from around: it is given the fitted output."""
+        """Call a sampler's step with the fitted output."""
         output, rest, named = _split(args, kwargs)
         row, target = len(self.weights), self._trajectory.latents[len(self.weights) + 1]
         if self._runs[row]:
@@ -134,14 +134,17 @@ def fitted_weights(
     """Fit the output weights of one schedule.
 
     Args:
-        pipe: whose scheduler is watched.
-        trajectory, runs, corrects: as for `OutputFit`.
-        make: makes the trajectory's images under the schedule, in one batch.
+        pipe: the pipeline; the calls of its scheduler are wrapped.
+        trajectory: as for `OutputFit`.
+        runs: as for `OutputFit`.
+        corrects: as for `OutputFit`.
+        make: generates the trajectory's images under the schedule, in one batch.
 
-    Returns the weights, and the mean over images of the log of the last latents' squared error.
+    Returns:
+        the weights, and the mean over images of the logarithm of the last latents' squared error.
 
     Raises:
-        EcadError: the images were not made in one batch.
+        EcadError: the images were not generated in one batch.
     """
     fit = OutputFit(trajectory, runs, corrects)
 
@@ -157,11 +160,11 @@ def fitted_weights(
 def _around_steps(
     pipe: Any, see: Callable[[Callable[..., Any], Any, Any], Any], is_begun: Callable[[], bool]
 ) -> Iterator[None]:
-    """Put `see` around a scheduler's step for one generation; a second one raises EcadError."""
+    """Wrap a scheduler's step in `see` for one generation; a second one raises EcadError."""
 
     def begin() -> None:
         if is_begun():
-            raise EcadError("calibrate: there is no memory for all images at once: expected fewer prompts")
+            raise EcadError("calibrate: the images of all prompts do not fit into memory at once; give fewer prompts")
 
     overrides = [Around(pipe.scheduler, "step", see), After(pipe.scheduler, "set_timesteps", begin)]
     try:
@@ -172,7 +175,7 @@ def _around_steps(
 
 
 def _split(args: Any, kwargs: Any) -> tuple[torch.Tensor, Any, dict[str, Any]]:
-    """The denoiser's output among the arguments of a scheduler's step, and the others."""
+    """Split the arguments of a scheduler's step into the denoiser's output and the others."""
     if args:
         return args[0], args[1:], dict(kwargs)
     return kwargs["model_output"], (), {key: value for key, value in kwargs.items() if key != "model_output"}
@@ -184,9 +187,9 @@ def _sample(args: Any, kwargs: Any) -> torch.Tensor:
 
 
 def _fitted(parts: Sequence[torch.Tensor], target: torch.Tensor) -> tuple[float, ...]:
-    """The combination with the least mean log of the squared error over images, by reweighted least squares.
+    """The combination with the least mean logarithm of the squared error, by iteratively reweighted least squares.
 
-    Plain least squares would fit the few images that are hardest; decibels count all alike.
+    Ordinary least squares would fit the few images with the largest errors; in decibels all images count equally.
     """
     columns = torch.stack([_by_image(part) for part in parts], dim=1)
     goal = _by_image(target)

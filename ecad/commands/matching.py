@@ -25,10 +25,10 @@ _SHOWN = 5
 
 
 def images_of(folder: Path) -> Found:
-    """The pictures of a folder; says on stderr of which kinds they are and what was passed over.
+    """The images of a folder; reports their kinds and what was skipped on stderr.
 
     Raises:
-        EcadError: There is no picture.
+        EcadError: There is no image.
     """
     from ecad.images.files import find_images
 

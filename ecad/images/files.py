@@ -1,4 +1,4 @@
-"""Pictures in folders: finding them, reading them, telling one schedule's from several."""
+"""Images in folders: find them, read them, and group them by schedule."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from ecad.errors import EcadError
 from ecad.images.folder import MANIFEST
 from ecad.utils.published import how_to_fetch
 
-# Each uint8 (height, width, 3); an array (n, height, width, 3) is as good as a list.
+# Each uint8 (height, width, 3); a list, or an array (n, height, width, 3).
 Images = Sequence[np.ndarray] | np.ndarray
 
 # TIFF's and EXIF's numbers for these fields.
 _PHOTOMETRIC, _ORIENTATION = 262, 274
-# Formats that Pillow knows by name but does not decode, or only with another program.
+# Formats that Pillow names but does not decode, or only with another program.
 _NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-# Formats that begin with a signature, so that a file of one is recognised whatever its name.
+# Formats that begin with a signature, which identifies a file whatever its name.
 _SIGNED = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
-# Suffixes of what ecad itself writes beside images.
+# Suffixes of files that ecad writes beside images.
 _OWN = {".html", ".json", ".jsonl"}
 _WHITE = (255, 255, 255, 255)
 _DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -39,63 +39,63 @@ _DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 @dataclass(frozen=True)
 class Found:
-    """The pictures of a folder, and what else is in it.
+    """The images in a folder and its subfolders, and what was skipped.
 
     Args:
         root: The folder.
-        files: Its pictures and those of all folders below it, in order of their names.
-        passed_over: Kind of a file that is no picture, or of a folder that was not entered -> how many there are.
+        files: The images, sorted by name.
+        skipped: Kind of file that is no image, or of folder that was not entered -> number of them.
     """
 
     root: Path
     files: list[Path]
-    passed_over: Mapping[str, int]
+    skipped: Mapping[str, int]
 
     @property
     def kinds(self) -> dict[str, int]:
-        """Suffix in lower case -> how many pictures have it, the most frequent first."""
+        """Suffix in lower case -> number of images, the most frequent first."""
         return dict(Counter(file.suffix.lower() or "no suffix" for file in self.files).most_common())
 
     def told(self) -> str | None:
-        """One line about pictures of several kinds and about what was passed over; None if there is nothing to say."""
-        if len(self.kinds) < 2 and not self.passed_over:
+        """One line about images of several kinds and about skipped files; None if there is nothing to say."""
+        if len(self.kinds) < 2 and not self.skipped:
             return None
-        line = f"{self.root}: {len(self.files)} pictures ({_counted(self.kinds)})"
-        return f"{line}; passed over: {_counted(self.passed_over)}" if self.passed_over else line
+        line = f"{self.root}: {len(self.files)} images ({_counted(self.kinds)})"
+        return f"{line}; skipped: {_counted(self.skipped)}" if self.skipped else line
 
 
 def find_images(folder: str | os.PathLike[str]) -> Found:
-    """Find the pictures in a folder and all below it, links followed: every file that Pillow can open.
+    """Find the images in a folder and its subfolders: every file that Pillow can open. Links are followed.
 
     Args:
         folder: The folder.
 
     Raises:
-        EcadError: It is no folder, or holds no picture.
+        EcadError: There is no such folder, or no image in it.
     """
     root = Path(folder)
     if not root.is_dir():
-        found = "a file" if root.exists() else "nothing"
-        raise EcadError(f"{root}: expected a folder of images, found {found}{how_to_fetch(root)}")
-    passed_over: Counter[str] = Counter()
-    files = list(_walk(root, frozenset([os.path.realpath(root)]), passed_over))
+        found = "this is a file" if root.exists() else "there is nothing"
+        raise EcadError(f"{root}: expected a folder of images, {found}{how_to_fetch(root)}")
+    skipped: Counter[str] = Counter()
+    files = list(_walk(root, frozenset([os.path.realpath(root)]), skipped))
     if not files:
-        rest = f"; passed over: {_counted(passed_over)}" if passed_over else ""
-        raise EcadError(f"{root}: expected images, found none{rest}")
-    return Found(root, files, dict(passed_over))
+        rest = f"; skipped: {_counted(skipped)}" if skipped else ""
+        raise EcadError(f"{root}: there are no images in this folder{rest}")
+    return Found(root, files, dict(skipped))
 
 
 def image_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """The files of `find_images`, which raises the same errors."""
+    """The files of `find_images`; raises the same errors."""
     return find_images(folder).files
 
 
-def _walk(folder: Path, above: frozenset[str], passed_over: Counter[str]) -> Iterator[Path]:
-    """The pictures of a folder, then those of the folders in it; `above` are the real folders that lead here."""
+def _walk(folder: Path, above: frozenset[str], skipped: Counter[str]) -> Iterator[Path]:
+    """The images of a folder, then those of its subfolders; `above` holds the real paths of the parent folders."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
-        passed_over["folders that cannot be read"] += 1
+        skipped["folders that cannot be read"] += 1
         return
     folders = []
     for entry in entries:
@@ -105,17 +105,17 @@ def _walk(folder: Path, above: frozenset[str], passed_over: Counter[str]) -> Ite
         elif kind == "picture":
             yield Path(entry.path)
         elif kind:
-            passed_over[kind] += 1
+            skipped[kind] += 1
     for place in folders:
         real = os.path.realpath(place)
         if real in above:
-            passed_over["links back to a folder above"] += 1
+            skipped["links back to a folder above"] += 1
         else:
-            yield from _walk(place, above | {real}, passed_over)
+            yield from _walk(place, above | {real}, skipped)
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """What is in a folder: "picture", "folder", what to call it where it is neither; empty for ecad's own files."""
+    """The kind of a folder's entry: "picture", "folder", or the name to report; empty for ecad's own files."""
     suffix = Path(entry.name).suffix.lower()
     if entry.name.startswith("."):
         is_own = entry.name.startswith(".partial-") or Path(entry.name.removesuffix(".unfinished")).suffix in _OWN
@@ -153,23 +153,22 @@ def _counted(counts: Mapping[str, int]) -> str:
 
 
 def read_image(file: str | os.PathLike[str]) -> np.ndarray:
-    """Read a picture as it looks: turned as its EXIF says, transparency over white, 16-bit values scaled to 8.
+    """Read an image as a viewer shows it: EXIF orientation applied, transparency over white, 16-bit values scaled to 8.
 
     Args:
-        file: Any picture that Pillow can open; of several frames the first.
+        file: Any image that Pillow can open; the first frame of several.
 
     Returns:
         uint8 (height, width, 3).
 
     Raises:
-        EcadError: The file is torn, no picture, too large to be one, or holds numbers of which nothing says how bright
-            they are.
+        EcadError: The file is damaged, no image, too large, or has pixel values without a defined white.
     """
     try:
         with Image.open(file) as image:
             return np.asarray(_as_it_looks(image))
     except UnidentifiedImageError as error:
-        raise EcadError(f"{os.fspath(file)}: cannot read this image: it is damaged, or no picture") from error
+        raise EcadError(f"{os.fspath(file)}: cannot read this image: it is damaged, or no image") from error
     except _DAMAGED as error:
         reason = getattr(error, "strerror", None) or error
         raise EcadError(f"{os.fspath(file)}: cannot read this image: {reason}") from error
@@ -185,7 +184,7 @@ def _as_it_looks(image: Image.Image) -> Image.Image:
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey, which Pillow would cut off at 255."""
+    """Scale 16-bit grey, which Pillow would clip at 255."""
     if not image.mode.startswith(("I", "F")):
         return image
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
@@ -201,9 +200,10 @@ def _is_transparent(image: Image.Image) -> bool:
 
 
 def content_digest(file: str | os.PathLike[str]) -> bytes:
-    """SHA-256 of a picture's content; what is kept of a picture goes under it.
+    """SHA-256 of an image file, the key of results that are stored for an image.
 
-    Of pictures that earlier releases read otherwise than they look it is another one than theirs.
+    Earlier releases ignored orientation, transparency and 16-bit values. Images with these get another digest, so that
+    results of those releases are not reused.
 
     Raises:
         EcadError: The file cannot be read.
@@ -221,13 +221,13 @@ def content_digest(file: str | os.PathLike[str]) -> bytes:
 
 
 def read_images(files: Sequence[Path]) -> list[np.ndarray]:
-    """Many pictures, read side by side: decoding does not hold Python's lock. Blank ones are warned of."""
+    """Read images in threads, since decoding releases the GIL. Warns of images of one colour."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         images = list(pool.map(read_image, files))
     if blank := [file for file, image in zip(files, images, strict=True) if (image == image[0, 0]).all()]:
         warnings.warn(
-            f"{blank[0]}: one colour throughout, like {len(blank)} of {len(files)} images read together; they count "
-            "like any other: look at them",
+            f"{blank[0]}: one colour throughout, like {len(blank)} of {len(files)} images read together; check these "
+            "images: they are scored like all others",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -235,17 +235,17 @@ def read_images(files: Sequence[Path]) -> list[np.ndarray]:
 
 
 def by_schedule(folder: str | os.PathLike[str] | Found, each: bool = False) -> dict[Path, list[Path]]:
-    """The images of one schedule under its folder; with `each`, those of several under theirs.
+    """Group images by schedule: folder of a schedule -> its images.
 
-    A schedule's folder is told by its manifest; where there is none, each folder right below the given one may be one,
-    and two are if images in them have the same names.
+    A folder with a manifest belongs to one schedule. Without manifests, each direct subfolder may belong to one; two
+    subfolders do if they have images with the same names.
 
     Args:
-        folder: where the images are, or what was found there.
-        each: take each schedule for itself.
+        folder: folder of the images, or the result of `find_images`.
+        each: whether several schedules are allowed.
 
     Raises:
-        EcadError: there are no images, or those of several schedules and not `each`.
+        EcadError: there are no images, or images of several schedules without `each`.
     """
     pictures = folder if isinstance(folder, Found) else find_images(folder)
     root, files = pictures.root, pictures.files
@@ -260,7 +260,7 @@ def by_schedule(folder: str | os.PathLike[str] | Found, each: bool = False) -> d
         if same_names or all((place / MANIFEST).exists() for place in (one, other)):
             raise EcadError(
                 f"{root}: expected the images of one schedule, found those of {one.relative_to(root)} and of "
-                f"{other.relative_to(root)}; give one of its {len(found)} folders, or set `each` to treat each alone"
+                f"{other.relative_to(root)}; give one of its {len(found)} folders, or set `each` for one result each"
             )
     return {root: files}
 

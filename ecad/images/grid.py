@@ -1,4 +1,4 @@
-"""Pictures side by side: a row a prompt, a column a schedule."""
+"""A grid of images: one row per prompt, one column per schedule."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def picture_grid(
     cell: int = 128,
     resample: Literal["lanczos", "nearest"] = "lanczos",
 ) -> Image.Image:
-    """Lay pictures out with their labels.
+    """Draw a grid of images with labels.
 
     Args:
-        images: rows of cells, each uint8 (height, width, 3), the path of a picture, or None for an empty cell.
-        prompts: a label a row, wrapped and, if too long for the row, cut.
-        columns: a label a column; a line break in it starts its second, fainter line.
-        cell: pixels that a picture is fitted into, in both directions.
-        resample: how pictures are brought to that size.
+        images: rows of cells, each uint8 (height, width, 3), the path of an image, or None for an empty cell.
+        prompts: labels of the rows, wrapped and truncated to the height of a row.
+        columns: labels of the columns; text after a line break is drawn fainter on a second line.
+        cell: side of a cell in pixels; images are scaled to fit.
+        resample: interpolation.
 
     Returns:
-        an RGB picture of `grid_size(rows, columns, cell)`.
+        an RGB image of `grid_size(rows, columns, cell)`.
 
     Raises:
-        EcadError: a picture cannot be read.
-        ValueError: images and labels do not match.
+        EcadError: an image cannot be read.
+        ValueError: the numbers of images and labels differ.
     """
     if len(images) != len(prompts) or any(len(row) != len(columns) for row in images):
-        raise ValueError("expected a row of images a prompt, an image a column")
+        raise ValueError("expected one row of images per prompt, and one image per column")
     sheet = Image.new("RGB", grid_size(len(prompts), len(columns), cell), _PAPER)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(FONT_SIZE)
@@ -70,7 +70,7 @@ def grid_size(rows: int, columns: int, cell: int) -> tuple[int, int]:
 
 
 def wrap(text: str, width: int, max_lines: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """Break a text at spaces into lines of at most `width` pixels; what does not fit ends in an ellipsis."""
+    """Break a text at spaces into lines of at most `width` pixels; truncated text ends in an ellipsis."""
     lines: list[str] = []
     for word in text[: width * max_lines].split():
         longer = f"{lines[-1]} {word}" if lines else word
@@ -88,7 +88,7 @@ def _header_height() -> int:
 
 
 def _cut(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    # No character is narrower than a pixel, so a prompt of a megabyte costs nothing.
+    # No character is narrower than a pixel, so a very long prompt is cut first.
     if len(line) <= width and font.getlength(line) <= width:
         return line
     line = line[:width]
@@ -98,7 +98,7 @@ def _cut(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFo
 
 
 def _fitted(picture: Picture, cell: int, resample: Literal["lanczos", "nearest"]) -> Image.Image:
-    """The picture in the middle of a square of `cell` pixels, its proportions kept."""
+    """The image centred in a square of `cell` pixels; its aspect ratio is kept."""
     square = Image.new("RGB", (cell, cell), _EMPTY)
     if picture is None:
         return square

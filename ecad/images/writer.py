@@ -1,4 +1,4 @@
-"""Writes PNG files in the background, and the scratch folder that they are written in."""
+"""Writes PNG files in a background thread, through a scratch folder."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from PIL import Image
 
 from ecad.utils.files import locked, make_folder, write_atomic
 
-# Batches of images that may wait for the disk before the denoiser does.
+# Batches of images that may wait for the disk before the caller waits.
 _WAITING = 2
 
 
 @contextmanager
 def scratch_folder(parent: Path, shard: tuple[int, int]) -> Iterator[Path]:
-    """A folder for the temporary files of one shard of a run, gone in the end; one process at a time has it.
+    """A locked folder for the temporary files of one shard of a run, deleted at the end.
 
-    A killed run leaves its own behind: the same shard empties it, and whoever does all the work alone, everybody's.
+    A killed run leaves its folder behind. The next run of the same shard empties it, and a run without shards deletes
+    the folders of all shards.
 
     Raises:
-        EcadError: it cannot be made, or another process is at work on the same images.
+        EcadError: the folder cannot be created, or another process makes the same images.
     """
     part, parts = shard
     own = parent / f".partial-{part}-of-{parts}"
     make_folder(own)
-    with _held(own):
+    with _locked(own):
         for left in set(parent.glob(".partial-*")) - {own} if parts == 1 else ():
-            with _held(left):
+            with _locked(left):
                 shutil.rmtree(left, ignore_errors=True)
         for file in own.glob(".*.tmp"):
             file.unlink(missing_ok=True)
@@ -44,19 +45,19 @@ def scratch_folder(parent: Path, shard: tuple[int, int]) -> Iterator[Path]:
             shutil.rmtree(own, ignore_errors=True)
 
 
-def _held(scratch: Path) -> AbstractContextManager[None]:
-    busy = f"{scratch.parent}: another process makes these images: expected to be the only one"
+def _locked(scratch: Path) -> AbstractContextManager[None]:
+    busy = f"{scratch.parent}: another process is making these images"
     return locked(scratch / "lock", f"{busy}; wait until it ends, stop it, or use another folder")
 
 
 class ImageWriter:
-    """Writes images as PNG files while the caller goes on; a context that ends when all are there.
+    """Writes images as PNG files in a background thread; a context manager that waits for all files at its end.
 
     Args:
-        scratch: where temporary files go.
+        scratch: folder for temporary files.
 
     Raises:
-        EcadError: on a later call or at the end, if a file could not be written.
+        EcadError: a file could not be written; raised by a later call or at the end.
     """
 
     def __init__(self, scratch: Path) -> None:
@@ -75,7 +76,7 @@ class ImageWriter:
             self._settle(0)
 
     def write(self, images: np.ndarray, paths: Sequence[Sequence[Path]]) -> None:
-        """Write images, uint8 (n, height, width, 3), each to one path or more."""
+        """Write images, uint8 (n, height, width, 3), each to one or more paths."""
         self._waiting.append(self._pool.submit(_write, images, paths, self._scratch))
         self._settle(_WAITING)
 

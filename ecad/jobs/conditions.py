@@ -1,4 +1,4 @@
-"""What all images of a run depend on beside their schedule, prompts and seeds."""
+"""What all images of a run depend on, apart from their schedule, prompts and seeds."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What all images of a run depend on beside their job, as JSON values.
+    """What all images of a run depend on, apart from their job, as JSON values.
 
     Args:
-        settings: What identifies them (see `begin_folder`).
+        settings: What identifies the images (see `begin_folder`).
         made_with: Package or device -> its version.
     """
 
@@ -38,11 +38,11 @@ def conditions_of(generator: ImageGenerator, batches: Sequence[Batch]) -> Condit
     # A batch is of one folder, and so of one kind.
     kinds = {json.dumps(batch[0].stored.settings, sort_keys=True) for batch in batches}
     if len(kinds) > 1:
-        raise EcadError("expected embeddings all made with the same settings, found several; give one folder at a time")
+        raise EcadError("the embeddings were made with several settings; give one folder at a time")
     embeddings = json.loads(kinds.pop())
     made_for = embeddings.get("image_generator", generator.name)
     if made_for != generator.name:
-        raise EcadError(f"these embeddings were made for {made_for}; make them for {generator.name}")
+        raise EcadError(f"the embeddings were made for {made_for}; make them for {generator.name}")
     settings = {
         "image_generator": generator.name,
         "weights": generator.fingerprint(),

@@ -1,4 +1,4 @@
-"""Encoding prompts into stores: which prompt goes into which folder, under which name, with which seed."""
+"""Encodes prompts into stores, and assigns their folders, names and seeds."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ecad.utils.files import as_file_name
 from ecad.utils.seeds import check_seeds
 from ecad.utils.versions import PARTS
 
-# Lines of COCO's captions that the method's first release keeps in one folder.
+# Captions of COCO per folder in the paper's release.
 MEGABATCH = 3000
 
 
 def numbered(prompts: Iterable[Prompt], seed: int = 0, seed_step: int = 0) -> Iterator[Entry]:
-    """Prompts named by their place, each with its seed.
+    """Prompts with their seeds, named by their index.
 
     >>> [entry.stem for entry in numbered([Prompt("7", "a fox"), Prompt("0001", "an owl")], seed=5, seed_step=1)]
     ['0000__prompt_id-7__prompt_seed-005', '0001__prompt_seed-006']
@@ -35,7 +35,7 @@ def numbered(prompts: Iterable[Prompt], seed: int = 0, seed_step: int = 0) -> It
 
 
 def megabatches(entries: Iterable[Entry]) -> Iterator[tuple[str, list[Entry]]]:
-    """COCO's folders: `megabatch_0` with the first 3,000 prompts, and so on; names count on through all."""
+    """COCO's folders, `megabatch_0` and so on, with 3,000 prompts each; names are numbered across all folders."""
     left = iter(entries)
     for number in count():
         if not (found := list(islice(left, MEGABATCH))):
@@ -44,7 +44,7 @@ def megabatches(entries: Iterable[Entry]) -> Iterator[tuple[str, list[Entry]]]:
 
 
 def by_category(prompts: Iterable[Prompt], seed: int = 0, seed_step: int = 0) -> Iterable[tuple[str, Sequence[Entry]]]:
-    """MJHQ's folders, one a category; prompts are named by their ids.
+    """MJHQ's folders, one per category; prompts are named by their ids.
 
     >>> sorted(name for name, _ in by_category([Prompt("b7", "a pie", "food"), Prompt("c8", "a fox", "animals")]))
     ['animals', 'food']
@@ -59,15 +59,15 @@ def by_category(prompts: Iterable[Prompt], seed: int = 0, seed_step: int = 0) ->
 
 
 def embed(generator: ImageGenerator, output_dir: Path, stores: Mapping[str, Index]) -> Iterator[int]:
-    """Encode prompts into stores of the precision that the denoiser computes in; goes on where it was interrupted.
+    """Encode prompts into stores with the dtype of the denoiser; an interrupted run resumes.
 
     Args:
-        generator: whose text encoder is used.
-        output_dir: where the stores are.
-        stores: folder in `output_dir` -> its index, as `stores_to_write` gives them.
+        generator: its text encoder is used.
+        output_dir: parent folder of the stores.
+        stores: folder in `output_dir` -> its index, from `stores_to_write`.
 
     Yields:
-        how many prompts of the next shard were too long for the model and so were cut; `num_shards` in all.
+        for each shard, the number of its prompts that were truncated to the model's length; `num_shards` in all.
 
     Raises:
         EcadError: a file cannot be written.
@@ -79,7 +79,7 @@ def embed(generator: ImageGenerator, output_dir: Path, stores: Mapping[str, Inde
 
 
 def embed_on(executor: Executor, output_dir: Path, stores: Mapping[str, Index]) -> Iterator[int]:
-    """`embed` by workers that `worker` builds: each encodes whole shards, and writes them itself."""
+    """`embed` on workers built by `worker`; each encodes and writes whole shards."""
     tasks = (
         Task(str(output_dir / folder / name), (os.path.abspath(output_dir / folder), name, rows))
         for folder, index in stores.items()
@@ -113,5 +113,5 @@ def embedding_settings(generator: ImageGenerator) -> dict[str, Any]:
 
 
 def num_shards(stores: Mapping[str, Index]) -> int:
-    """How many batches `embed` encodes."""
+    """The number of batches that `embed` encodes."""
     return sum(len(index.names) for index in stores.values())

@@ -1,6 +1,6 @@
-"""Fetching the prompt files, reference pictures and published schedules from their public homes, checked and resumable.
+"""Downloads prompt files, reference images and published schedules from their public sources, checked and resumable.
 
-Nothing of it is part of this package: each file keeps its own licence.
+None of these files is part of this package: each keeps its own licence.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ecad.schedules import CacheSchedule
 from ecad.utils.files import make_folder, write_atomic
 
 GITHUB = "https://raw.githubusercontent.com"
-HUB: str | None = None  # huggingface_hub's own default
+HUB: str | None = None  # the default of huggingface_hub
 MJHQ = "playgroundai/MJHQ-30K"
 _RELEASE = "AniAggarwal/ecad/fb9e0e5ea8176df9852cfffe03f372f0d6757b5b"
 _CHUNK = 1 << 20
@@ -28,13 +28,13 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Source:
-    """A file at a commit of a GitHub repository, and where the commands look for it.
+    """A file at a commit of a GitHub repository.
 
     Args:
         address: owner/repository/commit/path.
-        target: below the folder that the commands run in.
-        licence: of the file, and whose it is.
-        sha256: of its content, where that is known; else it must read as what it is.
+        target: path relative to the working folder, where the commands look for it.
+        licence: name of the work and its licence.
+        sha256: digest of the content if known. Otherwise the file must be a readable schedule.
     """
 
     address: str
@@ -83,7 +83,7 @@ SOURCES = {
         Source(
             f"{_RELEASE}/prompts/ImageRewardPrompts.txt",
             "prompts/ImageRewardPrompts.txt",
-            "the same prompts, one a line: ImageReward, Apache-2.0",
+            "the same prompts, one per line: ImageReward, Apache-2.0",
             "866fc201765f1e3701626e1b4db0752804947b692d9a440a0149fec9ed3e7932",
         ),
     ],
@@ -113,24 +113,24 @@ SOURCES = {
 
 
 def fetch(source: Source, folder: Path) -> bool:
-    """Bring one file; an interrupted download goes on where it was.
+    """Download one file; an interrupted download resumes.
 
     Returns:
-        False if it was there already.
+        False if the file was already there.
 
     Raises:
-        EcadError: it cannot be fetched or written, is not what it should be, or another file stands in its place.
+        EcadError: the file cannot be downloaded or written, its content is wrong, or another file is in its place.
     """
     target = folder / source.target
     if target.exists():
-        _check(source, target, f"{target}: is not the published file; move it away, then fetch again")
+        _check(source, target, f"{target}: this is not the published file; move it away, then fetch again")
         return False
     make_folder(target.parent)
     partial = target.with_name(f".{target.name}.partial")
     url = f"{GITHUB}/{source.address}"
     _download(url, partial)
     try:
-        _check(source, partial, f"{url}: expected the file that was published; what came is another; fetch again later")
+        _check(source, partial, f"{url}: the downloaded file is not the published one; fetch again later")
     except EcadError:
         partial.unlink()
         raise
@@ -139,15 +139,15 @@ def fetch(source: Source, folder: Path) -> bool:
 
 
 def fetch_mjhq(folder: Path, prompts_only: bool, progress: type | None = None) -> Iterator[str]:
-    """Bring MJHQ-30K's prompts and reference pictures through huggingface_hub, which keeps what it downloads.
+    """Download MJHQ-30K's prompts and reference images through huggingface_hub, which caches its downloads.
 
     Args:
-        folder: where `prompts/MJHQ-30K-prompts.json` and `references/mjhq/` go.
-        prompts_only: leave the pictures, some gigabytes, where they are.
-        progress: the kind of tqdm bar to show.
+        folder: folder for `prompts/MJHQ-30K-prompts.json` and `references/mjhq/`.
+        prompts_only: skip the images, some gigabytes.
+        progress: class of the tqdm bar to show.
 
     Yields:
-        what has been brought.
+        a description of each downloaded part.
 
     Raises:
         EcadError: the hub cannot be reached, or a file cannot be written.
@@ -160,9 +160,9 @@ def fetch_mjhq(folder: Path, prompts_only: bool, progress: type | None = None) -
     write_atomic(target, metadata.read_bytes())
     yield f"{target}: {count} prompts"
     if not prompts_only:
-        pictures = folder / "references" / "mjhq"
-        count = _unpack(_from_hub("mjhq30k_imgs.zip", progress), pictures)
-        yield f"{pictures}: {count} pictures"
+        images = folder / "references" / "mjhq"
+        count = _unpack(_from_hub("mjhq30k_imgs.zip", progress), images)
+        yield f"{images}: {count} images"
 
 
 def _check(source: Source, file: Path, problem: str) -> None:
@@ -173,24 +173,24 @@ def _check(source: Source, file: Path, problem: str) -> None:
 
 
 def _download(url: str, partial: Path) -> None:
-    """Bring a file's missing rest; a server that does not know how sends the whole of it."""
+    """Download the missing rest of a file, or all of it if the server does not support ranges."""
     start = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
         with urllib.request.urlopen(request, timeout=30) as response:
-            goes_on = response.status == 206
-            expected = int(response.headers.get("Content-Length") or 0) + (start if goes_on else 0)
-            with open(partial, "ab" if goes_on else "wb") as stream:
+            resumes = response.status == 206
+            expected = int(response.headers.get("Content-Length") or 0) + (start if resumes else 0)
+            with open(partial, "ab" if resumes else "wb") as stream:
                 shutil.copyfileobj(response, stream, _CHUNK)
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # nothing is missing: what is there was all of it, or too much
-            raise EcadError(f"{url}: cannot be fetched: the server says {error.code} {error.reason}") from error
+        if error.code != 416:  # the range is empty: the partial file is complete or too long
+            raise EcadError(f"{url}: cannot be downloaded: the server says {error.code} {error.reason}") from error
         return
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise EcadError(f"{url}: cannot be fetched: {reason}; the same command goes on from here") from error
+        raise EcadError(f"{url}: cannot be downloaded: {reason}; run the command again to resume") from error
     if expected and partial.stat().st_size < expected:
-        raise EcadError(f"{url}: the connection broke; the same command goes on from here")
+        raise EcadError(f"{url}: the connection broke; run the command again to resume")
 
 
 def _from_hub(name: str, progress: type | None) -> Path:
@@ -202,23 +202,24 @@ def _from_hub(name: str, progress: type | None) -> Path:
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EcadError(
-            f"{name} of {MJHQ}: cannot be fetched from the Hugging Face hub: {reason}; the same command goes on"
+            f"{name} of {MJHQ}: cannot be downloaded from the Hugging Face hub: {reason}; run the command again to "
+            "resume"
         ) from error
 
 
 def _unpack(archive: Path, folder: Path) -> int:
-    """Unpack the pictures that are not there yet, each whole or not at all; gives how many there are."""
+    """Unpack the missing images atomically and return the number of images."""
     make_folder(folder)
     if not zipfile.is_zipfile(archive):
-        raise EcadError(f"{archive}: expected a zip archive of pictures, found another file; delete it and fetch again")
+        raise EcadError(f"{archive}: this is no zip archive; delete it and fetch again")
     with zipfile.ZipFile(archive) as content:
-        pictures = [entry for entry in content.infolist() if not entry.is_dir()]
-        for entry in pictures:
+        images = [entry for entry in content.infolist() if not entry.is_dir()]
+        for entry in images:
             parts = Path(entry.filename).parts
-            # category/name.jpg, whatever folder the archive puts around them.
+            # category/name.jpg, without the archive's parent folders.
             target = folder.joinpath(*parts[-2:])
             if ".." in parts:
-                raise EcadError(f"{archive}: expected pictures in folders, found the path {entry.filename!r}")
+                raise EcadError(f"{archive}: the archive names a file outside of its folder: {entry.filename!r}")
             if not (target.exists() and target.stat().st_size == entry.file_size):
                 write_atomic(target, content.read(entry))
-    return len(pictures)
+    return len(images)

@@ -1,7 +1,7 @@
-"""Making many images: schedules x stored prompts x seeds, in batches that an interruption does not change.
+"""Generates many images: schedules x stored prompts x seeds, in fixed batches.
 
-The unit of work is a batch under a schedule. Which images are in it follows from the settings alone, never from what is
-there already, so that an interrupted run ends with the same bytes as one that went through.
+The unit of work is a batch under a schedule. Its images follow from the settings alone, never from the files that
+exist, so that an interrupted run ends with the same bytes as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from ecad.utils.versions import without_parts
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image: of which prompt, with which seed, in which file of a schedule's folder."""
+    """One image: its prompt, its seed, and its file in the folder of a schedule."""
 
     stored: Stored
     seed: int
@@ -46,11 +46,11 @@ class Item:
 
     @property
     def noise_seed(self) -> int:
-        """The prompt's seed and the image's in one: what the noise is drawn with."""
+        """The seed of the noise: the prompt's seed plus the image's."""
         return self.stored.entry.seed + self.seed
 
     def row(self) -> dict[str, Any]:
-        """What the manifest says about the file."""
+        """The image's row of the manifest."""
         entry = self.stored.entry
         return {
             "prompt_id": entry.prompt.id,
@@ -69,8 +69,8 @@ class Job:
     """All images under one schedule.
 
     Args:
-        folder: where they go.
-        schedule: what to recompute; None recomputes everything.
+        folder: folder of the images.
+        schedule: the schedule; None for uncached images.
         call: steps, guidance_scale, height and width.
     """
 
@@ -80,14 +80,14 @@ class Job:
 
     @cached_property
     def plan(self) -> str:
-        """Sixteen hex digits that two schedules share if they make the same images; `uncached` of those without one."""
+        """Sixteen hex digits that two schedules share if they make the same images; `uncached` without caching."""
         if self.schedule is None or is_uncached(self.schedule):
             return "uncached"
         return hashlib.sha256(plan_key(self.schedule)).hexdigest()[:16]
 
     @cached_property
     def older_plan(self) -> str | None:
-        """`plan` as releases wrote it that looked at bits alone; None where that does not identify the images."""
+        """`plan` in the format of releases that only compared bits; None if that does not identify the images."""
         schedule = self.schedule
         if schedule is None or is_uncached(schedule):
             return "uncached"
@@ -97,17 +97,17 @@ class Job:
         return hashlib.sha256(np.packbits(runs).tobytes()).hexdigest()[:16]
 
 
-# A batch, and the jobs that make the same images of it.
+# A batch, and the jobs that make the same images from it.
 Unit = tuple[Batch, list[Job]]
 
 
 def jobs_of(
     generator: ImageGenerator, schedules: Mapping[str, CacheSchedule], output_dir: Path
 ) -> tuple[list[Job], list[str]]:
-    """A job for each schedule that fits a generator, in a folder of its name; and which do not fit, and why.
+    """A job for each schedule that fits a generator, in a folder with its name; and the reasons why others do not fit.
 
     Raises:
-        EcadError: none fits.
+        EcadError: no schedule fits.
     """
     jobs, misfits = [], []
     for name, schedule in schedules.items():
@@ -132,10 +132,11 @@ def job_of(
     height: int | None = None,
     width: int | None = None,
 ) -> Job:
-    """A job with its settings: the given ones before the schedule's own before the generator's.
+    """A job with its settings. Arguments take precedence over the schedule's config, and that over the generator.
 
     Raises:
-        ScheduleError: the schedule does not fit the generator or the number of steps, or its config holds no numbers.
+        ScheduleError: the schedule does not fit the generator or the number of steps, or its config has other values
+            than numbers.
     """
     architecture = generator.architecture
     config = {} if schedule is None else _numbers(schedule.config)
@@ -166,20 +167,20 @@ def _steps_of(generator: ImageGenerator, schedule: CacheSchedule | None, steps: 
 def cut_batches(
     found: Mapping[str, Sequence[Stored]], seeds: Sequence[int], batch_size: int, seed_in_name: bool = True
 ) -> Sequence[Batch]:
-    """Every prompt with every seed, in batches that stay inside one folder of embeddings.
+    """Every prompt with every seed, in batches from one folder of embeddings each.
 
     Args:
-        found: folder -> its prompts, as `find_stored` gives them.
-        seeds: of the images of each prompt.
-        batch_size: images made at once.
-        seed_in_name: file names say the image's seed.
+        found: folder -> its prompts, from `find_stored`.
+        seeds: seeds of the images of each prompt.
+        batch_size: images per batch.
+        seed_in_name: whether file names contain the image's seed.
 
     Raises:
-        EcadError: two images would have one name, or a seed is none that PyTorch takes.
+        EcadError: two images would have the same name, or PyTorch does not accept a seed.
     """
     shown = seeds if seed_in_name else [None] * len(seeds)
     folders = list(found.items())
-    # How many batches there are up to each folder's last.
+    # Number of batches up to the end of each folder.
     ends = list(accumulate(-(-len(prompts) * len(seeds) // batch_size) for prompts in found.values()))
 
     def cut(place: int) -> Batch:
@@ -196,12 +197,12 @@ def cut_batches(
     batches = Lazy(cut, range(ends[-1]))
     check_seeds(item.noise_seed for batch in batches for item in batch)
     if twice := _twice(batches):
-        raise EcadError(f"{twice}: expected a name of its own for each image; let names say the seed, one image a seed")
+        raise EcadError(f"{twice}: several images would have this name; put the seed into names, and give it once")
     return batches
 
 
 def _twice(batches: Sequence[Batch]) -> str | None:
-    """A name that two images have, if any; of each name only eight bytes are in memory."""
+    """A name that two images share, if any; only eight bytes per name are in memory."""
     hashes = np.sort(np.fromiter((hash(item.file) for batch in batches for item in batch), np.int64))
     alike = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
     names = [item.file for batch in batches for item in batch if hash(item.file) in alike] if alike else []
@@ -216,21 +217,21 @@ def make_images(
     shard: tuple[int, int] = (1, 1),
     replace: bool = False,
 ) -> Iterator[int]:
-    """Make what is missing of the images of all jobs; the disk is written to while the denoiser runs.
+    """Generate the missing images of all jobs; files are written while the denoiser runs.
 
     Args:
-        generator: makes them; loaded once for all schedules.
-        jobs: one a schedule.
+        generator: the generator, loaded once for all schedules.
+        jobs: one job per schedule.
         batches: the images of each job.
-        output_dir: that all jobs' folders are in.
+        output_dir: parent folder of the jobs' folders.
         shard: (i, n) does the i-th of n equal parts of the work, i from 1.
-        replace: images of another kind in a job's folder make room instead of being refused.
+        replace: whether images with other settings in a job's folder are overwritten instead of refused.
 
     Yields:
-        images done with each unit of work, made now or there already; `len(units(...))` in all.
+        the number of images of each unit of work, generated or already there; `len(units(...))` in all.
 
     Raises:
-        EcadError: a folder holds images of another kind, embeddings do not fit the generator, or a file cannot be
+        EcadError: a folder holds images with other settings, embeddings do not fit the generator, or a file cannot be
             read or written.
     """
     made = conditions_of(generator, batches)
@@ -244,7 +245,7 @@ def make_images(
 def begin_folders(
     jobs: Sequence[Job], batches: Sequence[Batch], made: Conditions, scratch: Path, replace: bool = False
 ) -> None:
-    """Write what all jobs' folders are going to hold, see `begin_folder`."""
+    """Write the manifests of all jobs' folders, see `begin_folder`."""
     for job in jobs:
         rows = ((item.file, item.row()) for batch in batches for item in batch)
         settings = {**made.settings, "plan": job.plan, **job.call}
@@ -253,7 +254,7 @@ def begin_folders(
 
 
 def unit_maker(generator: ImageGenerator) -> Callable[[Unit, ImageWriter], int]:
-    """A function that makes what is missing of a unit of work and gives how many images are done then."""
+    """A function that generates the missing images of a unit of work and returns the number of its images."""
     loaded: tuple[Batch, PromptEmbeds] | None = None
 
     def make(unit: Unit, writer: ImageWriter) -> int:
@@ -272,7 +273,7 @@ def unit_maker(generator: ImageGenerator) -> Callable[[Unit, ImageWriter], int]:
 
 
 def units(jobs: Sequence[Job], batches: Sequence[Batch], shard: tuple[int, int]) -> Sequence[Unit]:
-    """A shard's units of work: a batch, and the jobs that make the same images of it."""
+    """A shard's units of work: a batch, and the jobs that make the same images from it."""
     alike: dict[tuple[object, ...], list[Job]] = {}
     for job in jobs:
         alike.setdefault((job.plan, *job.call.values()), []).append(job)
@@ -287,12 +288,12 @@ def _is_done(job: Job, batch: Batch) -> bool:
 
 
 def stored_embeds(generator: ImageGenerator, batch: Batch) -> PromptEmbeds:
-    """The embeddings of a batch, one entry an image, where the generator needs them.
+    """The embeddings of a batch, one entry per image, with the generator's device and dtype.
 
     Raises:
         EcadError: they cannot be read, or are of another model.
     """
-    # Each prompt is read once, however many of the batch's seeds are its.
+    # Each prompt is read once, even if the batch has several of its seeds.
     distinct = {item.stored.entry.stem: item.stored for item in batch}
     place = {stem: index for index, stem in enumerate(distinct)}
     embeds = load_stored(list(distinct.values()))
@@ -300,8 +301,8 @@ def stored_embeds(generator: ImageGenerator, batch: Batch) -> PromptEmbeds:
     for stored, row in zip(distinct.values(), embeds.prompt_embeds, strict=True):
         if row.shape[-1] != width:
             raise EcadError(
-                f"{stored.file}: expected embeddings {width} wide, as {generator.name} reads them, found "
-                f"{row.shape[-1]}; make them with this image generator"
+                f"{stored.file}: the embeddings have width {row.shape[-1]}, {generator.name} needs {width}; make them "
+                "with this image generator"
             )
     moved = embeds.to(generator.pipe.device, generator.dtype)
     return moved[[place[item.stored.entry.stem] for item in batch]]

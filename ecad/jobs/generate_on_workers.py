@@ -1,4 +1,4 @@
-"""Making many images on many workers: each makes whole units of work, and writes their files itself."""
+"""Generates many images on workers; each worker does whole units of work and writes their files."""
 
 from __future__ import annotations
 
@@ -30,14 +30,16 @@ from ecad.schedules.files import load_schedules
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be made, in words that any process on any machine that shares the folders understands.
+    """The images to generate, as plain data for workers on any machine that shares the folders.
 
     Args:
-        input_dir, schedule_dir, output_dir: absolute.
-        names: of the schedules in `schedule_dir`.
-        seeds: of the images of each prompt.
-        batch_size: images made at once.
-        seed_in_name: file names say the image's seed.
+        input_dir: folder of embeddings, absolute.
+        schedule_dir: folder of schedules, absolute.
+        output_dir: folder of the images, absolute.
+        names: names of the schedules in `schedule_dir`.
+        seeds: seeds of the images of each prompt.
+        batch_size: images per batch.
+        seed_in_name: whether file names contain the image's seed.
         shard: (i, n) does the i-th of n equal parts of the work, i from 1.
     """
 
@@ -54,10 +56,10 @@ class Order:
 def make_images_on(
     executor: Executor, order: Order, output_dir: Path
 ) -> tuple[list[Job], list[str], int, Iterator[int]]:
-    """`make_images` by workers that `worker` builds.
+    """`make_images` on workers built by `worker`.
 
     Returns:
-        the jobs, the schedules that do not fit, the number of units of work, and the images done with each of them.
+        the jobs, the schedules that do not fit, the number of units of work, and the number of images of each unit.
     """
     facts = executor.facts
     for message in facts["warnings"]:
@@ -83,14 +85,14 @@ def make_images_on(
 
 
 def worker(image_generator: str, weights: str | None, device: str, exact: bool, order: Order) -> WorkerJob:
-    """Load a generator; a task is (place among the units of work, folder for temporary files)."""
+    """Load a generator; a task is (index of a unit of work, folder for temporary files)."""
     generator = get_image_generator(image_generator, weights, device=device, only="images")
     output_dir, batches = Path(order.output_dir), _batches(order)
     schedules = load_schedules(order.schedule_dir)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("error" if exact else "always", EcadWarning)
         jobs, misfits = jobs_of(generator, {name: schedules[name] for name in order.names}, output_dir)
-    warnings.simplefilter("ignore", EcadWarning)  # once is enough, and the driver says it
+    warnings.simplefilter("ignore", EcadWarning)  # the driver reports them once
     todo, make = units(jobs, batches, order.shard), unit_maker(generator)
 
     def work(task: tuple[int, str]) -> int:

@@ -1,4 +1,4 @@
-"""How long a generator takes for an image under a schedule, the text encoder excluded."""
+"""Measures the time per image under a schedule, without the text encoder."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def measure_latency(
     warmup_steps: int = 1,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> dict[str, Any]:
-    """Milliseconds an image, of batches under a schedule and of the same batches uncached, in turns.
+    """Milliseconds per image, measured alternately for batches under a schedule and for the same batches uncached.
 
     Args:
-        generator: makes the images, denoiser and VAE.
+        generator: generates the images with denoiser and VAE.
         job: the schedule and its settings.
-        embeds: prompts of the batch; used over again if they are fewer.
-        batch_size: images made at once.
-        num_samples: batches that count, of each kind.
-        warmup_steps: batches before them that do not.
-        progress: what to draw the rounds through.
+        embeds: prompts of the batch; repeated if there are fewer than `batch_size`.
+        batch_size: images per batch.
+        num_samples: measured batches, cached and uncached each.
+        warmup_steps: batches before the measured ones.
+        progress: wraps the iterable of rounds, for instance in a progress bar.
 
     Returns:
-        the published format (`avg`, `latencies`, `warmups`, ...), with the median, the middle half of the samples, the
-        uncached median and the speed-up: the median over rounds of the ratio within a round.
+        the published format (`avg`, `latencies`, `warmups`, ...), with the median, the quartiles of the samples, the
+        uncached median, and the speed-up: the median over rounds of the ratio within a round.
     """
     batch = embeds[[index % len(embeds) for index in range(batch_size)]]
     run = partial(generator.generate, batch, range(batch_size), **job.call)

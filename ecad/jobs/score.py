@@ -1,4 +1,4 @@
-"""Scores of the images in a folder, kept beside them: what is scored stays scored, whatever interrupts the work."""
+"""Scores the images of a folder into a file beside them; an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SEED = re.compile(r"__image_seed[:-](-?\d+)$")
 
 @dataclass(frozen=True)
 class Item:
-    """One image to score: its file, its prompt, and the file of its uncached image for a scorer that compares."""
+    """One image to score: its file, its prompt, and the file of its uncached image if the scorer compares."""
 
     file: Path
     prompt: Prompt
@@ -45,20 +45,20 @@ def score_folder(
     batch_size: int = 64,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> dict[str, Any]:
-    """Score images and write what was found; what an earlier run scored is not scored again.
+    """Score images and write the scores; images that an earlier run scored are skipped.
 
-    `total_score` is the mean over prompts of the mean over their images, so that each prompt counts the same.
+    `total_score` is the mean over prompts of the mean over their images, so that every prompt has the same weight.
 
     Args:
-        folder: the images' names in the output are relative to it.
+        folder: names of images in the output are relative to this folder.
         items: the images.
-        scorer: gives each a number.
+        scorer: the scorer.
         output: the file to write, `{"total_score", "avg_by_prompt", "score_by_prompt_id", ...}`.
-        again: score also what the output already holds.
-        delete_after: remove each scored image once its score is safe.
-        facts: what else the output shall say.
-        batch_size: images read and scored together.
-        progress: what to draw the batches through, for instance a progress bar.
+        again: whether to score images again that the output already has.
+        delete_after: whether to delete each image after its score is written.
+        facts: further entries of the output.
+        batch_size: images per batch.
+        progress: wraps the iterable of batches, for instance in a progress bar.
 
     Returns:
         the content of the output.
@@ -74,10 +74,14 @@ def score_folder(
 
 
 class FolderScores:
-    """The scores of a folder's images while they come in, safe from interruptions.
+    """The scores of a folder's images, written to a journal as they arrive.
 
     Args:
-        folder, items, scorer, output, again: as for `score_folder`; of the scorer name and version only.
+        folder: as for `score_folder`.
+        items: as for `score_folder`.
+        scorer: as for `score_folder`; only its name and version are used.
+        output: as for `score_folder`.
+        again: as for `score_folder`.
 
     Raises:
         EcadError: an image cannot be read, or the output is of another scorer.
@@ -90,12 +94,12 @@ class FolderScores:
         self._known = ({} if again else _read_output(output, scorer)) | _read_journal(self._journal, scorer)
 
     def batches(self, batch_size: int) -> list[list[Item]]:
-        """What is still to be scored."""
+        """Batches of the images without a score."""
         todo = [i for i in self._items if _known_score(self._known, self._folder, i, self._digests[i]) is None]
         return [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
 
     def keep(self, batch: Sequence[Item], scores: Sequence[float]) -> None:
-        """Write down the scores of a batch."""
+        """Write the scores of a batch to the journal."""
         rows = {
             _name(self._folder, item): {"digest": self._digests[item], "prompt_id": item.prompt.id, "score": score}
             for item, score in zip(batch, scores, strict=True)
@@ -104,13 +108,13 @@ class FolderScores:
         self._known |= rows
 
     def finish(self, delete_after: bool = False, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Write the output when everything is scored, and give its content."""
+        """Write the output after all images are scored, and return its content."""
         named = {_name(self._folder, item): item for item in self._items}
         kept = {name: row for name, row in self._known.items() if name in named or row.get("deleted")}
         if delete_after:
             kept |= {name: kept[name] | {"deleted": True} for name in named}
         result = {**_summary(kept, self._scorer), **(facts or {}), "images": kept}
-        # Piece by piece: of many images, the whole text would take more memory than all else.
+        # Piece by piece: the whole text of many images would dominate the memory.
         write_atomic(self._output, chain(json.JSONEncoder(indent=1).iterencode(result), "\n"))
         self._journal.unlink(missing_ok=True)
         if delete_after:
@@ -120,7 +124,7 @@ class FolderScores:
 
 
 def is_foreign(output: Path) -> bool:
-    """Whether a score file was written by another program, which did not say what was scored with what."""
+    """Whether another program wrote a score file, without the names of the images and the scorer."""
     return output.exists() and "scorer" not in _load(output)
 
 
@@ -136,11 +140,14 @@ def score_batch(batch: Sequence[Item], scorer: Scorer) -> list[float]:
         references = [read_image(item.reference) for item in batch if item.reference is not None]
         for item, image, reference in zip(batch, images, references, strict=True):
             if image.shape != reference.shape:
-                raise EcadError(f"{item.file}: expected the size of {item.reference}, found {image.shape[:2]}")
+                raise EcadError(
+                    f"{item.file}: the image is {image.shape[1]}×{image.shape[0]}, its uncached image {item.reference} "
+                    f"is {reference.shape[1]}×{reference.shape[0]}; both must have the same size"
+                )
     scores = scorer.score(images, [item.prompt.text for item in batch], references)
     for item, score in zip(batch, scores, strict=True):
         if not np.isfinite(score):
-            raise EcadError(f"{item.file}: {scorer.name} gave {score}, which is no score; look at this image")
+            raise EcadError(f"{item.file}: {scorer.name} gave the score {score}; check this image")
     return [float(score) for score in scores]
 
 
@@ -171,7 +178,7 @@ def _name(folder: Path, item: Item) -> str:
 
 
 def _digest(item: Item) -> str:
-    """Differs where the image, its prompt or its reference differ."""
+    """A key of the image, its prompt and its reference."""
     digest = hashlib.sha256(json.dumps([item.prompt.id, item.prompt.text]).encode())
     for file in (item.file, item.reference):
         if file is not None:
@@ -185,12 +192,12 @@ def _read_output(output: Path, scorer: Scorer) -> dict[str, dict[str, Any]]:
     found = _load(output)
     if (found.get("scorer"), found.get("scorer_version")) != (scorer.name, scorer.version):
         raise EcadError(
-            f"{output}: expected scores of {scorer.name} {scorer.version}, found those of {found.get('scorer')} "
-            f"{found.get('scorer_version')}; write to another file (`output_subpath`), or set `rescore_existing`"
+            f"{output}: this file has scores of {found.get('scorer')} {found.get('scorer_version')}, not of "
+            f"{scorer.name} {scorer.version}; write to another file (`output_subpath`), or set `rescore_existing`"
         )
     rows = found.get("images")
     if not _are_rows(rows):
-        raise EcadError(f"{output}: expected a score for each image, found something else; remove it")
+        raise EcadError(f"{output}: the scores of the images are malformed; delete this file")
     return dict(rows)
 
 
@@ -198,14 +205,14 @@ def _load(output: Path) -> dict[str, Any]:
     try:
         found = parse_json(output.read_bytes())
     except (OSError, ValueError) as error:
-        raise EcadError(f"{output}: expected a file of scores, but: {error}; remove it") from error
+        raise EcadError(f"{output}: cannot read this file of scores: {error}; delete it") from error
     if not isinstance(found, dict) or "total_score" not in found:
-        raise EcadError(f"{output}: expected a file of scores, found another one; write to another file with -o")
+        raise EcadError(f"{output}: this is no file of scores; write to another file (`output_subpath`)")
     return found
 
 
 def _read_journal(journal: Path, scorer: Scorer) -> dict[str, dict[str, Any]]:
-    """What an interrupted run has scored: whole lines only, and only of this scorer."""
+    """The scores of an interrupted run: complete lines of this scorer."""
     rows: dict[str, dict[str, Any]] = {}
     for line in journal.read_bytes().split(b"\n")[:-1] if journal.exists() else ():
         try:
@@ -219,7 +226,7 @@ def _read_journal(journal: Path, scorer: Scorer) -> dict[str, dict[str, Any]]:
 
 
 def _are_rows(found: Any) -> TypeGuard[dict[str, dict[str, Any]]]:
-    """Whether something read from a file is what `FolderScores.keep` wrote: image -> digest, prompt and score."""
+    """Whether a value from a file has the format of `FolderScores.keep`: image -> digest, prompt and score."""
     return isinstance(found, dict) and all(
         isinstance(row, dict)
         and isinstance(row.get("digest"), str)
@@ -235,7 +242,7 @@ def _append(journal: Path, scorer: Scorer, rows: dict[str, dict[str, Any]]) -> N
     try:
         journal.parent.mkdir(parents=True, exist_ok=True)
         with open(journal, "a", encoding="utf-8") as stream:
-            # On a line of its own even if a kill tore the one before.
+            # The line break first: a kill may have cut the previous line.
             stream.write(f"\n{line}\n")
     except OSError as error:
         raise EcadError(f"{journal}: cannot write this file: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Scoring folders of images on many workers: each reads images itself; the driver writes down what they are worth."""
+"""Scores folders of images on workers; workers read the images, and the driver writes the scores."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ def score_folders_on(
     batch_size: int = 64,
     progress: Callable[[Iterable[Any], int], Iterable[Any]],
 ) -> dict[Path, dict[str, Any]]:
-    """`score_folder` of many folders by workers that `worker` builds.
+    """`score_folder` of many folders on workers built by `worker`.
 
     Args:
-        executor: of the workers.
+        executor: executor of the workers.
         folders: folder -> its images.
-        output_subpath: the file to write in each.
-        again, delete_after, batch_size: as for `score_folder`.
-        progress: what to draw the batches through, given how many there are.
+        output_subpath: the file to write in each folder.
+        again: as for `score_folder`.
+        delete_after: as for `score_folder`.
+        batch_size: as for `score_folder`.
+        progress: wraps the iterable of batches, given their number, for instance in a progress bar.
 
     Returns:
         folder -> the content of its output.
@@ -59,7 +61,7 @@ def score_folders_on(
 
 
 def worker(scorer: str, weights: str | None, device: str) -> Job:
-    """Load a scorer; a task is the images of a batch as `_plain` has them."""
+    """Load a scorer; a task is a batch of images in the format of `_plain`."""
     chosen = get_scorer(scorer, weights, device)
 
     def work(task: list[tuple[str, tuple[str, str], str | None]]) -> list[float]:

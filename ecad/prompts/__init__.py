@@ -1,4 +1,4 @@
-"""Prompts: reading them from files, naming what is made of them."""
+"""Prompts: prompt files, stored embeddings, and the names of image files."""
 
 from ecad.prompts.files import FileMode, Prompt, PromptFile, broken_captions, read_prompts
 from ecad.prompts.names import NamingMode, image_stem, match_images, prompt_key, prompt_stem

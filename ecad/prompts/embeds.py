@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptEmbeds:
-    """The embeddings of some prompts, one entry a prompt, each without its padding.
+    """Text embeddings without padding, one entry per prompt.
 
     Args:
-        prompt_embeds: for each prompt (tokens, width).
-        pooled: for each prompt (pooled width,), for models that read it.
-        negative: (tokens, width) of the empty prompt, shared by all, for models guided by a second pass.
+        prompt_embeds: (tokens, width) for each prompt.
+        pooled: (pooled width,) for each prompt, for models with pooled embeddings.
+        negative: (tokens, width) of the empty prompt, shared by all prompts, for classifier-free guidance.
     """
 
     prompt_embeds: tuple[Tensor, ...]
@@ -29,18 +29,18 @@ class PromptEmbeds:
         return len(self.prompt_embeds)
 
     def __getitem__(self, index: Sequence[int]) -> PromptEmbeds:
-        """The embeddings of the prompts at these places, in this order."""
+        """The embeddings of the prompts at these indices, in this order."""
         pooled = None if self.pooled is None else tuple(self.pooled[i] for i in index)
         return PromptEmbeds(tuple(self.prompt_embeds[i] for i in index), pooled, self.negative)
 
     @classmethod
     def joined(cls, parts: Sequence[PromptEmbeds]) -> PromptEmbeds:
-        """The embeddings of several batches of prompts of one model in one."""
+        """Concatenate the embeddings of several batches of prompts."""
         pooled = [row for part in parts for row in part.pooled or ()]
         return cls(tuple(row for part in parts for row in part.prompt_embeds), tuple(pooled) or None, parts[0].negative)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> PromptEmbeds:
-        """The same on another device and in another precision."""
+        """Convert to a device and a dtype."""
 
         def moved(rows: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
             return None if rows is None else tuple(row.to(device, dtype) for row in rows)

@@ -1,4 +1,4 @@
-"""Prompt files: text with one prompt per line, JSON, JSON lines, tables, MJHQ's metadata."""
+"""Prompt files: text with one prompt per line, JSON, JSON lines, tables, and MJHQ's metadata."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ecad.utils.published import how_to_fetch
 
 FileMode = Literal["text", "txt", "json", "jsonl", "ndjson", "csv", "tsv", "parquet", "mjhq"]
 
-# The shortest caption that COCO's annotators were allowed to write has eight words.
+# COCO's annotators had to write at least eight words per caption.
 _SHORTEST_CAPTION = 4
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Names of the column or field that holds a prompt, and of those that hold its id and category, in any case of letters.
+# Names of the columns or fields of a prompt, its id and its category; the case of letters does not matter.
 _PROMPT = ("prompt", "prompts", "caption", "captions", "text")
 _ID = ("id", "prompt_id")
 _CATEGORY = ("category",)
@@ -27,7 +27,7 @@ _CATEGORY = ("category",)
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt, its id in file names and scores, and its category, if any."""
+    """A prompt, its id in file names and scores, and its category if it has one."""
 
     id: str
     text: str
@@ -42,33 +42,33 @@ def read_prompts(path: str | os.PathLike[str], mode: FileMode | None = None) -> 
         mode: How to read it: `text` or `txt`, one prompt per line; `json`, a list of texts or of objects, or MJHQ's
             `{id: {"category": ..., "prompt": ...}}` (`mjhq`); `jsonl` or `ndjson`, a text or an object per line; `csv`
             and `parquet`, tables; `tsv`, a table in which quotes are text. Objects and tables name the prompt `prompt`,
-            `prompts`, `caption`, `captions` or `text`, and may name an `id` and a `category`. By default the suffix
-            says how; a file without a suffix is text.
+            `prompts`, `caption`, `captions` or `text`, and may name an `id` and a `category`. The default is the format
+            of the file's suffix, and text for a file without one.
 
     Returns:
-        The prompts in the order of the file. One without an id gets its place as its id, `0000` onwards.
+        The prompts in the order of the file. A prompt without an id gets its index as its id, from `0000`.
 
     Raises:
-        EcadError: The file is missing, of an unknown suffix, malformed, holds no prompt, an empty one, an id that is
-            neither text nor a whole number, or one id twice.
+        EcadError: The file is missing, has an unknown suffix or is malformed; there is no prompt, or a prompt is empty;
+            an id is neither text nor an integer, or is not unique.
     """
     return list(_prompts(Path(path), mode))
 
 
 class PromptFile:
-    """A prompt file that is read again at every iteration, so that its length costs no memory where it is read by line.
+    """A prompt file that each iteration reads again: formats with one prompt per line need no memory for the prompts.
 
     Args:
         path: The file.
         mode: How to read it, as for `read_prompts`.
 
     Raises:
-        EcadError: As `read_prompts`, when the file is opened.
+        EcadError: When the file is opened, for the same reasons as `read_prompts`.
     """
 
     def __init__(self, path: str | os.PathLike[str], mode: FileMode | None = None) -> None:
         self._file, self._mode = Path(path), mode
-        # JSON is read as a whole anyway, and a pipe only once.
+        # These formats are read as a whole, and a pipe can be read only once.
         again = self._file.is_file() and _format(self._file, mode) not in ("json", "mjhq", "parquet")
         self._kept = None if again else read_prompts(path, mode)
         self._count = sum(1 for _ in self)
@@ -81,10 +81,10 @@ class PromptFile:
 
 
 def broken_captions(path: str | os.PathLike[str]) -> list[int]:
-    """Find lines of a caption file that seem to end inside a caption: with a space, or after a word or two.
+    """Find lines of a caption file that seem to end inside a caption: with a space, or after fewer than four words.
 
     Returns:
-        Their numbers, from 1.
+        The numbers of the lines, from 1.
 
     Raises:
         EcadError: The file cannot be read.
@@ -101,7 +101,7 @@ def _prompts(file: Path, mode: FileMode | None) -> Iterator[Prompt]:
     prompts = _numbered(file, _READERS[_format(file, mode)](file))
     first = next(prompts, None)
     if first is None:
-        raise EcadError(f"{file}: holds no prompt; write one prompt per line")
+        raise EcadError(f"{file}: there is no prompt in this file; write one prompt per line")
     yield first
     yield from prompts
 
@@ -113,25 +113,25 @@ def _format(file: Path, mode: FileMode | None) -> FileMode:
     found: Any = mode or file.suffix.lower().removeprefix(".") or "text"
     if found not in known:
         raise EcadError(
-            f"{file}: the suffix {file.suffix!r} does not say how to read these prompts; rename the file, or give its "
-            f"format: {', '.join(known)}"
+            f"{file}: {file.suffix!r} is no known suffix of a prompt file; rename the file, or give its format: "
+            f"{', '.join(known)}"
         )
     return cast(FileMode, found)
 
 
 def _numbered(file: Path, prompts: Iterator[Prompt]) -> Iterator[Prompt]:
-    """Give each prompt without an id its place as its id, and refuse ids and texts that can name no image."""
+    """Give each prompt without an id its index as its id, and check that ids are unique and text is valid Unicode."""
     seen: set[str] = set()
-    without_id = 0  # prompts before the first id: a file that has none costs no memory
+    without_id = 0  # prompts before the first id: a file without ids needs no memory for them
     for place, prompt in enumerate(prompts):
-        # JSON can escape what no file and no tokenizer can hold.
+        # JSON can escape lone surrogates, which cannot be encoded.
         if any(_SURROGATE.search(part) for part in (prompt.id, prompt.text, prompt.category or "")):
-            raise EcadError(f"{file}: prompt {prompt.id!r}: expected text, found half of a surrogate pair")
+            raise EcadError(f"{file}: prompt {prompt.id!r} is no valid text: it holds half of a surrogate pair")
         name = prompt.id or _place_id(place)
         if not seen and not prompt.id:
             without_id += 1
         elif name in seen or (name.isdecimal() and int(name) < without_id and name == _place_id(int(name))):
-            raise EcadError(f"{file}: prompt id {name!r} is there twice; give each prompt an id of its own")
+            raise EcadError(f"{file}: two prompts have the id {name!r}; give each prompt its own id")
         else:
             seen.add(name)
         yield prompt if prompt.id else replace(prompt, id=name)
@@ -142,7 +142,7 @@ def _place_id(place: int) -> str:
 
 
 def _lines(file: Path) -> Iterator[str]:
-    """The lines of a file with their ends. A lone \\r, which reading as text would take for an end, is none."""
+    """The lines of a file with their line ends. Unlike in text mode, a lone \\r does not end a line."""
     encoding = "utf-8-sig"
     try:
         with open(file, "rb") as stream:
@@ -164,7 +164,7 @@ def _from_text(file: Path) -> Iterator[Prompt]:
 
 
 def _from_tsv(file: Path) -> Iterator[Prompt]:
-    """A table with tabs between columns, in which a quote is text, as PartiPrompts have it."""
+    """A table with tabs between columns in which quotes are text, the format of PartiPrompts."""
     lines = _lines(file)
     head = [name.strip() for name in _without_end(next(lines, "")).split("\t")]
     rows = ((number, _without_end(line).split("\t")) for number, line in enumerate(lines, 2) if line.strip())
@@ -181,12 +181,12 @@ def _from_csv(file: Path) -> Iterator[Prompt]:
 
 
 def _from_rows(file: Path, head: Sequence[str], rows: Iterable[tuple[int, Sequence[str]]]) -> Iterator[Prompt]:
-    """The prompts of a table: the names of its columns, and the number and cells of each row."""
+    """The prompts of a table, from the names of its columns and the number and cells of each row."""
     text, name, category = (_named(f"{file}: line 1", head, names) for names in (_PROMPT, _ID, _CATEGORY))
     if text is None:
         raise EcadError(f"{file}: line 1: {_no_column(head)}")
     for number, cells in rows:
-        # Tables by hand leave out empty cells at the end; more cells than columns are a table that was read wrongly.
+        # Tables written by hand often omit empty cells at the end. More cells than columns mean a wrong format.
         if len(cells) > len(head) or head.index(text) >= len(cells):
             raise EcadError(f"{file}: line {number}: expected {len(head)} columns, found {len(cells)}")
         row = dict(zip(head, cells, strict=False))
@@ -194,7 +194,7 @@ def _from_rows(file: Path, head: Sequence[str], rows: Iterable[tuple[int, Sequen
             raise EcadError(f"{file}: line {number}: the prompt in column {text!r} is empty")
         own = row.get(name, "").strip() if name else None
         if own == "":
-            raise EcadError(f"{file}: line {number}: the id in column {name!r} is empty; fill it or drop the column")
+            raise EcadError(f"{file}: line {number}: the id in column {name!r} is empty; fill it or remove the column")
         yield Prompt(own or "", row[text].strip(), (row.get(category, "").strip() or None) if category else None)
 
 
@@ -253,12 +253,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} is there twice")
+        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} is repeated")
     return found
 
 
 def _from_object(where: str, entry: Any) -> Prompt:
-    """The prompt of one JSON value or row: a text, or fields by their names."""
+    """The prompt of a JSON value or row: a text, or an object with fields."""
     fields = entry if isinstance(entry, dict) else {"prompt": entry}
     text, name, category = (_named(where, list(fields), names) for names in (_PROMPT, _ID, _CATEGORY))
     found = None if text is None else fields[text]
@@ -266,7 +266,7 @@ def _from_object(where: str, entry: Any) -> Prompt:
         raise EcadError(f'{where}: expected a text or {{"id": ..., "prompt": ...}}, found {str(entry)[:60]!r}')
     own = None if name is None else fields[name]
     if name is not None and (isinstance(own, bool) or not isinstance(own, str | int) or not str(own)):
-        raise EcadError(f"{where}: the id is {own!r}: expected a text or a whole number; leave it out to use its place")
+        raise EcadError(f"{where}: the id {own!r} is neither text nor an integer; leave it out to use the index")
     kind = None if category is None else fields[category]
     return Prompt(
         "" if own is None else str(own), found.strip(), (kind.strip() or None) if isinstance(kind, str) else None
@@ -285,10 +285,10 @@ def _categorised(file: Path, name: str, entry: Any) -> Prompt:
 
 
 def _named(where: str, head: Sequence[str], names: Sequence[str]) -> str | None:
-    """The column or field that goes by one of some names; raises EcadError if several do."""
+    """The column or field with one of some names; raises EcadError if there are several."""
     found = [name for name in head if isinstance(name, str) and name.strip().lower() in names]
     if len(found) > 1:
-        raise EcadError(f"{where}: which of {_shown(found)} counts? Rename or drop all but one")
+        raise EcadError(f"{where}: {_shown(found)} could all be meant; rename or remove all but one")
     return found[0] if found else None
 
 

@@ -1,4 +1,4 @@
-"""The index of a store of embeddings, written and read piece by piece: its length costs no memory."""
+"""The index of a store of embeddings, written and read piece by piece, so that its size does not matter for memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ecad.utils.versions import without_parts
 
 INDEX = "index.json"
 _FORMAT = "ecad embeddings 1"
-# Of a stem in bytes: an image's seed and suffix follow it.
+# Bytes of a stem. The names of images add a seed and a suffix.
 _LONGEST = 220
 # Characters read at once.
 _PIECE = 1 << 16
@@ -29,12 +29,12 @@ _DECODER = json.JSONDecoder()
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A prompt to be stored.
+    """A prompt of a store.
 
     Args:
-        stem: what the names of its images begin with.
+        stem: prefix of the names of its images.
         prompt: id, text and category.
-        seed: its own part of the seed of their noise.
+        seed: the prompt's part of the noise seed.
     """
 
     stem: str
@@ -43,20 +43,20 @@ class Entry:
 
 
 class Index:
-    """An index on disk. Of a shard its name and its place in the file are kept, the prompts are read when needed.
+    """An index on disk. The names and file offsets of the shards are in memory; prompts are read when needed.
 
     Args:
         file: `index.json` of a store.
 
     Raises:
-        EcadError: it cannot be read, or is no index.
+        EcadError: the file cannot be read, or is no index.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.settings: Mapping[str, Any] = {}
         self.names: list[str] = []
-        # Where the rows of each shard are in the file; how many prompts come before each shard, and how many there are.
+        # File offsets of the rows of each shard; number of prompts before each shard, and the total at the end.
         self._begins, self._ends, self._counts = array("Q"), array("Q"), array("Q")
         self._last: tuple[int, list[Entry]] = -1, []
         try:
@@ -70,7 +70,7 @@ class Index:
         raise EcadError(f"{file}: expected an index of embeddings ({_FORMAT}), found {found[:80]}; make them again")
 
     def __len__(self) -> int:
-        """How many prompts there are."""
+        """The number of prompts."""
         return self._counts[-1]
 
     def shards(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -85,9 +85,10 @@ class Index:
         return self.names[shard], self._last[1][place - self._counts[shard]]
 
     def holds(self, other: Index) -> bool:
-        """Whether the same prompts are in the same shards, made with the same settings as far as this index names them.
+        """Whether the other index has the same prompts in the same shards, and the same settings.
 
-        Releases before this one did not name the tokenizer and all of the text encoder among the settings.
+        Settings that only the other index names are not compared: earlier releases named neither the tokenizer nor the
+        whole text encoder.
         """
         return (
             self.settings in (other.settings, without_parts(other.settings))
@@ -103,9 +104,9 @@ class Index:
             head[name] = self._read_shards(text) if name == "shards" else text.value()
         text.end()
         if head["format"] != _FORMAT or not isinstance(head["settings"], dict):
-            raise ValueError(f"format {head['format']!r}, and what does not belong there")
+            raise ValueError(f"format {head['format']!r}, or settings that are no object")
         if not head["shards"] or len(set(self.names)) < len(self.names):
-            raise ValueError("no prompts, or a shard twice")
+            raise ValueError("no prompts, or a repeated shard")
         self.settings = head["settings"]
 
     def _read_shards(self, text: _Json) -> int:
@@ -116,7 +117,7 @@ class Index:
             rows = text.value()
             self._ends.append(text.place())
             if not (stays_inside(name) and isinstance(rows, list) and all(map(_is_row, rows))):
-                raise ValueError(f"in {name!r} what does not belong there")
+                raise ValueError(f"malformed rows in {name!r}")
             self.names.append(name)
             prompts += len(rows)
         self._counts.append(prompts)
@@ -129,7 +130,7 @@ class Index:
                 stream.seek(begin)
                 return list(json.loads(stream.read(end - begin)))
         except (OSError, ValueError) as error:
-            raise EcadError(f"{self.file}: expected the file that was read before, found another one") from error
+            raise EcadError(f"{self.file}: the file has changed since it was opened") from error
 
 
 def index_text(entries: Iterable[Entry], settings: Mapping[str, Any], batch_size: int) -> Iterator[str]:
@@ -150,14 +151,14 @@ def index_text(entries: Iterable[Entry], settings: Mapping[str, Any], batch_size
 
 
 class _Json:
-    """A JSON text of which one value at a time is in memory; whatever is no JSON raises ValueError."""
+    """Reads a JSON text with one value in memory at a time; malformed JSON raises ValueError."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._text, self._at = stream, "", 0
-        self._place = 0  # as `_at`, but in bytes from the file's beginning
+        self._place = 0  # like `_at`, but in bytes from the start of the file
 
     def names(self) -> Iterator[str]:
-        """The keys of an object with something in it; the value of each has to be read before the next."""
+        """The keys of an object that is not empty; read the value of each key before the next key."""
         self._mark("{")
         while True:
             key = self.value()
@@ -182,16 +183,16 @@ class _Json:
                 self._place += len(self._text[self._at : end].encode())
                 self._at = end
                 return value
-            if not self._more():  # a number might go on
+            if not self._more():  # a number might continue
                 raise ValueError("no end")
 
     def place(self) -> int:
-        """Where the next value begins, in bytes."""
+        """Offset of the next value, in bytes."""
         self._skip()
         return self._place
 
     def end(self) -> None:
-        """Nothing may follow."""
+        """Check that nothing follows."""
         if self._skip():
             raise ValueError("more than one value")
 
@@ -203,7 +204,7 @@ class _Json:
         return mark
 
     def _skip(self) -> str:
-        """The next character that is no space, which is not read yet; empty at the end."""
+        """Skip spaces and return the next character without reading it; empty at the end."""
         while True:
             begin, self._at = self._at, _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
             self._place += self._at - begin
@@ -211,7 +212,7 @@ class _Json:
                 return self._text[self._at : self._at + 1]
 
     def _more(self) -> bool:
-        # As much again as there is: however long a value is, it is not begun often.
+        # The buffer doubles, so that a long value is not parsed often.
         piece = self._stream.read(max(_PIECE, len(self._text)))
         self._text, self._at = self._text[self._at :] + piece, 0
         return bool(piece)

@@ -1,4 +1,4 @@
-"""The names of image files: written without a colon, read as this project and the method's first release write them."""
+"""The names of image files: written without colons, read in this project's format and the paper's release's."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _NUMBERED = {
 
 
 def prompt_stem(place: int, prompt_id: str | None = None, prompt_seed: int = 0) -> str:
-    """What the files of one prompt begin with.
+    """The prefix of the files of one prompt.
 
     Args:
-        place: of the prompt in its file, from 0.
-        prompt_id: its id, if it has one beside its place; characters that some file system refuses become `%XX`.
-        prompt_seed: the prompt's own part of the noise's seed.
+        place: index of the prompt in its file, from 0.
+        prompt_id: the prompt's id, if it is not the index; characters that some file systems reject become `%XX`.
+        prompt_seed: the prompt's part of the noise seed.
 
     Raises:
         EcadError: the id is too long for a file name.
@@ -46,7 +46,7 @@ def prompt_stem(place: int, prompt_id: str | None = None, prompt_seed: int = 0) 
 
 
 def mjhq_stem(prompt_id: str) -> str:
-    """`prompt_stem` of MJHQ, where files go by the id alone.
+    """`prompt_stem` of MJHQ, whose files are named by the id alone.
 
     >>> mjhq_stem("bdb6b3c0")
     'bdb6b3c0'
@@ -55,7 +55,7 @@ def mjhq_stem(prompt_id: str) -> str:
 
 
 def image_stem(prompt_stem: str, image_seed: int | None) -> str:
-    """The name of one image without its suffix; no seed stands in it where each prompt has one image only.
+    """The name of an image without its suffix. With `image_seed` None, the name has no seed: one image per prompt.
 
     >>> image_stem(prompt_stem(3), 4)
     '0003__prompt_seed-000__image_seed-004'
@@ -64,7 +64,7 @@ def image_stem(prompt_stem: str, image_seed: int | None) -> str:
 
 
 def without_colons(stem: str) -> str:
-    """The name of a published file as it is written here.
+    """The name of a published file in this project's format.
 
     >>> without_colons("003__prompt_id:a:b__prompt_seed:000")
     '003__prompt_id-a%3Ab__prompt_seed-000'
@@ -75,11 +75,11 @@ def without_colons(stem: str) -> str:
 
 
 def prompt_key(stem: str, mode: NamingMode) -> int | str | None:
-    """Which prompt an image is of: its place in the file from 0, its id, or None where the name is not of the mode.
+    """The prompt of an image: its index in the file from 0, its id, or None if the name does not fit the mode.
 
     Args:
         stem: name of the image without its suffix, with or without colons.
-        mode: how it was named.
+        mode: naming mode of the image.
 
     Raises:
         EcadError: the mode is unknown.
@@ -98,7 +98,7 @@ def prompt_key(stem: str, mode: NamingMode) -> int | str | None:
         return unquote(re.sub(_SEEDS, "", stem, count=1))
     if named := _NAMED.match(stem):
         return unquote(named["id"]) if named["mark"] == "-" else named["id"]
-    # A prompt without an id goes by its place, four digits: see `read_prompts`.
+    # The id of a prompt without one is its index, four digits: see `read_prompts`.
     numbered = _NUMBERED["parti"].match(stem)
     return f"{int(numbered[1]):04d}" if numbered else None
 
@@ -106,15 +106,15 @@ def prompt_key(stem: str, mode: NamingMode) -> int | str | None:
 def match_images(
     files: Iterable[str | os.PathLike[str]], prompts: Iterable[Prompt], mode: NamingMode
 ) -> tuple[list[tuple[Path, Prompt]], list[Path]]:
-    """Which image is of which prompt.
+    """Match images with their prompts.
 
     Args:
         files: images.
-        prompts: all prompts of one file, in its order; of them only those of the images are kept in memory.
-        mode: how the images were named.
+        prompts: all prompts of one file, in order; only those of the images stay in memory.
+        mode: naming mode of the images.
 
     Returns:
-        the images that belong to a prompt, each with it; and those that belong to none.
+        pairs of image and prompt, and the images without a prompt.
 
     Raises:
         EcadError: the mode is unknown.

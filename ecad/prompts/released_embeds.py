@@ -1,4 +1,4 @@
-"""Text embeddings as the method's first release stores them: one padded, torch-saved dict a prompt, read as data."""
+"""Text embeddings in the format of the paper's release: one torch-saved dict per prompt, with padding."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ecad.prompts.names import prompt_key, without_colons
 
 
 def describe(file: Path) -> tuple[str, Prompt, int]:
-    """What a file's name says: what the names of its images begin with, the prompt without its text, its seed."""
+    """What a file's name tells: the prefix of its images' names, the prompt without its text, and the seed."""
     seed = re.search(r"__prompt_seed[:-](-?\d+)", file.stem)
     name = prompt_key(file.stem, "image_reward") or prompt_key(file.stem, "mjhq")
     return without_colons(file.stem), Prompt(str(name), ""), int(seed[1]) if seed else 0
 
 
 def load(files: Sequence[Path]) -> PromptEmbeds:
-    """The embeddings of some prompts of one folder, without their padding where the model masks it, on the CPU.
+    """The embeddings of some prompts of one folder on the CPU, without padding if there is an attention mask.
 
     Raises:
-        EcadError: a file cannot be read, or holds anything but these embeddings.
+        EcadError: a file cannot be read, or holds something else.
     """
     contents = {file: _read(file) for file in files}
     prompts = tuple(_trimmed(file, contents[file], "prompt_embeds", "prompt_attention_mask") for file in files)
@@ -49,12 +49,10 @@ def load(files: Sequence[Path]) -> PromptEmbeds:
 def _read(file: Path) -> dict[str, Any]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    # A file of another kind fails in as many ways as there are kinds.
+    # torch.load raises whatever its parsers raise.
     except Exception as error:
         reason = " ".join(str(error).split())[:80]
-        raise EcadError(
-            f"{file}: expected embeddings saved by torch.save, found what it cannot load: {reason}"
-        ) from error
+        raise EcadError(f"{file}: torch.load cannot read these embeddings: {reason}") from error
     if not isinstance(content, dict):
         raise EcadError(f"{file}: expected a dict with 'prompt_embeds', found {type(content).__name__}")
     return content

@@ -1,8 +1,8 @@
-"""Text embeddings on disk: shards of safetensors and an index, so that no prompt is encoded twice.
+"""Text embeddings on disk: safetensors shards and an index, so that no prompt is encoded twice.
 
-A store is a folder: `index.json` says which prompt is in which shard and how the embeddings were made, each shard holds
-the embeddings of one batch of prompts, `negative.safetensors` those of the empty prompt where a model reads them. The
-index is there before the first shard, and a shard is there whole or not at all: what is missing is left to do.
+A store is a folder. `index.json` maps prompts to shards and records how the embeddings were made. Each shard holds the
+embeddings of one batch of prompts, and `negative.safetensors` holds those of the empty prompt for models that need
+them. The index is written before the first shard, and shards are written atomically: missing shards are still to do.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Stored:
     """A prompt whose embeddings are on disk.
 
     Args:
-        entry: which prompt.
-        file: where its embeddings are, a shard or a foreign `.pt` file.
-        settings: how they were made; empty for foreign files.
+        entry: the prompt.
+        file: the file with its embeddings: a shard, or a `.pt` file of the paper's release.
+        settings: what the embeddings depend on; empty for `.pt` files.
     """
 
     entry: Entry
@@ -52,18 +52,18 @@ def write_store(
     batch_size: int,
     replace: bool = False,
 ) -> Iterator[None]:
-    """Encode prompts batch by batch into a store; goes on where an interrupted run ended.
+    """Encode prompts batch by batch into a store; an interrupted run resumes.
 
     Args:
-        folder: of the store.
+        folder: folder of the store.
         entries: all its prompts, in order.
         encode: texts -> their embeddings.
         settings: what the embeddings depend on, as JSON values.
-        batch_size: prompts encoded at once, and kept in one shard.
-        replace: a store of other prompts or settings makes room instead of being refused.
+        batch_size: prompts per call of `encode`, and per shard.
+        replace: whether a store of other prompts or settings is overwritten instead of refused.
 
     Yields:
-        nothing, whenever another batch is there.
+        None after each batch.
 
     Raises:
         EcadError: the folder holds another store, or cannot be written.
@@ -82,21 +82,23 @@ def stores_to_write(
     batch_size: int,
     replace: bool = False,
 ) -> Iterator[dict[str, Index]]:
-    """Write the indexes of stores, and keep other processes away while their shards are written.
+    """Write the indexes of stores, and lock the folder while their shards are written.
 
     Args:
-        output_dir: where the stores go; one process at a time writes there.
-        folders: folder in `output_dir`, `.` for itself, and all its prompts; each is gone through once.
-        settings, batch_size, replace: as for `write_store`.
+        output_dir: parent folder of the stores; one process at a time writes there.
+        folders: (folder in `output_dir` or `.`, all its prompts); the prompts are iterated once.
+        settings: as for `write_store`.
+        batch_size: as for `write_store`.
+        replace: as for `write_store`.
 
     Yields:
         folder -> its index.
 
     Raises:
-        EcadError: a folder holds another store or cannot be written, or another process is at work.
+        EcadError: a folder holds another store, cannot be written, or another process holds the lock.
     """
     make_folder(output_dir)
-    busy = f"{output_dir}: another process writes these embeddings: expected to be the only one"
+    busy = f"{output_dir}: another process is writing these embeddings"
     with locked(output_dir / _LOCK, f"{busy}; wait until it ends, stop it, or use another folder"):
         try:
             yield {
@@ -110,7 +112,7 @@ def stores_to_write(
 def write_shard(
     folder: Path, name: str, rows: Sequence[Mapping[str, Any]], encode: Callable[[Sequence[str]], PromptEmbeds]
 ) -> None:
-    """Encode the prompts of one shard, unless it is there."""
+    """Encode the prompts of one shard, unless the shard exists."""
     from safetensors.torch import save
 
     if not (folder / name).exists():
@@ -121,17 +123,16 @@ def write_shard(
 
 
 def find_stored(folder: str | os.PathLike[str]) -> dict[str, Sequence[Stored]]:
-    """All embeddings in a folder and in the folders in it.
+    """Find all embeddings in a folder and its subfolders.
 
     Args:
         folder: a store, a folder of `.pt` files, or a folder of such folders.
 
     Returns:
-        folder relative to the given one, `.` for itself -> its prompts in order, read when they are asked for; folders
-        by name.
+        folder relative to the given one, or `.` -> its prompts in order, read lazily; sorted by folder.
 
     Raises:
-        EcadError: there are none, or a store is damaged or not finished.
+        EcadError: there are no embeddings, or a store is damaged or unfinished.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -143,15 +144,12 @@ def find_stored(folder: str | os.PathLike[str]) -> dict[str, Sequence[Stored]]:
         elif files := sorted(place.glob("*.pt")):
             found[place.relative_to(root).as_posix()] = _released(files)
     if not found:
-        raise EcadError(
-            f"{root}: expected embeddings ({INDEX} with its shards, or *.pt files), found none; "
-            "make them with `ecad embed`"
-        )
+        raise EcadError(f"{root}: no embeddings ({INDEX} with its shards, or *.pt files); make them with `ecad embed`")
     return found
 
 
 def load_stored(stored: Sequence[Stored]) -> PromptEmbeds:
-    """The embeddings of some prompts of one folder, on the CPU; nothing else of the folder is read.
+    """The embeddings of some prompts of one folder, on the CPU; no other embeddings are read.
 
     Raises:
         EcadError: a file is missing or damaged.
@@ -177,7 +175,7 @@ def _released(files: Sequence[Path]) -> list[Stored]:
 
 
 def _begin(folder: Path, text: Iterable[str], replace: bool) -> Index:
-    """Write an index, unless it is there."""
+    """Write an index, unless the same one exists."""
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".*.tmp"):  # by a killed run
         left.unlink(missing_ok=True)
@@ -195,7 +193,7 @@ def _begin(folder: Path, text: Iterable[str], replace: bool) -> Index:
                 f"{folder}: holds embeddings of other prompts, or made with other settings (see {INDEX}); "
                 "choose another folder, or delete this one"
             )
-        # The old index goes first: without it no old shard can be taken for a new one.
+        # The old index is deleted first, so that no old shard can be taken for a new one.
         for old in (file, *folder.glob("*.safetensors")):
             old.unlink()
         os.replace(new, file)
@@ -209,8 +207,8 @@ def _read_index(folder: Path) -> Sequence[Stored]:
     missing = sum(not (folder / name).exists() for name in index.names)
     if missing:
         raise EcadError(
-            f"{folder}: {missing} of {len(index.names)} shards of embeddings are still to be made; run the "
-            "command that makes them again, it goes on from here"
+            f"{folder}: {missing} of {len(index.names)} shards of embeddings are missing; run the command that makes "
+            "them again: it resumes"
         )
 
     def stored(place: int) -> Stored:
@@ -228,12 +226,12 @@ def _tensors(stems: Sequence[str], embeds: PromptEmbeds) -> dict[str, Tensor]:
 def _plain(tensor: Tensor) -> Tensor:
     import torch
 
-    # A row of a batch shares the batch's memory, which safetensors refuses to write.
+    # safetensors does not write a row that shares memory with its batch.
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def _read(file: Path, key: str) -> Tensor | None:
-    """One tensor of a file; None if it is one that not every model has and the file has it not."""
+    """One tensor of a file; None for pooled embeddings that the file does not have."""
     try:
         with safe_open(file, framework="pt") as tensors:
             return None if key.endswith(".pooled") and key not in tensors.keys() else tensors.get_tensor(key)  # noqa: SIM118

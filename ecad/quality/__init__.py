@@ -1,4 +1,4 @@
-"""How good images are: scorers behind one small interface."""
+"""Image quality: scorers with one interface."""
 
 from ecad.quality.clip import Judge
 from ecad.quality.fidelity import psnr

@@ -1,4 +1,4 @@
-"""How well images fit texts, by the cosine of a CLIPModel's embeddings of both."""
+"""Similarity of images and texts: the cosine of their CLIP embeddings."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ HUB_IDS = {
 
 
 class Clip:
-    """A CLIPModel in transformers format that tells how well images fit texts (Radford et al., arXiv 2103.00020).
+    """A CLIPModel in transformers format that scores how well images match texts (Radford et al., arXiv 2103.00020).
 
     Args:
         weights: a name such as `ViT-B/32`, a hub id, or a local folder with model, tokenizer and image processor.
-        device: where it runs.
-        processor: where tokenizer and image processor are, if not beside the model.
+        device: device of the model.
+        processor: hub id or folder of the tokenizer and image processor, if they are not in `weights`.
 
     Raises:
-        EcadError: no such model is found.
+        EcadError: the model is not found.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Clip:
 
     @torch.no_grad()
     def features(self, images: Images) -> np.ndarray:
-        """What the model says of images, each uint8 (height, width, 3), before any scaling: float32 (n, width)."""
+        """Embeddings, float32 (n, width) and not normalized, of images, each uint8 (height, width, 3)."""
         parts = []
         for start in range(0, len(images), BATCH):
             pictures = [Image.fromarray(image) for image in images[start : start + BATCH]]
@@ -83,17 +83,17 @@ class Clip:
             prompts: n texts.
 
         Returns:
-            float64 (n,), at most 100; not clipped at 0, so that the mean of many is not biased.
+            float64 (n,), at most 100; not clipped at 0, which would bias the mean.
         """
         return 100 * self.cosine(images, prompts)
 
     def preference(self, images: Images, prompts: Sequence[str]) -> np.ndarray:
-        """The cosine times the model's own scale, as PickScore (Kirstain et al., arXiv 2305.01569) counts, float64."""
+        """The cosine times the model's logit scale, float64: PickScore (Kirstain et al., arXiv 2305.01569)."""
         return float(self.model.logit_scale.detach().exp()) * self.cosine(images, prompts)
 
 
 class Judge(Clip):
-    """CLIP likeness of images to their prompts, by default as the built-in judge sees it."""
+    """CLIP score of images for their prompts, by default with the built-in CLIP model."""
 
     def __init__(self, folder: str | os.PathLike[str] = JUDGE_FOLDER, device: str = "cpu") -> None:
         super().__init__(folder, device)

@@ -1,4 +1,4 @@
-"""Features of whole folders of images, by a network that can be chosen, kept by the content they were made from."""
+"""Features of folders of images, cached by the content of the images."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """What makes features of images.
+    """A network that extracts features of images.
 
     Args:
-        name: tells apart networks, their weights and what they do to an image first: features are kept under it.
+        name: identifies the network, its weights and its preprocessing; part of the cache's key.
         extract: images, each uint8 (height, width, 3) -> float32 (n, width).
     """
 
@@ -47,7 +47,7 @@ def get_feature_extractor(
     Args:
         model_name: `inception_v3`, as FID is defined; `judge`, the built-in one; or a CLIPModel: `clip_vit_b_32`, a
             name such as `ViT-L/14`, a hub id or a local folder.
-        weights: a local copy of Inception's file, or of the CLIPModel's folder.
+        weights: a local copy of Inception's file, or the folder of a CLIPModel.
         device: `auto` takes CUDA, then MPS, then the CPU.
 
     Raises:
@@ -61,7 +61,7 @@ def get_feature_extractor(
 
     named = {"judge": os.fspath(JUDGE_FOLDER), "clip_vit_b_32": "ViT-B/32"}
     clip = Clip(weights or named.get(model_name, model_name), choose_device(device))
-    # As FID on CLIP features is defined (Kynkäänniemi et al., arXiv 2203.06026): not made unit vectors.
+    # FID on CLIP features takes them unnormalized (Kynkäänniemi et al., arXiv 2203.06026).
     return FeatureExtractor(f"{model_name} {weights_fingerprint(clip.model, digits=12)}", clip.features)
 
 
@@ -71,14 +71,14 @@ def folder_features(
     cache: Path,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> np.ndarray:
-    """Features of images, made once for each content: an interrupted run goes on, and no two folders are mixed up.
+    """Features of images, from the cache where they are there; an interrupted run resumes.
 
     Args:
         files: the images.
-        extractor: makes the features.
-        cache: folder of what was made; a file holds the features of up to 256 images, under a name that depends on the
+        extractor: extracts the features.
+        cache: folder of the cache. Each file holds the features of up to 256 images, and its name depends on the
             extractor and on the bytes of each image.
-        progress: what to draw the chunks through, for instance a progress bar.
+        progress: wraps the iterable of chunks, for instance in a progress bar.
 
     Returns:
         float32 (images, width), in the order of `files`.
@@ -92,7 +92,7 @@ def folder_features(
 
 
 def default_cache() -> Path:
-    """Where features are kept unless told otherwise: `ecad/features` in the user's cache folder."""
+    """The default cache: `ecad/features` in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecad" / "features"
 
 
@@ -105,8 +105,8 @@ def _chunk(files: Sequence[Path], extractor: FeatureExtractor, cache: Path) -> n
         features = np.load(kept, allow_pickle=False)
         if features.ndim == 2 and len(features) == len(files) and np.isfinite(features).all():
             return np.asarray(features, dtype=np.float32)
-    except Exception:  # as many kinds as numpy's parsers have
-        pass  # not made yet, or spoilt: both are mended by making it
+    except Exception:  # numpy's parsers raise many kinds
+        pass  # missing or damaged: extracted again
     images = read_images(files)
     extract = AdaptiveBatches("images to extract features from", limit=_BATCH).run
     parts = extract(lambda places: extractor.extract([images[i] for i in places]), len(images))
@@ -118,7 +118,7 @@ def _chunk(files: Sequence[Path], extractor: FeatureExtractor, cache: Path) -> n
 
 
 def _inception(weights: Path | None, device: str) -> FeatureExtractor:
-    """The network of the first FID, and clean-fid's way to resize for it (Parmar et al., arXiv 2104.11222)."""
+    """Inception as FID was first defined, with clean-fid's resizing (Parmar et al., arXiv 2104.11222)."""
     with benchmark_extra("FID"):
         from cleanfid.downloads_helper import inception_url
         from cleanfid.inception_torchscript import InceptionV3W
@@ -139,7 +139,7 @@ def _inception(weights: Path | None, device: str) -> FeatureExtractor:
             network: Any = InceptionV3W(str(file.parent), download=False).to(device).eval()
     except (OSError, RuntimeError, ValueError) as error:
         raise EcadError(
-            f"inception_v3: expected its weights at {file} or {inception_url}, but: {str(error).splitlines()[0]}; "
+            f"inception_v3: cannot load its weights from {file} or {inception_url}: {str(error).splitlines()[0]}; "
             "give a downloaded copy as `weights`"
         ) from error
     resize = build_resizer("clean")

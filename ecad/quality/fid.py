@@ -1,4 +1,4 @@
-"""How far apart two sets of images are: Fréchet (FID) and kernel (KID) distances of their features."""
+"""Distance between two sets of images: Fréchet (FID) and kernel (KID) distance of their features."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import numpy as np
 from ecad.errors import EcadError
 from ecad.utils.extras import benchmark_extra
 
-# Below this many images Inception's 2048 x 2048 covariance has not its full rank.
+# With fewer images Inception's 2048 x 2048 covariance is rank deficient.
 FEW_IMAGES = 2048
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What FID and KID need of a set of images.
+    """Statistics of the features of a set of images, for FID and KID.
 
     Args:
         mean: float64 (width,).
         covariance: float64 (width, width).
-        features: float32 (n, width), which KID needs; None if they are not known.
-        count: how many images; None if it is not known.
+        features: float32 (n, width), for KID; None if unknown.
+        count: number of images; None if unknown.
     """
 
     mean: np.ndarray
@@ -42,7 +42,7 @@ class Statistics:
         array([[2.]])
         """
         if len(features) < 2:
-            raise EcadError(f"FID needs a covariance: expected at least 2 images, found {len(features)}")
+            raise EcadError(f"FID needs at least 2 images for a covariance, found {len(features)}")
         wide = features.astype(np.float64)
         return cls(wide.mean(axis=0), np.atleast_2d(np.cov(wide, rowvar=False)), features, len(features))
 
@@ -50,19 +50,19 @@ class Statistics:
 def fid(one: Statistics, other: Statistics) -> float:
     """The Fréchet distance of two Gaussians (Heusel et al., arXiv 1706.08500).
 
-    The trace of the root of a product of covariances is found from eigenvalues of symmetric matrices, which stays exact
-    where there are fewer images than features; the literature's matrix root is not defined there.
+    The trace of the square root of the covariances' product comes from eigenvalues of symmetric matrices. This stays
+    exact with fewer images than features, where the usual matrix square root is not defined.
 
     Raises:
-        EcadError: the features are of different width.
+        EcadError: the features have different widths.
 
     >>> fid(Statistics.of(np.array([[0.0], [2.0]])), Statistics.of(np.array([[3.0], [5.0]])))
     9.0
     """
     if one.mean.shape != other.mean.shape:
         raise EcadError(
-            f"features of another network: expected {one.mean.shape[0]} of an image, found {other.mean.shape[0]} in "
-            "the reference; make both with one `model_name`"
+            f"the images have {one.mean.shape[0]} features each, the reference has {other.mean.shape[0]}: they come "
+            "from different networks; use the same `model_name` for both"
         )
     values, vectors = np.linalg.eigh(one.covariance)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
@@ -72,10 +72,10 @@ def fid(one: Statistics, other: Statistics) -> float:
 
 
 def kid(one: Statistics, other: Statistics) -> float | None:
-    """The kernel distance (Bińkowski et al., arXiv 1801.01401), as clean-fid samples it; the same for the same sets.
+    """The kernel distance (Bińkowski et al., arXiv 1801.01401), with clean-fid's sampling and a fixed random seed.
 
     Returns:
-        None if the features of one set are not known.
+        the distance; None if the features of one set are unknown.
     """
     if one.features is None or other.features is None:
         return None
@@ -86,23 +86,23 @@ def kid(one: Statistics, other: Statistics) -> float | None:
 
 
 def load_statistics(source: str, model_name: str = "inception_v3") -> Statistics:
-    """Statistics that someone else has made.
+    """Read precomputed statistics.
 
     Args:
-        source: an `.npz` file with `mu` and `sigma` (and `feats`, for KID); or clean-fid's name of a data set, `NAME`
-            for statistics that the user has made with it, `NAME/SPLIT/RESOLUTION` for those that its authors publish.
-        model_name: the network that they must be of, for clean-fid's names.
+        source: an `.npz` file with `mu` and `sigma` (and `feats`, for KID), or the name of a data set in clean-fid:
+            `NAME` for statistics that you made with it, `NAME/SPLIT/RESOLUTION` for published ones.
+        model_name: the network of the features, for names in clean-fid.
 
     Raises:
-        EcadError: there are none, or they are malformed.
+        EcadError: there are no such statistics, or they are malformed.
 
     >>> load_statistics("missing.npz")
     Traceback (most recent call last):
-    ecad.errors.EcadError: missing.npz: expected statistics (mu and sigma) there, found no such file
+    ecad.errors.EcadError: missing.npz: no such file; give an .npz file with the statistics mu and sigma
     """
     if source.endswith(".npz"):
         if not Path(source).is_file():
-            raise EcadError(f"{source}: expected statistics (mu and sigma) there, found no such file")
+            raise EcadError(f"{source}: no such file; give an .npz file with the statistics mu and sigma")
         return _read_npz(source)
     name, *rest = source.split("/")
     if len(rest) not in (0, 2):
@@ -116,8 +116,8 @@ def load_statistics(source: str, model_name: str = "inception_v3") -> Statistics
             mean, covariance = get_reference_statistics(name, resolution, "clean", network, split=split)
     except Exception as error:  # urllib, zipfile and numpy each have their own
         raise EcadError(
-            f"reference statistics {source!r}: expected clean-fid to have or download them, but: {error}; give a "
-            "file .npz, or the images themselves as `ref_dir` (a torn download is in clean-fid's own folder `stats`)"
+            f"reference statistics {source!r}: clean-fid neither has nor downloads them: {error}; give an .npz file, "
+            "or the images themselves as `ref_dir` (a partial download is in clean-fid's own folder `stats`)"
         ) from error
     return _checked(source, mean, covariance, None)
 
@@ -129,7 +129,7 @@ def _read_npz(source: str | os.PathLike[str]) -> Statistics:
     except EcadError:
         raise
     except Exception as error:  # zipfile, zlib, tokenize and numpy each have their own
-        raise EcadError(f"{source}: expected statistics (mu and sigma) there, but: {error}") from error
+        raise EcadError(f"{source}: cannot read the statistics mu and sigma: {error}") from error
 
 
 def _checked(
@@ -141,13 +141,13 @@ def _checked(
         raise EcadError(f"{source}: expected feats (images, {len(mean)}), found {features.shape}")
     for name, values in (("mu", mean), ("sigma", covariance), ("feats", features)):
         if values is not None and not (np.issubdtype(values.dtype, np.floating) and np.isfinite(values).all()):
-            raise EcadError(f"{source}: {name}: expected finite numbers, found others")
+            raise EcadError(f"{source}: {name} has values that are not finite numbers")
     return Statistics(mean, covariance, features, None if features is None else len(features))
 
 
 @contextlib.contextmanager
 def _numpy_seed(seed: int) -> Iterator[None]:
-    """clean-fid draws from numpy's global state: leave it as it was."""
+    """Set numpy's global seed, which clean-fid draws from, and restore the state afterwards."""
     state = np.random.get_state()
     np.random.seed(seed)
     try:

@@ -1,4 +1,4 @@
-"""Likeness to the uncached image of the same prompt and seed."""
+"""Similarity to the uncached image of the same prompt and seed: PSNR, SSIM, LPIPS."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ MAX_PSNR = 99.0
 def psnr(images: np.ndarray, references: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio of each image, in decibels.
 
-    Its mean over images is the mean logarithm of their errors, so that no single prompt rules it.
+    The mean over images is a mean of logarithms, so that no single prompt dominates it.
 
     Args:
         images: uint8 (n, height, width, channels).
         references: uint8, the same shape.
 
     Returns:
-        float64 (n,); `MAX_PSNR` where both are equal, so that a mean stays finite.
+        float64 (n,); `MAX_PSNR` for equal images, so that a mean stays finite.
 
     Raises:
         ValueError: the shapes differ.
@@ -66,13 +66,13 @@ def ssim(images: np.ndarray, references: np.ndarray) -> np.ndarray:
 
 
 def load_lpips(device: str = "cpu") -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """The learned perceptual distance (LPIPS; Zhang et al., arXiv 1801.03924), on AlexNet: the lower, the more alike.
+    """Load the learned perceptual distance (LPIPS; Zhang et al., arXiv 1801.03924) on AlexNet. Lower is more similar.
 
     Args:
-        device: where it runs.
+        device: device of the network.
 
     Returns:
-        (images, references), both uint8 (n, height, width, 3), -> float64 (n,), 0 where both are equal.
+        (images, references), both uint8 (n, height, width, 3), -> float64 (n,), 0 for equal images.
 
     Raises:
         EcadError: torchmetrics is not installed, or AlexNet's weights are not found.
@@ -86,7 +86,7 @@ def load_lpips(device: str = "cpu") -> Callable[[np.ndarray, np.ndarray], np.nda
         url = AlexNet_Weights.DEFAULT.url
         place = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
         raise EcadError(
-            f"LPIPS: expected AlexNet's weights at {place} or {url}, but: {str(error).splitlines()[0]}; "
+            f"LPIPS: cannot load AlexNet's weights from {place} or {url}: {str(error).splitlines()[0]}; "
             "download them to that place, or set TORCH_HOME to the folder of a copy"
         ) from error
 

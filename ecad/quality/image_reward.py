@@ -1,6 +1,6 @@
-"""ImageReward: how much people would like an image for its prompt (Xu et al., arXiv 2304.05977).
+"""ImageReward: a model of human preference for an image and its prompt (Xu et al., arXiv 2304.05977).
 
-BLIP reads the prompt while it attends to the image; a linear head turns what its first token holds into a number.
+BLIP's text encoder attends to the image, and a linear head maps its first token to a score.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HUB_ID = "THUDM/ImageReward"
 WEIGHTS_FILE = "ImageReward.pt"
 VOCABULARY_HUB_ID = "google-bert/bert-base-uncased"
 VOCABULARY_FILE = "vocab.txt"
-# Mean and deviation over the authors' validation set: scores of usual images are about -2 to 2.
+# Mean and standard deviation over the authors' validation set. Scores are typically -2 to 2.
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 MAX_TOKENS = 35
 HEAD_WIDTH = 64
@@ -47,14 +47,14 @@ _HEAD_PLACES = (0, 2, 4, 6, 7)
 
 
 class ImageReward:
-    """The published scorer, on transformers' own BLIP modules.
+    """The published scorer on the BLIP modules of transformers.
 
     Args:
         weights: a folder with `ImageReward.pt` and BERT's `vocab.txt`, or such a `.pt` file; by default the hub's.
-        device: where it runs; in half precision on CUDA.
+        device: device of the model; in half precision on CUDA.
 
     Raises:
-        EcadError: the weights or the vocabulary are not found, or are not ImageReward's.
+        EcadError: the weights or the vocabulary are not found, or are not those of ImageReward.
     """
 
     def __init__(self, weights: str | os.PathLike[str] | None = None, device: str = "cpu") -> None:
@@ -83,10 +83,10 @@ class ImageReward:
 
         Args:
             images: n images, each uint8 (height, width, 3).
-            prompts: n texts; what is beyond 35 tokens is not read, as published.
+            prompts: n texts, cut after 35 tokens, as published.
 
         Returns:
-            float64 (n,), mean 0 and deviation 1 over the authors' validation images.
+            float64 (n,), mean 0 and standard deviation 1 over the authors' validation images.
         """
         parts = [
             self._rewards(images[start : start + BATCH], prompts[start : start + BATCH])
@@ -108,10 +108,10 @@ class ImageReward:
 
 
 def build(state: Mapping[str, Tensor]) -> tuple[Any, Any, nn.Sequential]:
-    """Image encoder, text encoder and head that hold a published state dict; their sizes are those of its tensors.
+    """Image encoder, text encoder and head with a published state dict; its tensors determine their sizes.
 
     Raises:
-        EcadError: a tensor is missing or has another shape than the others say.
+        EcadError: a tensor is missing, or its shape does not fit the others.
     """
     from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
@@ -146,7 +146,7 @@ def build(state: Mapping[str, Tensor]) -> tuple[Any, Any, nn.Sequential]:
 
 
 def _filled(model_class: Any, config: Any, state: Mapping[str, Tensor], **options: Any) -> Any:
-    """A model that holds the state; its further tensors, such as BLIP's projections, matter to no score."""
+    """A model with the state's tensors; further tensors, such as BLIP's projections, do not affect the score."""
     with torch.device("meta"):
         wanted = model_class(config, **options).state_dict()
     for name, tensor in wanted.items():
@@ -158,7 +158,7 @@ def _filled(model_class: Any, config: Any, state: Mapping[str, Tensor], **option
 
 
 def _head(state: Mapping[str, Tensor]) -> nn.Sequential:
-    """Linear layers with nothing between them: the published dropouts do nothing any more."""
+    """The linear layers; the dropouts between them have no effect in evaluation."""
     layers = []
     for place in _HEAD_PLACES:
         weight = _find(state, f"{place}.weight")
@@ -171,7 +171,7 @@ def _head(state: Mapping[str, Tensor]) -> nn.Sequential:
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     found = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     if not found:
-        raise EcadError(f"not ImageReward: expected tensors named {prefix}*, found none among {len(state)}")
+        raise EcadError(f"these are not ImageReward's weights: none of {len(state)} tensors is named {prefix}*")
     return found
 
 
@@ -185,9 +185,11 @@ def _renamed(name: str) -> str:
 
 def _find(state: Mapping[str, Tensor], name: str, shape: tuple[int, ...] | None = None) -> Tensor:
     if name not in state:
-        raise EcadError(f"not ImageReward: expected a tensor for {name}, found none")
+        raise EcadError(f"these are not ImageReward's weights: there is no tensor for {name}")
     if shape is not None and tuple(state[name].shape) != shape:
-        raise EcadError(f"not ImageReward: {name}: expected shape {shape}, found {tuple(state[name].shape)}")
+        raise EcadError(
+            f"these are not ImageReward's weights: {name} has shape {tuple(state[name].shape)}, expected {shape}"
+        )
     return state[name]
 
 
@@ -196,12 +198,12 @@ def _depth(state: Mapping[str, Tensor], prefix: str) -> int:
 
 
 def _locate(weights: str | os.PathLike[str] | None) -> tuple[Path, Path]:
-    """Where the state dict and the vocabulary are; the hub is asked only for what is not in the given place."""
+    """Paths of the state dict and the vocabulary; only what is not in the given place is downloaded."""
     if weights is None:
         return _download(HUB_ID, WEIGHTS_FILE), _download(VOCABULARY_HUB_ID, VOCABULARY_FILE)
     file = Path(weights) / WEIGHTS_FILE if Path(weights).is_dir() else Path(weights)
     if not file.is_file():
-        raise EcadError(f"{file}: expected ImageReward's weights there, found no such file; give its folder or file")
+        raise EcadError(f"{file}: no such file; give the folder or file of ImageReward's weights")
     beside = file.with_name(VOCABULARY_FILE)
     return file, beside if beside.is_file() else _download(VOCABULARY_HUB_ID, VOCABULARY_FILE)
 
@@ -213,7 +215,7 @@ def _download(repository: str, file: str) -> Path:
         return Path(hf_hub_download(repository, file))
     except Exception as error:  # the hub client raises its own errors, those of its transport and OSError
         raise EcadError(
-            f"ImageReward: expected {file} of {repository} on the Hugging Face hub or in its local cache, but: "
+            f"ImageReward: cannot get {file} of {repository} from the Hugging Face hub or its local cache: "
             f"{str(error).strip().splitlines()[0]}; download {WEIGHTS_FILE} of {HUB_ID} and {VOCABULARY_FILE} of "
             f"{VOCABULARY_HUB_ID} into one folder and give it as `weights`"
         ) from error

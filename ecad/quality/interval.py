@@ -8,15 +8,15 @@ import numpy as np
 def mean_interval(
     scores: np.ndarray, groups: np.ndarray | None = None, *, resamples: int = 2000
 ) -> tuple[float, float]:
-    """The 95% bootstrap interval of a mean, by percentiles (Efron, 1979), with whole groups drawn together.
+    """The 95% percentile bootstrap interval of a mean (Efron, 1979); groups are resampled as a whole.
 
     Args:
         scores: float (n,).
         groups: int (n,), for instance the prompt of each image: images of one prompt are not independent.
-        resamples: bootstrap samples.
+        resamples: number of bootstrap samples.
 
     Returns:
-        the interval's lower and upper end; the same numbers for the same input.
+        lower and upper end of the interval; deterministic.
 
     >>> mean_interval(np.ones(10))
     (1.0, 1.0)

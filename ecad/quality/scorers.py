@@ -1,4 +1,4 @@
-"""The scorers that have a name, behind one interface."""
+"""Scorers by name."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ecad.utils.fingerprints import weights_fingerprint
 
 @dataclass(frozen=True)
 class Scorer:
-    """A number for each image.
+    """A function that gives each image a score.
 
     Args:
-        name: what is measured.
-        version: tells apart the weights it is measured with; empty if there are none.
-        compares: True if it needs `references`, the uncached images of the same prompts and seeds.
+        name: name of the metric.
+        version: identifies the weights; empty if there are none.
+        compares: whether it needs `references`, the uncached images of the same prompts and seeds.
         score: (images, prompts, references) -> float64 (n,); `references` is None for a scorer that does not compare.
     """
 
@@ -39,11 +39,11 @@ def get_scorer(name: str, weights: str | os.PathLike[str] | None = None, device:
 
     Args:
         name: one of `scorer_names()`.
-        weights: a hub id or a local copy, instead of the scorer's own.
+        weights: a hub id or a local copy that replaces the scorer's default weights.
         device: `auto` takes CUDA, then MPS, then the CPU.
 
     Raises:
-        EcadError: the name is unknown, the weights are not found, or the scorer has none to choose.
+        EcadError: the name is unknown, the weights are not found, or the scorer has no weights.
 
     >>> scorer = get_scorer("psnr")
     >>> scorer.score(np.zeros((1, 8, 8, 3), np.uint8), ["a fox"], np.full((1, 8, 8, 3), 255, np.uint8))
@@ -53,7 +53,7 @@ def get_scorer(name: str, weights: str | os.PathLike[str] | None = None, device:
 
     if name in _COMPARING:
         if weights is not None:
-            raise EcadError(f"scorer {name!r} takes no weights of its own: leave `weights` out")
+            raise EcadError(f"scorer {name!r} has no weights: leave `weights` out")
         return Scorer(name, "", True, _comparison(_COMPARING[name](choose_device(device))))
     if name not in _SCORERS:
         raise EcadError(f"scorer {name!r} is unknown: expected one of {', '.join(scorer_names())}")
@@ -71,12 +71,12 @@ def scorer_names() -> list[str]:
 
 
 def quality_names() -> list[str]:
-    """Those of them that rise as images get better."""
+    """The scorers whose value rises with the quality of the images."""
     return [name for name in scorer_names() if name != "lpips"]
 
 
 def _halving(score: Callable[[Images, Sequence[str]], np.ndarray]) -> Callable[..., np.ndarray]:
-    """Score in smaller batches where memory runs out."""
+    """Score in smaller batches if memory runs out."""
     scoring = AdaptiveBatches("images to score")
 
     def halving(images: Images, prompts: Sequence[str], _: Images | None) -> np.ndarray:
@@ -90,7 +90,7 @@ def _halving(score: Callable[[Images, Sequence[str]], np.ndarray]) -> Callable[.
 def _comparison(measure: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:
     def score(images: Images, prompts: Sequence[str], references: Images | None) -> np.ndarray:
         assert references is not None
-        # One after the other: the pictures of a folder need not have one size.
+        # One at a time: the images of a folder may differ in size.
         pairs = zip(images, references, strict=True)
         return np.array([measure(image[None], reference[None])[0] for image, reference in pairs])
 
@@ -115,7 +115,7 @@ def _clip(weights: str | None, device: str) -> tuple[Any, Any, str]:
 def _pick(weights: str | None, device: str) -> tuple[Any, Any, str]:
     from ecad.quality.clip import Clip
 
-    # The published repository's own tokenizer files are those of the model that it was tuned from.
+    # The published repository uses the tokenizer and processor of the model that it was fine-tuned from.
     chosen, processor = (weights, None) if weights else ("yuvalkirstain/PickScore_v1", _PICK_PROCESSOR)
     scorer = Clip(chosen, device, processor)
     return scorer.model, scorer.preference, chosen
@@ -127,7 +127,7 @@ def _judge(weights: str | None, device: str) -> tuple[Any, Any, str]:
 
 
 _PICK_PROCESSOR = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
-# Name -> (weights, device) -> (its module, (images, prompts) -> scores, what to call the weights).
+# Name -> (weights, device) -> (module, (images, prompts) -> scores, name of the weights).
 _SCORERS: dict[str, Callable[[str | None, str], tuple[Any, Any, str]]] = {
     "image_reward": _image_reward,
     "clip": _clip,

@@ -1,4 +1,4 @@
-"""How close a video is to the uncached one: frame by frame, and from each frame to the next."""
+"""Similarity of a video to the uncached one: per frame, and in the change between frames."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Scores = npt.NDArray[np.float64]
 
 
 class FrameScores(NamedTuple):
-    """A score of every frame, in brief.
+    """Summary of the scores of all frames.
 
     Attributes:
-        mean: over the frames.
-        worst: of the worst frame.
-        worst_frame: its place, from 0.
+        mean: mean score over the frames.
+        worst: score of the worst frame.
+        worst_frame: index of the worst frame, from 0.
     """
 
     mean: float
@@ -34,13 +34,13 @@ def score_frames(
     measure: Callable[[Frames, Frames], Scores] = psnr,
     lower_is_better: bool = False,
 ) -> FrameScores:
-    """Compare a video with a reference frame by frame: a mean over frames hides the one that everybody sees.
+    """Compare a video with a reference frame by frame. The worst frame counts: a mean hides it.
 
     Args:
         video: uint8 (frames, height, width, 3).
         reference: uint8, the same shape: the uncached video of the same prompt and seed.
-        measure: `psnr`, `ssim`, or what `load_lpips` gives: float64 (frames,) of two stacks of images.
-        lower_is_better: for LPIPS.
+        measure: `psnr`, `ssim` or the result of `load_lpips`: two stacks of images -> float64 (frames,).
+        lower_is_better: True for LPIPS.
 
     Raises:
         ValueError: the shapes differ, or there is no frame.
@@ -58,14 +58,15 @@ def score_frames(
 
 
 def flicker(video: Frames, reference: Frames) -> Scores:
-    """How far the change from each frame to the next is off the reference's change.
+    """The error of the change between consecutive frames.
 
     Args:
-        video, reference: as for `score_frames`, of at least two frames.
+        video: uint8 (frames, height, width, 3), at least two frames.
+        reference: uint8, the same shape: the uncached video of the same prompt and seed.
 
     Returns:
-        float64 (frames - 1,), mean absolute differences in values of 0 to 255; 0 where both change alike, so an error
-        that stays the same in all frames is no flicker.
+        float64 (frames - 1,), mean absolute differences in values of 0 to 255. It is 0 where both videos change alike:
+        an error that is the same in all frames is no flicker.
 
     Raises:
         ValueError: the shapes differ, or there are fewer than two frames.
@@ -75,7 +76,7 @@ def flicker(video: Frames, reference: Frames) -> Scores:
     [0.0, 0.0]
     """
     _check(video, reference, least=2)
-    # A pair at a time: long videos are many numbers.
+    # One pair at a time: all differences of a long video need much memory.
     offs = (frame.astype(np.int16) - other for frame, other in zip(video, reference, strict=True))
     before, found = next(offs), []
     for now in offs:

@@ -1,4 +1,4 @@
-"""What all scorers share: one line for weights that are not there."""
+"""The error for missing weights, shared by all scorers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from ecad.errors import EcadError
 
 
 def missing_weights(what: str, source: str, error: Exception) -> EcadError:
-    """The error that says which model, where it was looked for and how to point to a copy of one's own.
+    """An error that names the model, the places searched and the remedy.
 
     Args:
-        what: what should be there.
+        what: description of the expected weights.
         source: hub id, file or folder.
-        error: why it is not usable.
+        error: the cause.
     """
-    where = "there" if Path(source).exists() else "in a folder of that name, the Hugging Face hub and its local cache"
+    places = "" if Path(source).exists() else " from a folder of that name, the Hugging Face hub or its local cache"
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(" (")[0].rstrip(".")
-    return EcadError(f"{source}: expected {what} {where}, but: {reason}; give the folder of a local copy instead")
+    return EcadError(f"{source}: cannot load {what}{places}: {reason}; give the folder of a local copy instead")

@@ -34,7 +34,8 @@ def output_sizes(
         args, kwargs: of one forward, tensors on the meta device.
         storage: how outputs are kept.
 
-    Returns int64 (sites + 1,); the last is what the forward returns.
+    Returns:
+        int64 (sites + 1,); the last is what the forward returns.
 
     >>> from diffusers import PixArtTransformer2DModel
     >>> from ecad.sites.discovery import discover

@@ -24,7 +24,8 @@ _CROSS_ATTENTION = "attn2"
 def gates_of(schedule: CacheSchedule) -> dict[int, set[tuple[str, str]]]:
     """Gate step -> the sites whose kept outputs are averaged there.
 
-    Raises ScheduleError if a block is to be computed in any other way, which the runtime does not know.
+    Raises:
+        ScheduleError: a block is to be computed in another way, which the runtime does not support.
     """
     if schedule.forecast and schedule.custom_compute:
         expected, found = "one or the other", f"both, in schedule {schedule.name!r}"
@@ -85,7 +86,8 @@ def average(kept: Iterable[Kept], latents: Any, one_half: bool) -> None:
         latents: what the denoiser denoises, the same in both halves if these are the guidance pair.
         one_half: keep it for one half of the batch instead of both.
 
-    Raises EcadError if they are not.
+    Raises:
+        EcadError: they are not.
     """
     half, odd = divmod(len(latents), 2)
     if odd or not torch.equal(latents[:half], latents[half:]):

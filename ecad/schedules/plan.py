@@ -56,9 +56,11 @@ def executed(recompute: np.ndarray, readers: np.ndarray | None = None) -> np.nda
         recompute: bool (..., steps, sites), the bits of the schedules; at least one step.
         readers: int (sites,), each site's reader or -1, as `families.readers` gives them; None for no dead work.
 
-    Returns a new bool array (..., steps, sites).
+    Returns:
+        a new bool array (..., steps, sites).
 
-    Raises ValueError if a reader has a reader itself.
+    Raises:
+        ValueError: a reader has a reader itself.
 
     >>> attn, proj_out = [1, 1, 0], [1, 0, 1]
     >>> executed(np.array([attn, proj_out]).T).astype(int).T.tolist()
@@ -82,7 +84,8 @@ def forecast_matters(runs: np.ndarray, readers: np.ndarray | None = None) -> np.
         runs: bool (..., steps, sites), as `executed` gives them.
         readers: as for `executed`.
 
-    Returns bool (...,).
+    Returns:
+        bool (...,).
 
     >>> forecast_matters(np.array([[[1, 1], [0, 1], [0, 1]], [[1, 1], [1, 1], [0, 1]]], dtype=bool)).tolist()
     [False, True]
@@ -110,7 +113,8 @@ def make_plan(
         depth: int (steps,), of how many computed outputs what stands for the denoiser's is made in each step
             (`Ahead.depth`); by default itself where it runs, else the last two.
 
-    Raises ValueError as `executed` does.
+    Raises:
+        ValueError: as for `executed`.
 
     >>> ff = make_plan(np.array([[1], [0], [0], [1], [1]])).actions[:, 0]
     >>> [Action(action).name for action in ff]
@@ -136,7 +140,8 @@ def peaks(
         readers, forecast: as for `make_plan`; the same for all schedules.
         sizes, order: as for `Plan.peak`.
 
-    Returns int64 (schedules,).
+    Returns:
+        int64 (schedules,).
 
     >>> bits = np.array([[[1, 1], [0, 1], [1, 0]], [[1, 1], [1, 1], [1, 1]]])
     >>> peaks(bits, None, np.array([10, 100]), np.array([1, 0])).tolist()

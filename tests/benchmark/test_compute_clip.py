@@ -112,7 +112,7 @@ def test_mistakes(fails, files, tmp_path: Path) -> None:
         assert told in fails("compute_clip", *arguments), arguments
     paint(tmp_path / "img", "0.png")
     command = ("compute_clip", "--prompts-path", "coco.txt", "-i", "img", "--image-naming-mode", "coco")
-    assert "nowhere/nothing: expected a CLIPModel" in fails(*command, "--clip-model", "nowhere/nothing")
+    assert "nowhere/nothing: cannot load a CLIPModel" in fails(*command, "--clip-model", "nowhere/nothing")
     line = fails(*command)
-    assert "openai/clip-vit-base-patch32: expected a CLIPModel" in line
+    assert "openai/clip-vit-base-patch32: cannot load a CLIPModel" in line
     assert "Hugging Face hub and its local cache" in line

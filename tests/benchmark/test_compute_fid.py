@@ -102,10 +102,16 @@ def test_mistakes(fails, folders: Path) -> None:
         (("--gen-dir", "gen", "--ref-dir", "ref", "--ref-stats", "x"), "either --ref-dir or --ref-stats"),
         (("--gen-dir", "missing", "--ref-dir", "ref", *JUDGE), "missing"),
         (("--gen-dir", "gen", "--ref-dir", "missing", *JUDGE), "missing"),
-        (("--gen-dir", "one", "--ref-dir", "ref", *JUDGE), "expected at least 2 images, found 1"),
-        (("--gen-dir", "gen", "--ref-dir", "ref", "--model-name", "no/clip"), "no/clip: expected a CLIPModel"),
-        (("--gen-dir", "gen", "--ref-stats", "missing.npz", *JUDGE), "missing.npz: expected statistics"),
-        (("--gen-dir", "gen", "--ref-dir", "ref", "--weights", "gen"), "inception_v3: expected its weights at gen"),
+        (("--gen-dir", "one", "--ref-dir", "ref", *JUDGE), "needs at least 2 images for a covariance, found 1"),
+        (("--gen-dir", "gen", "--ref-dir", "ref", "--model-name", "no/clip"), "no/clip: cannot load a CLIPModel"),
+        (
+            ("--gen-dir", "gen", "--ref-stats", "missing.npz", *JUDGE),
+            "missing.npz: no such file; give an .npz file with the statistics",
+        ),
+        (
+            ("--gen-dir", "gen", "--ref-dir", "ref", "--weights", "gen"),
+            "inception_v3: cannot load its weights from gen",
+        ),
     ):
         assert told in fails("compute_fid", *arguments), arguments
     assert not (folders / "gen" / "fid_scores.json").exists()

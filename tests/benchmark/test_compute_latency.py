@@ -87,7 +87,7 @@ def test_mistakes(fails, files) -> None:
         ((*known, "-d", files[0].parent, "--schedule-list", files[0]), "either --schedule-dir or --schedule-list"),
         ((*known, "-d", "empty"), "empty"),
         ((*known, "--schedule-list", files[0], "missing.json"), "missing.json"),
-        ((*EMOJI, "-i", "empty", "-d", files[0]), "expected embeddings"),
+        ((*EMOJI, "-i", "empty", "-d", files[0]), "empty: no embeddings"),
         ((*known, "-d", files[0], "--device", "nose"), "device 'nose' is not available"),
         ((*known, "-d", files[0], "-b", 0), "--batch-size"),
     ):

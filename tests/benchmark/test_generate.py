@@ -69,7 +69,7 @@ def test_mjhq_names_images_by_their_ids(run: Run) -> None:
     assert len(match_images(images, read_prompts("mjhq.json"), "mjhq")[0]) == 2
     code, _, err = run("generate", *EMOJI, "-i", "e", "-d", "every_2.json", "-o", "p", "-n", 2, "--dont-include-seed")
     assert code == 2
-    assert "a name of its own for each image" in err
+    assert "several images would have this name" in err
 
 
 def test_parti_takes_quotes_as_text(run: Run) -> None:
@@ -117,7 +117,7 @@ def test_regen_passes_over_schedules_that_have_their_images(run: Run) -> None:
     ("arguments", "told"),
     [
         (("embed", *EMOJI, "-f", "missing.txt", "-o", "e"), "missing.txt: cannot read these prompts: No such file"),
-        (("embed", *EMOJI, "-f", "empty.txt", "-o", "e"), "empty.txt: holds no prompt"),
+        (("embed", *EMOJI, "-f", "empty.txt", "-o", "e"), "empty.txt: there is no prompt in this file"),
         (("embed", *EMOJI, "-f", "p.txt", "-o", "empty.txt/e"), "empty.txt/e: cannot write to this folder"),
         (("embed", *EMOJI, "-f", "p.txt"), "output-dir"),
         (("embed", *EMOJI, "-f", "p.txt", "-o", "e", "-b", 0), "--batch-size"),
@@ -130,9 +130,9 @@ def test_regen_passes_over_schedules_that_have_their_images(run: Run) -> None:
         (("embed", *EMOJI, "-f", "p.txt", "-o", "e", "--weights", "nowhere"), "'nowhere'"),
         (("embed-parti", *EMOJI, "-f", "p.txt", "-o", "e"), "p.txt: line 1: no column holds prompts"),
         (("embed-mjhq", *EMOJI, "-f", "p.txt", "-o", "e"), "p.txt: not JSON"),
-        (("embed-coco", *EMOJI, "-f", "empty.txt", "-o", "e"), "empty.txt: holds no prompt"),
+        (("embed-coco", *EMOJI, "-f", "empty.txt", "-o", "e"), "empty.txt: there is no prompt in this file"),
         (("generate", *EMOJI, "-i", "missing", "-d", "s.json", "-o", "o"), "missing: expected a folder of embeddings"),
-        (("generate", *EMOJI, "-i", "nothing", "-d", "s.json", "-o", "o"), "nothing: expected embeddings"),
+        (("generate", *EMOJI, "-i", "nothing", "-d", "s.json", "-o", "o"), "nothing: expected a folder of embeddings"),
         (("generate", *EMOJI, "-i", "e", "-d", "missing.json", "-o", "o"), "missing.json"),
         (("generate", *EMOJI, "-i", "e", "-d", "nothing", "-o", "o"), "nothing: no schedule files"),
         (("generate", *EMOJI, "-i", "e", "-d", "s.json", "-o", "o", "--shard", "3/2"), "--shard: expected i/n"),

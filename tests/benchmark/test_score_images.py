@@ -131,7 +131,7 @@ def test_mistakes(fails, command, tmp_path: Path) -> None:
     for arguments, told in (
         (("--benchmark-prompts", "missing.json"), "missing.json"),
         (("--image-dir", "missing"), "missing: expected a folder of images"),
-        (("--image-dir", "nothing"), "nothing: expected images"),
+        (("--image-dir", "nothing"), "nothing: there are no images"),
         (("--benchmark-prompts", "other.txt"), "expected images of these 1 prompts, found none among 6"),
         (("--image-naming-mode", "mine"), "'mine' is unknown"),
         (("--file-mode", "xml"), "'xml' is unknown"),
@@ -140,7 +140,10 @@ def test_mistakes(fails, command, tmp_path: Path) -> None:
         (("--scorer", "psnr"), "give --reference-dir"),
         (("--reference-dir", "images"), "leave out --reference-dir"),
         (("--scorer", "image_reward"), "THUDM/ImageReward"),
-        (("--scorer", "image_reward", "--weights", "missing"), "missing: expected ImageReward's weights there"),
+        (
+            ("--scorer", "image_reward", "--weights", "missing"),
+            "missing: no such file; give the folder or file of ImageReward's",
+        ),
         (("--scorer", "clip"), "openai/clip-vit-base-patch32"),
     ):
         assert told in fails(*command, *arguments), arguments

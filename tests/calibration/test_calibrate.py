@@ -87,8 +87,8 @@ def test_of_a_sampler_that_is_not_affine_forecasts_are_left_as_they_are(tiny, mo
 @pytest.mark.parametrize(
     ("prompts", "speedups", "message"),
     [
-        (1, [2], "expected at least 2 prompts, found 1"),
-        (4, [0.5], "expected speedups of at least 1"),
+        (1, [2], "1 prompts are too few; give at least 2"),
+        (4, [0.5], "`speedups` must be 1 or more"),
         (4, [], "speedups"),
     ],
 )

@@ -95,5 +95,5 @@ def test_images_in_several_batches_are_refused(tiny):
     def twice():
         return cached_run(tiny, schedule_of(tiny)), cached_run(tiny, schedule_of(tiny))
 
-    with pytest.raises(EcadError, match="expected fewer prompts"):
+    with pytest.raises(EcadError, match="give fewer prompts"):
         fitted_weights(tiny.pipe, trajectory, RUNS, True, twice)

@@ -127,7 +127,7 @@ MISTAKES = [
     (("infer", "EmojiImageGenerator"), "--prompt-file or --input-embeddings"),
     (("infer", "Nope", "--prompt", "x"), "'Nope' is unknown"),
     (("infer", "EmojiImageGenerator", "--prompt-file", "missing.txt"), "missing.txt"),
-    (("infer", "EmojiImageGenerator", "--prompt-file", "empty.txt"), "empty.txt: holds no prompt"),
+    (("infer", "EmojiImageGenerator", "--prompt-file", "empty.txt"), "empty.txt: there is no prompt in this file"),
     (("infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "missing.json"), "missing.json"),
     (("infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "broken.json"), "broken.json"),
     (("infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "pixart.json"), "28 blocks"),

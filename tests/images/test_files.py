@@ -181,7 +181,7 @@ def test_what_was_read_otherwise_before_has_another_digest(tmp_path: Path) -> No
     assert content_digest(tmp_path / "f.png") == hashlib.sha256(b"torn").digest()
 
 
-def test_links_are_followed_and_what_is_passed_over_is_counted(tmp_path: Path) -> None:
+def test_links_are_followed_and_what_is_skipped_is_counted(tmp_path: Path) -> None:
     folder, elsewhere = tmp_path / "refs", tmp_path / "elsewhere"
     folder.mkdir()
     elsewhere.mkdir()
@@ -200,11 +200,11 @@ def test_links_are_followed_and_what_is_passed_over_is_counted(tmp_path: Path) -
     names = [str(file.relative_to(folder)) for file in found.files]
     assert names == ["a.JPEG", "link.png", "no-suffix", "wrong.dat", "val/0.png", "val/1.png", "val/2.png"]
     expected = {".txt": 2, ".npz": 1, "no suffix": 1, "broken links": 1, "hidden": 2, "links back to a folder above": 1}
-    assert found.passed_over == expected
+    assert found.skipped == expected
     assert found.kinds == {".png": 4, ".jpeg": 1, "no suffix": 1, ".dat": 1}
     told = found.told()
     assert told is not None
-    assert told.startswith(f"{folder}: 7 pictures (4 .png, 1 .jpeg, 1 no suffix, 1 .dat); passed over: ")
+    assert told.startswith(f"{folder}: 7 images (4 .png, 1 .jpeg, 1 no suffix, 1 .dat); skipped: ")
     assert "2 hidden" in told
 
 
@@ -216,7 +216,7 @@ def test_a_folder_of_nothing_but_a_link_or_nothing_but_others(tmp_path: Path) ->
     assert [file.name for file in image_files(tmp_path / "only")] == ["a.tif"]
     assert find_images(tmp_path / "only").told() is None
     touch(tmp_path, "text/a.txt", "text/b.mpg")
-    with pytest.raises(EcadError, match=r"expected images, found none; passed over: 1 \.txt, 1 \.mpg"):
+    with pytest.raises(EcadError, match=r"there are no images in this folder; skipped: 1 \.txt, 1 \.mpg"):
         image_files(tmp_path / "text")
     with pytest.raises(EcadError, match="found nothing; `ecad fetch mjhq` downloads it"):
         image_files(tmp_path / "references/mjhq")

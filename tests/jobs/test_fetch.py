@@ -93,7 +93,7 @@ def test_a_file_arrives_once(server: Server, tmp_path: Path) -> None:
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_broken_download_goes_on(server: Server, tmp_path: Path, ranges: bool) -> None:
     server.cut, server.ranges = 600, ranges
-    with pytest.raises(EcadError, match="the same command goes on from here"):
+    with pytest.raises(EcadError, match="run the command again to resume"):
         fetch(SOURCE, tmp_path)
     assert not (tmp_path / "prompts/p.txt").exists()
     server.cut = 0
@@ -131,7 +131,7 @@ def test_an_error_of_the_server_and_no_server_are_one_line(
     with pytest.raises(EcadError, match="the server says 404"):
         fetch(Source("o/r/c/none", "prompts/none", "CC0", "0"), tmp_path)
     monkeypatch.setattr(fetching, "GITHUB", "http://127.0.0.1:1")
-    with pytest.raises(EcadError, match="cannot be fetched") as caught:
+    with pytest.raises(EcadError, match="cannot be downloaded") as caught:
         fetch(SOURCE, tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -182,4 +182,6 @@ def test_mjhq_comes_through_the_hub(server: Server, tmp_path: Path) -> None:
     environment["HF_HOME"] = str(tmp_path / "other")
     failed = run()
     assert failed.returncode == 2
-    assert failed.stderr.splitlines()[-1].startswith("ecad: meta_data.json of playgroundai/MJHQ-30K: cannot be fetched")
+    assert failed.stderr.splitlines()[-1].startswith(
+        "ecad: meta_data.json of playgroundai/MJHQ-30K: cannot be downloaded"
+    )

@@ -68,7 +68,7 @@ def test_an_index_that_becomes_another_one_is_not_mistaken(tmp_path: Path) -> No
     file.write_text("".join(index_text([Entry("0000", Prompt("0000", "a fox"))], SETTINGS, 2)))
     index = Index(file)
     file.write_text("".join(index_text([Entry("0000", Prompt("0000", "an owl in the snow"))], SETTINGS, 2)))
-    with pytest.raises(EcadError, match="expected the file that was read before"):
+    with pytest.raises(EcadError, match="the file has changed since it was opened"):
         index.entry(0)
 
 

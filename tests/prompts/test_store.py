@@ -85,7 +85,7 @@ def test_another_store_is_refused_or_replaced(tmp_path: Path, changes: dict[str,
 
 def test_an_unfinished_store_is_refused(tmp_path: Path) -> None:
     next(write_store(tmp_path, ENTRIES, Encoder(), SETTINGS, 2))
-    with pytest.raises(EcadError, match="2 of 3 shards of embeddings are still to be made"):
+    with pytest.raises(EcadError, match="2 of 3 shards of embeddings are missing"):
         find_stored(tmp_path)
 
 
@@ -210,7 +210,7 @@ def test_an_index_nested_without_end_is_refused(tmp_path: Path) -> None:
 def test_two_processes_never_write_the_same_store(tmp_path: Path) -> None:
     first = write_store(tmp_path, ENTRIES, Encoder(), SETTINGS, 2)
     next(first)
-    with pytest.raises(EcadError, match=r"another process writes these embeddings: .* use another folder"):
+    with pytest.raises(EcadError, match=r"another process is writing these embeddings; .* use another folder"):
         next(write_store(tmp_path, ENTRIES, Encoder(), SETTINGS, 2))
     list(first)
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]

@@ -100,6 +100,8 @@ def test_lpips_is_nothing_for_equal_images_and_grows_with_noise(alexnet: Path) -
 
 def test_lpips_says_where_its_weights_belong(alexnet: Path) -> None:
     alexnet.write_bytes(b"torn")
-    with pytest.raises(EcadError, match=r"LPIPS: expected AlexNet's weights at .*alexnet.*pth.*TORCH_HOME") as error:
+    with pytest.raises(
+        EcadError, match=r"LPIPS: cannot load AlexNet's weights from .*alexnet.*pth.*TORCH_HOME"
+    ) as error:
         load_lpips()
     assert "\n" not in str(error.value)

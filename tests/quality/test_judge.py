@@ -41,5 +41,5 @@ def test_a_score_is_of_its_own_image_alone(judge: Judge, images: np.ndarray) -> 
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EcadError, match="expected a CLIPModel"):
+    with pytest.raises(EcadError, match="cannot load a CLIPModel"):
         Judge(tmp_path)

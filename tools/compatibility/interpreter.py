@@ -49,7 +49,8 @@ def interpret(
         schedules: name -> schedule.
         recording: of the bare pipeline.
 
-    Raises NotTheSame if the pipeline makes other forwards than those of the recording.
+    Raises:
+        NotTheSame: the pipeline makes other forwards than the recording's.
     """
     state = _State(recording.forwards)
     replaced: list[tuple[nn.Module, Any]] = []

@@ -56,7 +56,7 @@ def evaluator_of(
 
 
 class _ScoredImages:
-    """Makes and scores images; keeps the uncached ones that scores are relative to. `evaluator_of` tells what the arguments are."""
+    """Makes and scores images, and keeps the uncached ones that scores are relative to; arguments as `evaluator_of`."""
 
     def __init__(
         self,
