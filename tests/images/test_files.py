@@ -28,12 +28,12 @@ def test_pictures_are_found_in_order_and_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("a.png", "found a file"), ("no", "found nothing"), ("empty", "found none")]
+    ("name", "told"), [("a.png", "this is a file"), ("no", "there is nothing"), ("empty", "there are no images")]
 )
 def test_a_folder_without_pictures_is_refused(tmp_path: Path, name: str, told: str) -> None:
     touch(tmp_path, "a.png")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(EcadError, match=f"{name}: expected .*{told}"):
+    with pytest.raises(EcadError, match=f"{name}: .*{told}"):
         image_files(tmp_path / name)
 
 
@@ -218,5 +218,5 @@ def test_a_folder_of_nothing_but_a_link_or_nothing_but_others(tmp_path: Path) ->
     touch(tmp_path, "text/a.txt", "text/b.mpg")
     with pytest.raises(EcadError, match=r"there are no images in this folder; skipped: 1 \.txt, 1 \.mpg"):
         image_files(tmp_path / "text")
-    with pytest.raises(EcadError, match="found nothing; `ecad fetch mjhq` downloads it"):
+    with pytest.raises(EcadError, match="there is nothing; `ecad fetch mjhq` downloads it"):
         image_files(tmp_path / "references/mjhq")

@@ -77,9 +77,9 @@ def test_a_picture_cut_short_is_refused(tmp_path: Path) -> None:
 
 
 def test_rows_must_match_the_labels() -> None:
-    with pytest.raises(ValueError, match="a row of images a prompt"):
+    with pytest.raises(ValueError, match="one row of images per prompt"):
         picture_grid([[None]], ["a", "b"], ["x"])
-    with pytest.raises(ValueError, match="an image a column"):
+    with pytest.raises(ValueError, match="one image per column"):
         picture_grid([[None]], ["a"], ["x", "y"])
 
 

@@ -68,7 +68,7 @@ def test_fidelity_compares_pairs_of_any_size() -> None:
     ("name", "weights", "told"),
     [
         ("beauty", None, "scorer 'beauty' is unknown: expected one of image_reward, clip, pick, judge, psnr"),
-        ("psnr", "x", "takes no weights"),
+        ("psnr", "x", "has no weights"),
         ("pick", None, "yuvalkirstain/PickScore_v1"),
     ],
 )
