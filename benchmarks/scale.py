@@ -196,7 +196,6 @@ def main() -> None:
     args = parser.parse_args()
     # Workers find this file by its name.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    sys.path.insert(0, str(Path(__file__).parent))
     result: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "machine": platform.processor()}
     if not args.skip_images:
         result["efficiency"] = efficiency(args.schedules, args.rounds)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import copy
-import json
 import multiprocessing
 import random
 import time
@@ -12,72 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from diffusers import EulerDiscreteScheduler, HeunDiscreteScheduler
+from diffusers import HeunDiscreteScheduler
+from generated_images import STEPS, TEXTS, changed, contents, counting, run
 from PIL import Image
 
-from ecad.cost.macs import macs_table
-from ecad.errors import EcadError, EcadWarning, ScheduleError
+from ecad.errors import EcadError, ScheduleError
 from ecad.genetic.evaluation.problems import problem_of
-from ecad.image_generators import ImageGenerator, get_image_generator
-from ecad.images.folder import MANIFEST, begin_folder, is_whole, read_manifest
-from ecad.images.writer import ImageWriter, scratch_folder
-from ecad.jobs.encode import embed, embedding_settings, numbered
-from ecad.jobs.generate import Batch, cut_batches, job_of, make_images, units
-from ecad.prompts import Prompt
-from ecad.prompts.store import find_stored, stores_to_write
+from ecad.image_generators import ImageGenerator
+from ecad.images.folder import MANIFEST, read_manifest
+from ecad.jobs.generate import cut_batches, job_of, make_images, units
+from ecad.prompts.store import find_stored
 from ecad.schedules import CacheSchedule, heuristics
-
-TEXTS = ["a 3d crab on a blue background", "a google owl on a red background", "a pear"]
-STEPS = 3
-
-
-@pytest.fixture(scope="module")
-def generator() -> ImageGenerator:
-    return get_image_generator("EmojiImageGenerator", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def every_2(generator: ImageGenerator) -> CacheSchedule:
-    return heuristics.every_n(macs_table(generator.architecture).sites, STEPS, 2)
-
-
-@pytest.fixture(scope="module")
-def stores(generator: ImageGenerator, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("embeddings")
-    prompts = [Prompt(f"{i:04d}", text) for i, text in enumerate(TEXTS)]
-    entries = list(numbered(prompts))
-    folders = [("a", entries[:2]), ("b", entries[2:])]
-    with stores_to_write(folder, folders, embedding_settings(generator), batch_size=8) as stores:
-        list(embed(generator, folder, stores))
-    return folder
-
-
-def run(
-    generator: ImageGenerator,
-    folder: Path,
-    schedules: dict[str, CacheSchedule | None],
-    batches: list[Batch],
-    **rest: object,
-) -> int:
-    jobs = [job_of(generator, schedule, folder / name) for name, schedule in schedules.items()]
-    return sum(make_images(generator, jobs, batches, folder, **rest))  # type: ignore[arg-type]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def counting(generator: ImageGenerator, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The batch sizes that the pipeline is called with from now on."""
-    sizes: list[int] = []
-    made = ImageGenerator.generate
-
-    def generate(self: ImageGenerator, embeds: object, seeds: list[int], *args: object, **rest: object) -> np.ndarray:
-        sizes.append(len(seeds))
-        return made(self, embeds, seeds, *args, **rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(ImageGenerator, "generate", generate)
-    return sizes
 
 
 def test_batches_follow_from_the_settings_and_stay_in_one_folder(stores: Path) -> None:
@@ -250,79 +193,6 @@ def test_schedules_with_the_same_bits_that_forecast_otherwise_have_images_of_the
             run(generator, tmp_path, {name: schedules[other]}, batches)
 
 
-def changed(generator: ImageGenerator, **parts: object) -> ImageGenerator:
-    """The same generator with other components."""
-    pipe = copy.copy(generator.pipe)
-    for name, part in parts.items():
-        setattr(pipe, name, part)
-    return replace(generator, pipe=pipe)
-
-
-def test_images_of_a_pipeline_with_another_part_are_refused_or_replaced(
-    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path
-) -> None:
-    batches = cut_batches(find_stored(stores / "b"), [0], 4)
-    run(generator, tmp_path, {"x": every_2}, batches)
-    vae = copy.deepcopy(generator.pipe.vae)
-    next(vae.parameters()).data[0, 0] += 1e-3
-    config = generator.pipe.scheduler.config
-    for part, other in (
-        ("scheduler", EulerDiscreteScheduler.from_config(config)),
-        ("scheduler", type(generator.pipe.scheduler).from_config(config, solver_order=1)),
-        ("vae", vae),
-    ):
-        strange = changed(generator, **{part: other})
-        with pytest.raises(EcadError, match=f"holds images made with parts.{part} '"):
-            run(strange, tmp_path, {"x": every_2}, batches)
-    with pytest.warns(RuntimeWarning, match="deleted 1 images"):
-        run(strange, tmp_path, {"x": every_2}, batches, replace=True)
-    # The text encoder's work is in the embeddings.
-    run(changed(strange, text_encoder=None, tokenizer=None), tmp_path, {"x": every_2}, batches)
-
-
-def older_manifest(folder: Path, plan: str | None = None) -> None:
-    """Make a manifest one of a release that named the denoiser alone, and told schedules apart by their bits."""
-    head, *rows = (folder / MANIFEST).read_text().splitlines()
-    settings = json.loads(head)["settings"]
-    del settings["parts"], settings["embeddings"]["parts"]
-    settings["plan"] = plan or settings["plan"]
-    (folder / MANIFEST).write_text("\n".join([json.dumps({"settings": settings}), *rows]) + "\n")
-
-
-def test_images_of_a_release_whose_manifest_named_less_are_kept_and_told(
-    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batches = cut_batches(find_stored(stores / "b"), [0], 4)
-    job = job_of(generator, every_2, tmp_path / "x")
-    run(generator, tmp_path, {"x": every_2}, batches)
-    older_manifest(tmp_path / "x", job.older_plan)
-    before, sizes = contents(tmp_path), counting(generator, monkeypatch)
-    with pytest.warns(EcadWarning, match="does not name parts; kept"):
-        run(generator, tmp_path, {"x": every_2}, batches)
-    assert (sizes, contents(tmp_path)) == ([], before)
-    # What such a manifest cannot tell apart is not taken on trust.
-    for other in (every_2.replace(forecast=True), heuristics.none(every_2.sites, STEPS)):
-        with pytest.raises(EcadError, match="holds images made with"):
-            run(generator, tmp_path, {"x": other}, batches)
-    with pytest.warns(RuntimeWarning, match="deleted 1 images"):
-        run(generator, tmp_path, {"x": every_2}, batches, replace=True)
-    assert sizes == [1]
-
-
-def test_images_generated_with_other_versions_are_kept_and_told(
-    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batches = cut_batches(find_stored(stores / "b"), [0], 4)
-    run(generator, tmp_path, {"x": every_2}, batches)
-    manifest = tmp_path / "x" / MANIFEST
-    made_with = json.loads(manifest.read_text().splitlines()[0])["made_with"]
-    assert {"ecad", "torch", "diffusers", "device"} <= set(made_with)
-    manifest.write_text(manifest.read_text().replace(json.dumps(made_with["torch"]), '["1.0"]', 1))
-    with pytest.warns(EcadWarning, match=r"generated with torch 1\.0 \(now "):
-        run(generator, tmp_path, {"x": every_2}, batches)
-    assert json.loads(manifest.read_text().splitlines()[0])["made_with"]["torch"] == ["1.0", *made_with["torch"]]
-
-
 def test_more_seeds_join_those_that_are_there(
     generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path
 ) -> None:
@@ -378,91 +248,6 @@ def test_settings_given_go_before_the_schedules_before_the_generators(
     }
     with pytest.raises(EcadError, match="image size 30x64 does not fit"):
         job_of(generator, None, tmp_path, height=30)
-
-
-def test_embeddings_of_another_model_are_refused(
-    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path
-) -> None:
-    index = stores / "b/index.json"
-    kept = index.read_text()
-    try:
-        for old, new, told in (
-            ("EmojiImageGenerator", "FluxImageGenerator", "made for FluxImageGenerator"),
-            ("float32", "float16", "several"),
-        ):
-            index.write_text(json.dumps(json.loads(kept)).replace(old, new))
-            folder = stores / "b" if told != "several" else stores
-            with pytest.raises(EcadError, match=told):
-                run(generator, tmp_path, {"x": every_2}, cut_batches(find_stored(folder), [0], 4))
-    finally:
-        index.write_text(kept)
-
-
-@pytest.mark.parametrize("harm", ["cut", "zeros", "flipped", "empty", "other", "none", "size"])
-def test_only_a_whole_png_is_whole(tmp_path: Path, harm: str) -> None:
-    path = tmp_path / "x.png"
-    with ImageWriter(tmp_path) as writer:
-        writer.write(np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3), [[path]])
-    content = path.read_bytes()
-    assert is_whole(path, (4, 4))
-    middle = len(content) // 2
-    harmed = {
-        "cut": content[:-1],
-        "zeros": content[:middle] + bytes(len(content) - middle),
-        "flipped": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
-        "empty": b"",
-        "other": b"no image",
-    }
-    if harm == "none":
-        path.unlink()
-    else:
-        path.write_bytes(harmed.get(harm, content))
-    assert not is_whole(path, (4, 5) if harm == "size" else (4, 4))
-
-
-def test_a_writer_that_cannot_write_says_so(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    image = np.zeros((1, 4, 4, 3), dtype=np.uint8)
-    with pytest.raises(EcadError, match="cannot write this file"), ImageWriter(tmp_path) as writer:
-        writer.write(image, [[tmp_path / "file" / "x.png"]])
-
-
-def test_a_scratch_folder_is_empty_and_goes(tmp_path: Path) -> None:
-    for name in (".partial-1-of-2", ".partial-2-of-2"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / ".left.tmp").touch()
-    with scratch_folder(tmp_path, (1, 2)) as scratch:
-        assert [file.name for file in scratch.iterdir()] == ["lock"]
-        assert (tmp_path / ".partial-2-of-2/.left.tmp").exists()
-    with scratch_folder(tmp_path, (1, 1)):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_two_processes_never_make_the_same_images(tmp_path: Path) -> None:
-    with scratch_folder(tmp_path, (1, 2)), scratch_folder(tmp_path, (2, 2)):
-        for shard in ((1, 2), (1, 1)):
-            with (
-                pytest.raises(EcadError, match="another process is making these images"),
-                scratch_folder(tmp_path, shard),
-            ):
-                pass
-        assert {path.name for path in tmp_path.iterdir()} >= {".partial-1-of-2", ".partial-2-of-2"}
-    with scratch_folder(tmp_path, (1, 1)):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["../victim", "/etc/victim", "a/../../victim", 3, "a\x00b"])
-def test_a_manifest_that_names_files_elsewhere_is_refused_and_nothing_is_deleted(tmp_path: Path, name: object) -> None:
-    victim = tmp_path / "victim"
-    victim.write_text("mine")
-    folder = tmp_path / "x"
-    folder.mkdir()
-    (folder / MANIFEST).write_text(json.dumps({"settings": {}}) + "\n" + json.dumps({"file": name}) + "\n")
-    with pytest.raises(EcadError, match="cannot read this manifest of images"):
-        begin_folder(folder, {"other": 1}, [], tmp_path, replace=True)
-    assert victim.read_text() == "mine"
 
 
 def test_a_full_disk_is_told_leaves_nothing_half_written_and_the_run_goes_on(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from python_path import python_path
 
 from ecad.errors import EcadError
 from ecad.jobs.score import FolderScores, Item, score_batch, score_folder
@@ -203,7 +205,6 @@ def test_no_number_is_no_score(items: list[Item], tmp_path: Path) -> None:
 
 _KILLED = """
 import os, sys
-sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from test_score import Brightness, Item, PROMPTS, run
 class Killed(Brightness):
@@ -211,12 +212,13 @@ class Killed(Brightness):
         if self.given >= 2:
             os.kill(os.getpid(), 9)
         return super().__call__(*arguments)
-run([Item(file, PROMPTS[0]) for file in sorted(Path(sys.argv[2]).glob("*.png"))], Killed())
+run([Item(file, PROMPTS[0]) for file in sorted(Path(sys.argv[1]).glob("*.png"))], Killed())
 """
 
 
 def test_what_a_killed_process_scored_is_kept(items: list[Item], tmp_path: Path) -> None:
-    command = [sys.executable, "-c", _KILLED, str(Path(__file__).parent), str(tmp_path)]
-    assert subprocess.run(command, capture_output=True).returncode == -9
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), python_path()])}
+    command = [sys.executable, "-c", _KILLED, str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, env=environment).returncode == -9
     run([Item(item.file, PROMPTS[0]) for item in items], second := Brightness())
     assert second.given == 1

@@ -113,7 +113,7 @@ def test_folders_are_found_by_name_and_nothing_is_an_error(tmp_path: Path) -> No
     assert list(find_stored(tmp_path / "megabatch_0")) == ["."]
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", tmp_path / "none", tmp_path / "megabatch_0" / "index.json"):
-        with pytest.raises(EcadError, match="expected a folder of embeddings|no embeddings"):
+        with pytest.raises(EcadError, match=r"expected a folder of embeddings|no embeddings"):
             find_stored(path)
 
 

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from evolved import schedule
 
 from ecad import CacheSchedule
 from ecad.schedules import flux_sites
+
+__all__ = ["schedule"]
 
 PIXART = """{
     "cache_schedule": {
