@@ -1,6 +1,6 @@
 """Rebuild the built-in models from the npm packages: data, VAE, judge, denoisers, export, evaluation.
 
-python tools/build.py build        # about seven hours on one core; goes on where it was
+python tools/build.py build        # about seven hours on one core; resumes an interrupted run
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STAGES = (
 
 
 def build(folder: Path) -> None:
-    """Run every stage that has not run, each in a process of its own, so that each starts from a clean state."""
+    """Run every stage that has not run yet, each in its own process for a clean state."""
     folder.mkdir(parents=True, exist_ok=True)
     for script, *flags in STAGES:
         done = folder / f"{script}{''.join(flags)}.done"

@@ -1,4 +1,4 @@
-"""An extension of griffe (mkdocs.yml): examples in docstrings are shown as code."""
+"""A griffe extension (see mkdocs.yml) that shows examples in docstrings as code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _EXAMPLE = re.compile(r"^( *)>>> .*?(?=\n *\n|\Z)", re.MULTILINE | re.DOTALL)
 
 
 class FencedExamples(griffe.Extension):
-    """Puts a fence around each example, which Markdown would take for a quotation."""
+    """Fences each example, which Markdown would render as a block quote."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:

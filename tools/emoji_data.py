@@ -1,7 +1,7 @@
-"""The pictures and captions behind the built-in model: emoji in three styles on plain backgrounds.
+"""Training images and captions of the built-in models: emoji in three styles on plain backgrounds.
 
 Sources, pinned by version and checked by the integrity hash that npm publishes:
-the pictures of Noto Emoji (Apache-2.0) and Twemoji (CC-BY-4.0) as packed by `emoji-datasource-*`, of Fluent
+the images of Noto Emoji (Apache-2.0) and Twemoji (CC-BY-4.0) as packed by `emoji-datasource-*`, of Fluent
 Emoji (MIT) as packed by `@lobehub/fluent-emoji-3d`, and the names of `emojibase-data` (MIT), joined by hexcode.
 """
 
@@ -70,12 +70,12 @@ SIZE = 64
 
 
 def names() -> list[str]:
-    """The emoji that the model is asked to draw, as emojibase names them without the word "face"."""
+    """The emoji that the model learns, with their names in emojibase without the word "face"."""
     return [short_name(label) for label in _labels()]
 
 
 def short_name(label: str) -> str:
-    """`cat face` -> `cat`: nobody asks for a cat face."""
+    """`cat face` -> `cat`."""
     return label.removesuffix(" face").lower()
 
 
@@ -108,7 +108,7 @@ def fetch(folder: Path) -> dict[str, Path]:
 
 
 def load_sprites(folder: Path) -> list[Sprite]:
-    """Every chosen emoji in every style, in a fixed order (name-major); (names x styles) sprites of 64x64 RGBA."""
+    """Every emoji in every style, sorted by name, then style: (names x styles) sprites of 64x64 RGBA pixels."""
     tarballs = fetch(folder)
     with tarfile.open(tarballs["names"]) as tar:
         entries = json.load(_member(tar, "package/en/data.json"))
@@ -131,14 +131,14 @@ def load_sprites(folder: Path) -> list[Sprite]:
 
 
 def _member(tar: tarfile.TarFile, *paths: str) -> io.BytesIO:
-    """The first of `paths` that the archive holds: some pictures carry the variation selector FE0F in their name."""
+    """The first of `paths` in the archive: some file names have the variation selector FE0F."""
     held = set(tar.getnames())
     path = next(path for path in paths if path in held)
     return io.BytesIO(tar.extractfile(path).read())  # type: ignore[union-attr]
 
 
 def caption(name: str | None, style: str | None, background: str | None) -> str:
-    """`a 3d crab on a blue background`; a part that is None is left out.
+    """A caption such as `a 3d crab on a blue background`; parts that are None are omitted.
 
     >>> caption("crab", "3d", "blue"), caption("owl", "google", "orange"), caption("owl", None, None)
     ('a 3d crab on a blue background', 'a google owl on an orange background', 'an owl')
@@ -153,7 +153,7 @@ def _article(word: str) -> str:
 
 
 def held_out(name: str, style: str, background: str) -> bool:
-    """True for the tenth of all combinations that no training picture shows."""
+    """Whether a combination is held out: a tenth of all combinations is in no training image."""
     return zlib.crc32(f"{name}/{style}/{background}".encode()) % 10 == 0
 
 
@@ -183,7 +183,7 @@ def compose(
 
 
 def random_picture(sprite: Sprite, background: str, rng: np.random.Generator) -> np.ndarray:
-    """One training picture: the sprite at a random size, place and side; uint8 (64, 64, 3)."""
+    """One training image: the sprite at a random size, position and orientation; uint8 (64, 64, 3)."""
     size = int(rng.integers(50, 59))
     room = (SIZE - size) // 2
     shift = rng.integers(-min(room, 2), min(room, 2) + 1, 2)

@@ -1,4 +1,4 @@
-"""Measure a built-in model on held-out combinations and draw its contact sheet.
+"""Evaluate a built-in model on held-out combinations and draw its contact sheet.
 
 python tools/evaluate.py build        # prints a table; writes docs/builtin-model.json and docs/images/contact-sheet.png
 python tools/evaluate.py build --generator EmojiFluxImageGenerator    # builtin-flux.json, contact-sheet-flux.png
@@ -32,7 +32,7 @@ Combination = tuple[str, str, str]
 
 
 def generate(generator: ImageGenerator, prompts: list[str], schedule: CacheSchedule | None, label: str) -> np.ndarray:
-    """One image a prompt, seed = its place; uint8 (prompts, 64, 64, 3)."""
+    """One image per prompt with the prompt's index as its seed; uint8 (prompts, 64, 64, 3)."""
     batches = []
     for start in track(range(0, len(prompts), BATCH), label):
         embeds = generator.encode(prompts[start : start + BATCH])
@@ -41,7 +41,7 @@ def generate(generator: ImageGenerator, prompts: list[str], schedule: CacheSched
 
 
 def retrieval(judge: Judge, images: np.ndarray, truth: list[Combination]) -> dict[str, float]:
-    """Share of images whose name, style or background the judge ranks first, all else in the caption being right."""
+    """Fraction of images whose name, style or background the judge ranks first among captions that differ only in it."""
     choices = {"name": names(), "style": list(STYLES), "background": list(BACKGROUNDS)}
     seen = judge.embed_images(images)
     shares = {}
@@ -77,7 +77,7 @@ def contact_sheet(images: np.ndarray, columns: int = 18) -> Image.Image:
 
 
 def main(folder: Path, name: str, count: int) -> None:
-    """Print and keep every figure that docs/builtin-model.md quotes."""
+    """Print and write every number that docs/builtin-model.md quotes."""
     rng = np.random.default_rng(5)
     truth = [combinations(held=True)[i] for i in rng.permutation(len(combinations(held=True)))[:count]]
     prompts = [caption(*parts) for parts in truth]

@@ -1,4 +1,4 @@
-"""Put the trained parts into the package: a diffusers pipeline and a CLIPModel in half precision, and prompts.
+"""Export the trained parts into the package: a diffusers pipeline and a CLIPModel in half precision, and prompts.
 
 python tools/export.py build
 """
@@ -39,7 +39,7 @@ def export_pipeline(folder: Path) -> None:
 
 
 def export_flux(folder: Path) -> None:
-    """The same for the FLUX-like denoiser; text encoders and VAE are those of the other pipeline and the judge."""
+    """Assemble the pipeline of the FLUX-like denoiser, with the other pipeline's T5 and VAE and the judge's text encoder."""
     transformer = FluxTransformer2DModel.from_pretrained(folder / "flux" / "distilled")
     shutil.rmtree(FLUX_FOLDER, ignore_errors=True)
     new_pipeline(folder, transformer).to(torch.float16).save_pretrained(FLUX_FOLDER)
@@ -54,7 +54,7 @@ def export_judge(folder: Path) -> None:
 
 
 def export_prompts() -> None:
-    """Prompts to search with, and prompts of combinations that training never showed."""
+    """Prompts for searches, and held-out prompts of combinations that training did not use."""
     rng = np.random.default_rng(4)
 
     def some(held: bool, count: int) -> list[str]:
@@ -66,7 +66,7 @@ def export_prompts() -> None:
 
 
 def forget_origins() -> None:
-    """Configurations should not name the folder they were trained in."""
+    """Remove the path of the training folder from configurations."""
     for path in PIPELINE_FOLDER.parent.rglob("*.json"):
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and "_name_or_path" in content:

@@ -1,6 +1,6 @@
-"""Draw the pictures of docs/how-it-works.md: python tools/pictures.py [STUDY]
+"""Draw the figures of docs/how-it-works.md: python tools/pictures.py [STUDY]
 
-Without a study the picture of the search stays as it is; it was drawn of one that `benchmarks/search_cost.py` left.
+Without a study, the figure of the search stays as it is. It was drawn from a study of `benchmarks/search_cost.py`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ecad.sites.readers import readers
 from ecad.utils.plot_style import LIGHT
 
 ROOT = Path(__file__).parents[1]
-# So that the same picture is the same file.
+# Fixed, so that the same figure gives the same file.
 matplotlib.rcParams.update({"svg.hashsalt": "ecad", "font.size": 10, "svg.fonttype": "path", "axes.spines.top": False})
 matplotlib.rcParams.update({"axes.spines.right": False, "text.color": LIGHT["ink"], "figure.facecolor": LIGHT["paper"]})
 
-# A single block of FLUX over eight steps: when its projection is reused, nobody reads the other two.
+# A single block of FLUX over eight steps: if its projection is reused, the other two outputs are not read.
 BLOCK = (("single_0", "single_attn"), ("single_0", "single_proj_mlp"), ("single_0", "single_proj_out"))
 BLOCK_BITS = np.array([[1, 1, 1], [0, 0, 1], [1, 1, 0], [0, 1, 0], [1, 1, 1], [1, 1, 1], [0, 1, 1], [0, 0, 0]], bool)
 ACTIONS = {
@@ -39,7 +39,7 @@ ACTIONS = {
 
 
 def schedule(figure: Any) -> None:
-    """The bits of a schedule: steps across, blocks and components down."""
+    """The bits of a schedule, with steps as columns and blocks and components as rows."""
     found = CacheSchedule.load(ROOT / "examples" / "schedule.json")
     figure.set_size_inches(9, 4.6)
     axes = figure.subplots(1, len(found.components), sharey=True)
@@ -51,7 +51,7 @@ def schedule(figure: Any) -> None:
 
 
 def plan(figure: Any) -> None:
-    """What the plan makes of bits."""
+    """The plan of a schedule's bits."""
     figure.set_size_inches(9, 2.6)
     axes = figure.subplots()
     actions = make_plan(BLOCK_BITS, readers(BLOCK)).actions
@@ -67,7 +67,7 @@ def plan(figure: Any) -> None:
 
 
 def clock(figure: Any) -> None:
-    """How rows are told from the pipeline's own calls."""
+    """How rows are identified from the pipeline's calls."""
     figure.set_size_inches(9, 2.4)
     axes = figure.subplots()
     calls = [("set_timesteps", "baseline")]
@@ -90,7 +90,7 @@ def clock(figure: Any) -> None:
 
 
 def search(figure: Any, study: Study) -> None:
-    """Who proposed which candidates, and what they turned out to be worth."""
+    """Which part of the search proposed which candidates, and their measured quality."""
     figure.set_size_inches(9, 4.4)
     axes = figure.subplots()
     cost = np.array([one.cost for one in study.candidates]) / study.uncached_cost

@@ -2,9 +2,9 @@
 
 python tools/schedules.py [--max-images N] [--output schedules] [GENERATOR ...]
 
-A front is calibrated with 8 prompts, its steps moved as long as there are images left for that, and scored on 24
-held-out prompts. Its schedules are named by how many times fewer MACs they take. `every_n.json` beside them holds what
-every n-th step gives on the same held-out prompts.
+A front is calibrated with 8 prompts, improved by moving steps within the budget of images, and scored on 24
+held-out prompts. Its schedules are named by their MAC reduction. `every_n.json` beside them has the results of
+computing every n-th step on the same held-out prompts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ HAND_MADE = {"PixArtAlphaImageGenerator": 20, "PixArtSigmaImageGenerator": 20, "
 
 
 def calibrated(name: str, max_images: float | None, output: Path) -> None:
-    """One folder a schedule of the front, the front itself, and what every n-th step gives."""
+    """Write one folder per schedule of the front, the front, and the results of every n-th step."""
     generator, held_out = get_image_generator(name, device="cpu"), builtin.prompts("held_out")[:HELD_OUT]
     with Progress(console=stderr) as progress:
         task = progress.add_task(name, total=1.0)
@@ -57,7 +57,7 @@ def calibrated(name: str, max_images: float | None, output: Path) -> None:
 
 
 def judged(front: Front, generator: ImageGenerator, prompts: list[str]) -> Front:
-    """The same front with the judge's scores on the held-out prompts: similarity alone may please one scorer."""
+    """The front with the judge's scores on the held-out prompts, a second opinion beside similarity."""
     embeds, judge = generator.encode(prompts), get_scorer("judge")
     seeds, points = range(HELD_OUT_SEED, HELD_OUT_SEED + len(prompts)), []
     for point in front.points:
@@ -72,7 +72,7 @@ def judged(front: Front, generator: ImageGenerator, prompts: list[str]) -> Front
 
 
 def write_front(front: Front, name: str, output: Path) -> None:
-    """One folder a schedule, and the front itself."""
+    """Write one folder per schedule, and the front."""
     if (output / name).exists():
         shutil.rmtree(output / name)
     for point in front.points:
@@ -82,7 +82,7 @@ def write_front(front: Front, name: str, output: Path) -> None:
 
 
 def every_n(generator: ImageGenerator, prompts: list[str]) -> dict[str, dict[str, float]]:
-    """Fewer MACs and mean PSNR of every n-th step."""
+    """MAC reduction and mean PSNR of computing every n-th step."""
     table, embeds = macs_table(generator.architecture), generator.encode(prompts)
     seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + len(prompts))
     uncached, found = heuristics.none(table.sites, generator.steps), {}

@@ -1,9 +1,9 @@
-"""Train the built-in model's text encoder and PixArt transformer together, on latents that are computed once.
+"""Train the built-in model's text encoder and PixArt transformer together, on precomputed latents.
 
-python tools/train_denoiser.py build --minutes 240      # resumes from build/denoiser if that was interrupted
+python tools/train_denoiser.py build --minutes 240      # resumes from build/denoiser
 
-Prediction is of the velocity (Salimans and Ho, arXiv 2202.00512): with noise prediction a model this small learns no
-text at all, since what the text decides is decided at high noise, where that loss is blind.
+The model predicts velocities (Salimans and Ho, arXiv 2202.00512). With noise prediction, a model this small does not
+learn the text: the text matters most at high noise levels, where the loss of noise prediction is insensitive.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TRANSFORMER = dict(
 
 
 def new_scheduler() -> DPMSolverMultistepScheduler:
-    """PixArt's sampler, told that the model predicts velocities."""
+    """PixArt's sampler, configured for velocity prediction."""
     return DPMSolverMultistepScheduler(prediction_type="v_prediction")
 
 
@@ -68,7 +68,7 @@ class Latents:
 
 
 def make_latents(folder: Path, sprites: list[Sprite]) -> Latents:
-    """Encode `VARIANTS` random pictures of every combination that is not held out; cached in `folder`."""
+    """Encode `VARIANTS` random images of every combination that is not held out; cached in `folder`."""
     combos = [(s, b) for s in sprites for b in BACKGROUNDS if not held_out(s.name, s.style, b)]
     parts = [(s.name, s.style, b) for s, b in combos]
     cache = folder / "latents.safetensors"
@@ -86,7 +86,7 @@ def make_latents(folder: Path, sprites: list[Sprite]) -> Latents:
 
 
 class Captions:
-    """Token ids of captions, with parts left out now and then and the whole of it for guidance."""
+    """Token ids of captions. Parts are dropped at random, and the whole caption for classifier-free guidance."""
 
     def __init__(self, folder: Path, parts: list[tuple[str, str, str]]) -> None:
         self.tokenizer = train_tokenizer(folder / "npm")
@@ -123,7 +123,7 @@ def velocity_loss(models: nn.ModuleDict, latents: Latents, captions: Captions) -
 
 
 def train(folder: Path, minutes: float, batch: int, rate: float) -> None:
-    """Train both models until `minutes` have been spent in all, saving every few minutes."""
+    """Train both models for `minutes` in total over all runs, saving every few minutes."""
     torch.manual_seed(0)
     latents = make_latents(folder, load_sprites(folder / "npm"))
     captions, out = Captions(folder, latents.parts), folder / "denoiser"

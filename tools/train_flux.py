@@ -1,10 +1,10 @@
-"""Train a FLUX-like transformer on the built-in model's latents, then distil its guidance into it.
+"""Train a FLUX-like transformer on the built-in model's latents, then distil its guidance.
 
-python tools/train_flux.py build --minutes 66                # resumes from build/flux/base if that was interrupted
+python tools/train_flux.py build --minutes 66                # resumes from build/flux/base
 python tools/train_flux.py build --distil --minutes 14       # resumes from build/flux/distilled
 
-As FLUX.1-dev: blocks of two streams, then blocks of one; flow matching; two text encoders that are trained elsewhere
-(the built-in model's T5, and the judge's text tower for the pooled vector); guidance that is an input of the model.
+Like FLUX.1-dev, it has double-stream blocks, then single-stream blocks, flow matching, two frozen text encoders
+(the built-in model's T5, and the judge's text encoder for the pooled vector), and the guidance scale as an input.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def new_transformer() -> FluxTransformer2DModel:
 
 
 def new_pipeline(folder: Path, transformer: FluxTransformer2DModel) -> FluxPipeline:
-    """A pipeline of trained parts; the tokenizer stands for CLIP's, too, as it does for the judge."""
+    """A pipeline of the trained parts; the tokenizer also replaces CLIP's, as in the judge."""
     tokenizer = T5Tokenizer.from_pretrained(folder / "denoiser" / "tokenizer", model_max_length=MAX_TOKENS)
     vae = AutoencoderKL.from_pretrained(folder / "vae")
     vae.register_to_config(shift_factor=0.0)
@@ -74,7 +74,7 @@ def new_pipeline(folder: Path, transformer: FluxTransformer2DModel) -> FluxPipel
 
 
 class Captions:
-    """Embeddings of all captions, of such without style or background, and of none: the encoders are frozen."""
+    """Precomputed embeddings of all captions, of captions without style or background, and of the empty caption."""
 
     def __init__(self, pipe: FluxPipeline, parts: list[tuple[str, str, str]]) -> None:
         texts = [self.forms(*part) for part in parts]
@@ -90,13 +90,13 @@ class Captions:
         return caption(name, style, background), caption(name, None, background), caption(name, style, None), ""
 
     def get(self, index: np.ndarray, form: np.ndarray) -> Text:
-        """Embeddings of the combinations `index`, each in one of the four forms."""
+        """Embeddings of the combinations `index`, each in one of the four variants."""
         places = self.places[torch.from_numpy(index), torch.from_numpy(form)]
         return self.tokens[places], self.pooled[places]
 
 
 def velocity(model: FluxTransformer2DModel, noisy: Tensor, sigma: Tensor, guidance: Tensor, text: Text) -> Tensor:
-    """What the model predicts of packed latents (batch, 64, 16) at noise levels and guidance scales (batch,)."""
+    """The model's prediction for packed latents (batch, 64, 16) at noise levels and guidance scales (batch,)."""
     tokens, pooled = text
     side = int(noisy.shape[1] ** 0.5)
     return model(
@@ -124,7 +124,7 @@ def mix(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
 
 
 def flow_loss(model: FluxTransformer2DModel, latents: Latents, captions: Captions) -> Callable[..., Tensor]:
-    """Flow matching (arXiv 2210.02747): the velocity from picture to noise; a tenth of the captions is left out."""
+    """Flow matching loss (arXiv 2210.02747) on the velocity from image to noise; a tenth of the captions is dropped."""
 
     def loss(size: int, rng: np.random.Generator) -> Tensor:
         index, clean, noise, sigma = draw(latents, size, rng)
@@ -139,7 +139,7 @@ def flow_loss(model: FluxTransformer2DModel, latents: Latents, captions: Caption
 def distillation_loss(
     model: FluxTransformer2DModel, teacher: FluxTransformer2DModel, latents: Latents, captions: Captions
 ) -> Callable[..., Tensor]:
-    """Guidance of any scale in one pass instead of two (Meng et al., arXiv 2210.03142, stage one)."""
+    """Guidance distillation: any scale in one pass instead of two (Meng et al., arXiv 2210.03142, stage one)."""
 
     def loss(size: int, rng: np.random.Generator) -> Tensor:
         index, clean, noise, sigma = draw(latents, size, rng)

@@ -1,9 +1,9 @@
-"""Train the offline judge, a small CLIPModel, to match the pictures with their captions.
+"""Train the judge, a small CLIPModel, to match images with their captions.
 
 python tools/train_judge.py build --minutes 40
 
-It sees the training combinations only, at random sizes, places and sides, a little blurred and noisy, so that what it
-knows of a held-out combination is what it knows of its parts.
+It is trained on the training combinations only, with random size, position, orientation, blur and noise. Held-out
+combinations are known to it only through their parts.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def new_judge(tokenizer: PreTrainedTokenizerBase) -> CLIPModel:
 
 
 def draw(sprites: list[Sprite], pool: Pool, size: int, rng: np.random.Generator) -> tuple[torch.Tensor, list[str]]:
-    """Distinct combinations in pairs that share a name, so that style and background must be told apart, too."""
+    """Distinct combinations in pairs with the same name, so that the model also learns style and background."""
     backgrounds, chosen = list(BACKGROUNDS), []
     for start in rng.permutation(len(sprites) // len(STYLES))[: size // 2] * len(STYLES):
         pairs = [(s, b) for s in sprites[start : start + len(STYLES)] for b in backgrounds]
@@ -65,7 +65,7 @@ def draw(sprites: list[Sprite], pool: Pool, size: int, rng: np.random.Generator)
 
 
 def pooled_picture(sprite: Sprite, background: str, pool: Pool, rng: np.random.Generator) -> np.ndarray:
-    """One of a few random pictures of a combination, which are drawn once: drawing costs as much as learning."""
+    """One of a few random images of a combination; they are cached, since drawing takes as long as learning."""
     pictures = pool.setdefault((sprite.name, sprite.style, background), [])
     if len(pictures) < VARIANTS:
         pictures.append(random_picture(sprite, background, rng))
@@ -73,14 +73,14 @@ def pooled_picture(sprite: Sprite, background: str, pool: Pool, rng: np.random.G
 
 
 def degrade(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """A random blur for the whole batch and a random amount of noise for each picture."""
+    """Random blur for the whole batch and random noise for each image."""
     blurred = gaussian_blur(images, [5, 5], [float(rng.uniform(0.1, 1.0))])
     amount = torch.from_numpy(rng.uniform(0, 0.08, (len(images), 1, 1, 1))).float()
     return blurred + amount * torch.from_numpy(rng.standard_normal(images.shape, dtype=np.float32))
 
 
 def train(folder: Path, minutes: float, batch: int, threads: int) -> None:
-    """Train `folder/judge`, from where it was, for `minutes` more; written with its tokenizer and image processor."""
+    """Train `folder/judge` for another `minutes`; written with its tokenizer and image processor."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     rng = np.random.default_rng(3)

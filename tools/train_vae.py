@@ -1,7 +1,7 @@
 """Train the built-in model's AutoencoderKL: 64x64 RGB to 16x16x4 latents and back (a quarter of an hour on one core).
 
 python tools/train_vae.py build
-python tools/train_vae.py build --frozen-encoder     # sharpen the decoder; latents stay what they were
+python tools/train_vae.py build --frozen-encoder     # sharpen the decoder; latents do not change
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CONFIG = dict(
 
 
 def picture_batch(sprites: list[Sprite], size: int, rng: np.random.Generator) -> torch.Tensor:
-    """`size` random training pictures, float32 in [-1, 1], (size, 3, 64, 64)."""
+    """`size` random training images, float32 in [-1, 1], (size, 3, 64, 64)."""
     names = list(BACKGROUNDS)
     pictures = [
         random_picture(sprites[rng.integers(len(sprites))], names[rng.integers(len(names))], rng) for _ in range(size)
@@ -51,7 +51,7 @@ def edges(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def loss_of(vae: AutoencoderKL, images: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Training loss (pixels, edges, a touch of KL) and the plain mean absolute error in [0, 2] units."""
+    """Training loss (pixels, edges, a small KL term) and the mean absolute error of pixels in [-1, 1]."""
     posterior = vae.encode(images).latent_dist
     decoded = vae.decode(posterior.sample()).sample
     pixel = (decoded - images).abs().mean()
@@ -60,7 +60,7 @@ def loss_of(vae: AutoencoderKL, images: torch.Tensor) -> tuple[torch.Tensor, flo
 
 
 def train(out: Path, minutes: float, batch: int, threads: int, frozen_encoder: bool) -> None:
-    """Train `out/vae`, from where it was, for `minutes` more; its scaling factor gives latents unit variance."""
+    """Train `out/vae` for another `minutes`; its scaling factor gives latents unit variance."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     rng = np.random.default_rng(0)

@@ -1,6 +1,6 @@
-"""A training run that goes on where it was: optimizers, averaged weights, checkpoints, a loop of so many minutes.
+"""A resumable training run: optimizers, averaged weights, checkpoints, and a loop with a time limit.
 
-Matrices inside the blocks learn with Muon (Jordan et al., 2024), the rest with AdamW.
+Matrices inside the blocks are trained with Muon (Jordan et al., 2024), all other parameters with AdamW.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Loss = Callable[[int, np.random.Generator], Tensor]
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum orthogonalised by Newton-Schulz, as torch.optim.Muon, with equal shapes done in one batch."""
+    """Momentum orthogonalized by Newton-Schulz, like torch.optim.Muon, with equal shapes in one batch."""
 
     def __init__(
         self, params: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
@@ -57,7 +57,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 def new_optimizers(models: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the blocks' matrices, AdamW for everything else; every group remembers its own full rate."""
+    """Muon for the blocks' matrices, AdamW for all other parameters; each group stores its full rate."""
     matrices = [p for name, p in models.named_parameters() if is_block_matrix(name, p)]
     chosen = {id(p) for p in matrices}
     rest = [p for p in models.parameters() if id(p) not in chosen]
@@ -72,7 +72,7 @@ def new_optimizers(models: nn.Module, rate: float) -> list[torch.optim.Optimizer
 
 
 def is_block_matrix(name: str, parameter: Tensor) -> bool:
-    """A matrix of a transformer block; not its modulation, whose gates start at zero and must open slowly."""
+    """Whether a parameter is a matrix of a block, without modulation: its gates start at zero and must open slowly."""
     return "transformer_blocks" in name and ".norm" not in name and parameter.ndim == 2 and name.endswith(".weight")
 
 
@@ -82,14 +82,14 @@ def rate_factor(step: int, done: float) -> float:
 
 
 class Training:
-    """Everything that a checkpoint holds: the models, their averages, the optimizers, how far it got.
+    """The state of a training run: models, their averages, optimizers and progress.
 
     Args:
-        folder: of the checkpoint.
-        models: what learns.
+        folder: folder of the checkpoint.
+        models: the trained models.
         loss: (batch size, random numbers) -> loss.
-        export: writes the models, which hold their averages while it is called.
-        rate: of AdamW; Muon's is ten times as high.
+        export: writes the models; called while they hold the averages.
+        rate: learning rate of AdamW; that of Muon is ten times as high.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Training:
         return loss.item()
 
     def save(self) -> None:
-        """Write the averaged models for use, and all there is for going on."""
+        """Write the averaged models and the checkpoint."""
         current = {k: v.clone() for k, v in self.models.state_dict().items()}
         self.models.load_state_dict(self.average)
         self.export()
@@ -135,7 +135,7 @@ class Training:
         os.replace(self.folder / "new.safetensors", self.folder / "checkpoint.safetensors")
 
     def resume(self) -> None:
-        """Go on from the last checkpoint, if there is one."""
+        """Resume from the last checkpoint, if there is one."""
         path = self.folder / "checkpoint.safetensors"
         if not path.exists():
             return
@@ -154,7 +154,7 @@ class Training:
         print(f"resumed at step {self.step}", flush=True)
 
     def run(self, minutes: float, batch: int) -> None:
-        """Train until `minutes` have been spent in all, saving every few minutes."""
+        """Train for `minutes` in total over all runs, saving every few minutes."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.resume()
         print(f"{sum(p.numel() for p in self.models.parameters()):,} parameters", flush=True)

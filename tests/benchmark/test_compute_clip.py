@@ -115,4 +115,4 @@ def test_mistakes(fails, files, tmp_path: Path) -> None:
     assert "nowhere/nothing: cannot load a CLIPModel" in fails(*command, "--clip-model", "nowhere/nothing")
     line = fails(*command)
     assert "openai/clip-vit-base-patch32: cannot load a CLIPModel" in line
-    assert "Hugging Face hub and its local cache" in line
+    assert "Hugging Face hub or its local cache" in line

@@ -132,7 +132,7 @@ def test_regen_passes_over_schedules_that_have_their_images(run: Run) -> None:
         (("embed-mjhq", *EMOJI, "-f", "p.txt", "-o", "e"), "p.txt: not JSON"),
         (("embed-coco", *EMOJI, "-f", "empty.txt", "-o", "e"), "empty.txt: there is no prompt in this file"),
         (("generate", *EMOJI, "-i", "missing", "-d", "s.json", "-o", "o"), "missing: expected a folder of embeddings"),
-        (("generate", *EMOJI, "-i", "nothing", "-d", "s.json", "-o", "o"), "nothing: expected a folder of embeddings"),
+        (("generate", *EMOJI, "-i", "nothing", "-d", "s.json", "-o", "o"), "nothing: no embeddings"),
         (("generate", *EMOJI, "-i", "e", "-d", "missing.json", "-o", "o"), "missing.json"),
         (("generate", *EMOJI, "-i", "e", "-d", "nothing", "-o", "o"), "nothing: no schedule files"),
         (("generate", *EMOJI, "-i", "e", "-d", "s.json", "-o", "o", "--shard", "3/2"), "--shard: expected i/n"),

@@ -111,7 +111,7 @@ def test_what_was_complete_before_the_kill_is_not_fetched_again(server: Server, 
 
 def test_another_content_is_refused_and_not_kept(server: Server, tmp_path: Path) -> None:
     server.files["/o/r/c/p.txt"] = b"something else"
-    with pytest.raises(EcadError, match="expected the file that was published"):
+    with pytest.raises(EcadError, match="the downloaded file is not the published one"):
         fetch(SOURCE, tmp_path)
     assert list((tmp_path / "prompts").iterdir()) == []
 

@@ -199,7 +199,7 @@ def test_references_must_have_the_images_size(items: list[Item], tmp_path: Path)
 
 def test_no_number_is_no_score(items: list[Item], tmp_path: Path) -> None:
     scorer = Scorer("broken", "", False, lambda images, prompts, _: np.full(len(images), np.nan))
-    with pytest.raises(EcadError, match=r"0000__.*broken gave nan"):
+    with pytest.raises(EcadError, match=r"0000__.*broken gave the score nan"):
         score_folder(tmp_path, items, scorer, tmp_path / "scores.json")
 
 

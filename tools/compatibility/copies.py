@@ -1,4 +1,4 @@
-"""Functions run in copies of this process, which may die or hang without taking it along."""
+"""Runs functions in forked copies of this process, which may die or hang without affecting it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FORK = multiprocessing.get_context("fork")
 
 
 def in_copy(work: Callable[[], Any], seconds: float) -> Any:
-    """What a function returns in a copy of this process; None if the copy died or took longer."""
+    """The result of a function in a copy of this process; None if the copy died or exceeded the time limit."""
     copy = _Copy(work)
     try:
         return copy.answer(seconds)
@@ -22,7 +22,7 @@ def in_copy(work: Callable[[], Any], seconds: float) -> Any:
 
 
 def in_processes(count: int, work: Callable[[int], Any], seconds: float = 120) -> list[Any]:
-    """What a function returns in several copies at once, given their numbers: the first exception ends all."""
+    """The results of a function in several copies at once, called with their numbers; the first exception ends all."""
     copies = [_Copy(lambda number=number: work(number), own_group=False) for number in range(count)]
     begun, answers = time.monotonic(), []
     try:
@@ -61,7 +61,7 @@ class _Copy:
             return None
 
     def end(self) -> None:
-        """Kill what still runs, with all that it started."""
+        """Kill the remaining processes and their children."""
         if self.process.is_alive():
             try:
                 if self.own_group:

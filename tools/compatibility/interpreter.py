@@ -1,8 +1,8 @@
-"""What a schedule means, slowly and obviously: a dictionary of outputs, and a recording that says where we are.
+"""A slow, simple interpreter of schedules: a dictionary of outputs, and a recording that identifies each forward.
 
-Where a schedule says "compute", or nothing is kept, a component runs and its output is kept; else what is kept is
-given. Outputs belong to a pass, a component and the number of its call within the forward. A pass that missed a row, or
-whose tensors have another shape, starts anew.
+Where a schedule computes, or nothing is cached, a component runs and its output is cached. Otherwise the cached output
+is returned. The key is the pass, the component and the number of its call within the forward. A pass that missed a
+row, or whose tensors have another shape, starts with an empty cache.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ecad.sites.discovery import discover
 
 
 class NotTheSame(Exception):
-    """The generation does not make the forwards that were recorded."""
+    """The generation makes other forwards than the recorded ones."""
 
 
 @dataclass
 class Interpretation:
-    """What came out, and how many calls of components ran or were answered from memory."""
+    """The output, and the numbers of computed and reused calls of components."""
 
     output: Any
     computed: int
@@ -41,13 +41,13 @@ def interpret(
     schedules: Mapping[str, CacheSchedule],
     recording: Recording,
 ) -> Interpretation:
-    """Run a pipeline once under schedules.
+    """Run a pipeline once with schedules.
 
     Args:
-        run: calls the pipeline once, as it was called for the recording.
+        run: calls the pipeline once, with the arguments of the recording.
         denoisers: name -> module.
         schedules: name -> schedule.
-        recording: of the bare pipeline.
+        recording: recording of the bare pipeline.
 
     Raises:
         NotTheSame: the pipeline makes other forwards than the recording's.
@@ -57,11 +57,11 @@ def interpret(
 
     def replace(module: nn.Module, forward: Callable[..., Any]) -> None:
         replaced.append((module, vars(module).get("forward")))
-        module.forward = wraps(module.forward)(forward)  # pipelines ask for its signature
+        module.forward = wraps(module.forward)(forward)  # pipelines inspect its signature
 
     for name, schedule in schedules.items():
         sites = [site for site in discover(denoisers[name]) if site.path]
-        # A denoiser without such sites is one itself.
+        # A denoiser without sites is itself a site.
         replace(denoisers[name], state.denoiser(name, schedule, not sites, denoisers[name].forward))
         column = {site: place for place, site in enumerate(schedule.sites)}
         for site in sites:
@@ -157,7 +157,7 @@ def _clone(value: Any) -> Any:
 
 
 def _ahead(now: Any, before: Any, rows: int) -> Any:
-    """One row further on the line through two outputs."""
+    """Linear extrapolation by one row from two outputs."""
 
     def draw(last: Any, first: Any) -> Any:
         if not isinstance(last, torch.Tensor) or not last.is_floating_point():

@@ -1,7 +1,7 @@
-"""What is done to each pipeline, and what must hold of it then.
+"""The modes in which each pipeline is run, and their checks.
 
-A mode is a function of a `Case`. It returns nothing if all held; it raises `Wrong` with a line, `NotTried` with the
-reason, or lets ecad's own refusal through.
+A mode is a function of a `Case`. It returns None if all checks pass, raises `Wrong` with a line or `NotTried` with the
+reason, or lets ecad's own error through.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ SEEDS = (0, 1, 2)
 
 
 class Wrong(Exception):
-    """Something did not hold."""
+    """A check failed."""
 
 
 class NotTried(Exception):
-    """The mode says nothing of this pipeline."""
+    """The mode does not apply to this pipeline."""
 
 
 class _Stop(Exception):
-    """Breaks a generation off."""
+    """Aborts a generation."""
 
 
 class Case:
@@ -56,15 +56,15 @@ class Case:
         self._plain: Recording | None = None
 
     def plain(self) -> Recording:
-        """A bare generation as it is first called, made once."""
+        """The bare generation with the default arguments, cached."""
         if self._plain is None:
             self._plain = self.record()
         self.seen = self._plain.describe()
         return self._plain
 
     def settle(self) -> None:
-        """Find out once for all modes how many rows the runtime takes."""
-        with suppress(Exception):  # each mode says what it finds
+        """Find the number of rows that the runtime accepts, once for all modes."""
+        with suppress(Exception):  # each mode reports its own error
             self.schedules(self.plain(), 0)
 
     def record(self, seed: int = 0, **changes: Any) -> Recording:
@@ -83,7 +83,7 @@ class Case:
         return recording
 
     def schedules(self, recording: Recording, seed: int, forecast: bool = False) -> dict[str, ecad.CacheSchedule]:
-        """Random schedules, one for each denoiser that runs."""
+        """Random schedules, one per denoiser that runs."""
         used = {forward.denoiser for forward in recording.forwards}
         rows = self.rows or self._rows_that_fit(recording, used)
         drawn = np.random.default_rng(seed)
@@ -99,7 +99,7 @@ class Case:
         return made
 
     def _rows_that_fit(self, recording: Recording, used: set[str]) -> int:
-        """As many as there are timesteps, or as rows ran: what the runtime takes."""
+        """The number of timesteps, or of rows that ran: whatever the runtime accepts."""
         last = max(forward.row for forward in recording.forwards if forward.row is not None)
         refusal: Exception | None = None
         for rows in dict.fromkeys((*recording.rows, last + 1)):
@@ -122,13 +122,13 @@ class Case:
         raise refusal
 
     def cached(self, schedules: Mapping[str, ecad.CacheSchedule]) -> Any:
-        """The pipeline under schedules, within a `with`."""
+        """The pipeline with schedules, in a `with` block."""
         return ecad.cached(self.pipe, dict(schedules) if len(self.modules) > 1 else next(iter(schedules.values())))
 
     def interpret(
         self, recording: Recording, schedules: Mapping[str, ecad.CacheSchedule], seed: int = 0, **changes: Any
     ) -> Interpretation:
-        """What the schedules mean."""
+        """The interpreter's output for the schedules."""
         try:
             found = interpret(lambda: self.subject.run(seed, **changes), self.modules, schedules, recording)
         except NotTheSame as error:
@@ -139,7 +139,7 @@ class Case:
 
 
 def eager(case: Case) -> None:
-    """Several random schedules, and nothing left behind."""
+    """Several random schedules; afterwards the pipeline is unchanged."""
     recording, before = case.plain(), _traces(case.pipe)
     if not same(recording.output, case.subject.run()):
         raise NotTried("the bare pipeline gives something else each time")
@@ -161,7 +161,7 @@ def eager(case: Case) -> None:
 
 
 def second_generation(case: Case) -> None:
-    """The same again, then another seed, under one enabled cache."""
+    """The same generation again, then another seed, with one enabled cache."""
     recording, other = case.plain(), case.record(seed=1)
     schedules = case.schedules(recording, 1)
     want = case.interpret(recording, schedules), case.interpret(other, schedules, seed=1)
@@ -172,7 +172,7 @@ def second_generation(case: Case) -> None:
 
 
 def interrupted(case: Case) -> None:
-    """Broken off in each row by an error, and by the pipeline's own flag; then a new generation."""
+    """Generations aborted in each row by an error, and by the pipeline's own flag; then a new generation."""
     recording, other = case.plain(), case.record(seed=1)
     schedules = case.schedules(recording, 2)
     want = case.interpret(other, schedules, seed=1)
@@ -209,7 +209,7 @@ def guidance_off(case: Case) -> None:
 
 def _guider_that_ends(case: Case) -> dict[str, Any]:
     def guide(stop: float) -> None:
-        # A guider that has been used is still at its last row when the next run reads the prompt.
+        # A used guider is still at its last row when the next run reads the prompt.
         case.pipe.update_components(guider=diffusers.ClassifierFreeGuidance(guidance_scale=4.0, stop=stop))
 
     changes = _negative(case)
@@ -222,7 +222,7 @@ def _guider_that_ends(case: Case) -> dict[str, Any]:
 
 
 def _negative(case: Case) -> dict[str, str]:
-    """A negative prompt, where the pipeline takes one and its test gives none."""
+    """A negative prompt, if the pipeline takes one and its test gives none."""
     given = {"negative_prompt", "negative_prompt_embeds"} & set(case.subject.inputs())
     return {"negative_prompt": "bad"} if "negative_prompt" in case.subject.parameters() and not given else {}
 
@@ -246,7 +246,7 @@ def _callback_that_ends(case: Case) -> dict[str, Any]:
 
 
 def forecasts(case: Case) -> None:
-    """Schedules that forecast: components and, in rows that compute nothing, the whole denoiser."""
+    """Schedules that extrapolate: components and, in rows that compute nothing, the whole denoiser."""
     recording = case.plain()
     for seed in SEEDS[:2]:
         schedules = case.schedules(recording, seed, forecast=True)
@@ -258,7 +258,7 @@ def forecasts(case: Case) -> None:
 
 
 def offload(case: Case) -> None:
-    """accelerate's hooks, one for the model and one for each module; diffusers' groups of layers."""
+    """Offloading: accelerate's hooks for the model and for each module, and diffusers' groups of layers."""
     import accelerate
 
     recording = case.plain()
@@ -312,14 +312,14 @@ def layerwise_casting(case: Case) -> None:
 
 
 def quantised(case: Case) -> None:
-    """torchao, eight bit weights."""
+    """torchao's 8-bit weights."""
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
     _on_modified(case, lambda module: quantize_(module, Int8WeightOnlyConfig()))
 
 
 def lora(case: Case) -> None:
-    """A LoRA by peft in the linear layers of the blocks; then another one in its weights' place."""
+    """A peft LoRA in the linear layers of the blocks; then other weights are copied into it."""
     from peft import LoraConfig, inject_adapter_in_model
 
     def adapt(module: nn.Module) -> None:
@@ -353,9 +353,9 @@ def lora(case: Case) -> None:
 
 
 def compiled(case: Case) -> None:
-    """The blocks compiled one by one, with dynamo's own backend, which computes the same bits."""
+    """The blocks compiled one by one, with dynamo's eager backend, which is bit-identical."""
     recording = case.plain()
-    # Whole rows but for one: a graph for each combination within a block takes its time.
+    # Whole rows, except for one: compiling a graph for each combination within a block takes long.
     schedules = {}
     for name, schedule in case.schedules(recording, 0).items():
         bits = schedule.recompute.copy()
@@ -380,7 +380,7 @@ def compiled(case: Case) -> None:
 
 
 def context_parallel(case: Case) -> None:
-    """Two processes, each with half of the sequence (Ulysses), which talk through gloo."""
+    """Two processes with half of the sequence each (Ulysses), over gloo."""
     if not all(getattr(module, "_cp_plan", None) for module in case.modules.values()):
         raise NotTried("diffusers has no context parallel plan for its transformer")
     with tempfile.TemporaryDirectory() as folder:
@@ -391,7 +391,7 @@ def context_parallel(case: Case) -> None:
 
 
 def _in_parallel(case: Case, rank: int, meeting: str) -> Exception | None:
-    """What one of two processes finds."""
+    """The check in one of the two processes."""
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     config = diffusers.ContextParallelConfig(ulysses_degree=2, ulysses_anything=True)
     cpu = mock.patch("torch._C._get_accelerator", return_value=torch.device("cpu"))
@@ -423,23 +423,23 @@ MODES: dict[str, Callable[[Case], None]] = {
     "context parallel": context_parallel,
     "compiled": compiled,
 }
-# The breadth first: what says most about most classes, and what takes most time last.
+# The most informative modes first, the slowest ones last.
 ROUNDS = (1, 5, 10, 11)
 
 
 def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
-    """Bit for bit."""
+    """Whether two outputs are bit-identical."""
     return len(one) == len(other) and all(map(torch.equal, one, other))
 
 
 def one_line(error: BaseException | None) -> str:
-    """An error as a line."""
+    """An error in one line."""
     text = " ".join(str(error).split())
     return (text if isinstance(error, ecad.EcadError) else f"{type(error).__name__}: {text}")[:240]
 
 
 def _block_paths(module: nn.Module) -> set[str]:
-    """Paths of the blocks that have sites; the denoiser's own, which is empty, where it is one site itself."""
+    """Paths of the blocks with sites; the empty path if the denoiser is itself a site."""
     return {site.path.rpartition(".")[0] for site in discover(module)}
 
 
@@ -462,7 +462,7 @@ def _on_modified(case: Case, modify: Callable[[nn.Module], Any]) -> None:
 
 
 def _draw_parallel_sites_together(bits: np.ndarray, sites: tuple[tuple[str, str], ...]) -> None:
-    """Where `proj_out` alone reads a block's other outputs, these run with it: a line goes through what really ran."""
+    """A block's outputs that only `proj_out` reads run with it, so that extrapolations use outputs that were computed."""
     places = {site: place for place, site in enumerate(sites)}
     for (block, component), place in places.items():
         prefix = component.removesuffix("proj_out")
@@ -494,7 +494,7 @@ def _must_be_empty(run: Any, when: str = "after the generation") -> None:
 
 
 def _traces(pipe: Any) -> Iterator[str]:
-    """Every attribute, override and hook of the pipeline's parts, by name."""
+    """The attributes, overrides and hooks of the pipeline's parts, by name."""
     found = [f"pipeline.{name}" for name in vars(pipe)]
     for part, value in pipe.components.items():
         if isinstance(value, nn.Module):
@@ -509,7 +509,7 @@ def _traces(pipe: Any) -> Iterator[str]:
 
 @contextmanager
 def _broken_off(steps: int) -> Iterator[None]:
-    """Any scheduler fails at one of its steps."""
+    """Make any scheduler fail at one of its steps."""
     done = []
 
     def step(*_: Any) -> None:
@@ -532,7 +532,7 @@ def _interrupts(pipe: Any, step: int, _: Any, tensors: dict[str, Any]) -> dict[s
 
 
 def _ends_guidance(halves: bool, pipe: Any = None) -> dict[str, Any]:
-    """A callback that sets the scale to one, and leaves the second half of what a batch of both halves reads."""
+    """A callback that sets the guidance scale to 1 and keeps the second half of batched inputs."""
 
     def end(pipe: Any, step: int, _: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         if step != 1:
@@ -545,5 +545,5 @@ def _ends_guidance(halves: bool, pipe: Any = None) -> dict[str, Any]:
 
 
 def _work(recording: Recording) -> int:
-    """Numbers that went into denoisers."""
+    """Records the arguments of denoisers."""
     return sum(math.prod(shape) for forward in recording.forwards for shape in forward.shapes)

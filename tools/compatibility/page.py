@@ -1,4 +1,4 @@
-"""Draw the table of `sweep.py` as a page of the documents.
+"""Write the results of `sweep.py` as a page of the documentation.
 
 python tools/compatibility/page.py [--results build/compatibility.jsonl] [--output docs/compatibility.md]
 """
@@ -29,10 +29,10 @@ COLUMNS = {
 }
 _SIGNS = {"pass": "✓", "wrong": "**✗**", "refused": "R", "not tried": "–"}
 _INTRODUCTION = (
-    "# Compatibility\n\nWhich pipelines of diffusers ran under a cache schedule, and in which ways. A tool builds each "
-    "pipeline class of diffusers' own tests with their tiny random components, replaces what these load from the hub "
-    "by stand-ins, and runs it under random schedules. The output must equal, bit for bit, that of a slow interpreter "
-    "of the schedule that knows nothing of the runtime (`tools/compatibility/interpreter.py`).\n"
+    "# Compatibility\n\nThe table shows which diffusers pipelines ran with a cache schedule, in which modes. A tool builds each "
+    "pipeline class of diffusers' own tests with tiny random components, replaces models from the hub "
+    "by stand-ins, and runs it with random schedules. The output must be bit-identical to that of a slow interpreter "
+    "of the schedule that does not use the runtime (`tools/compatibility/interpreter.py`).\n"
 )
 _COMMANDS = """
     pip install 'ecad[compat]'
@@ -62,10 +62,10 @@ _SIGN_TABLE = """
 | --- | --- |
 | ✓ | tried; everything held, bit for bit |
 | **✗** | tried; something was wrong |
-| R | ecad refuses it with one line |
+| R | ecad rejects it with a one-line error |
 | – | not tried |
 
-A number behind a sign is that of the reason, below the table.
+A number after a sign refers to the reasons below the table.
 
 """
 
@@ -74,8 +74,8 @@ def page(entries: Iterable[dict[str, Any]], told: dict[str, str]) -> str:
     """The document.
 
     Args:
-        entries: lines of the results, later ones replace earlier ones of the same test and mode.
-        told: versions that they depend on.
+        entries: lines of the results; later ones replace earlier ones of the same test and mode.
+        told: versions that the results depend on.
 
     Returns:
         Markdown.

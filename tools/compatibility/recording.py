@@ -1,8 +1,8 @@
-"""Which row and which pass every forward of a denoiser belongs to, told after the fact from one bare generation.
+"""Assigns every forward of a denoiser to a row and a pass, after one bare generation.
 
-Nothing here knows of ecad's runtime, which has to say so while the generation runs. A row is what the scheduler's own
-index says after its `step`, or where the timestep stands in its table. A pass is what the pipeline names by diffusers'
-`cache_context`; without a name, forwards with the same conditioning are one pass.
+This does not use ecad's runtime, which must do the same while the generation runs. A row is given by the scheduler's
+index after its `step`, or by the position of the timestep in its table. A pass is named by diffusers'
+`cache_context`; without a name, forwards with the same conditioning belong to one pass.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Forward:
 
     Attributes:
         denoiser: its name in the pipeline.
-        generation: how often timesteps were set before it.
-        row: of the scheduler; None if no step followed it.
-        key: its pass: what a later row of the same generation may reuse.
-        shapes: of its tensors.
+        generation: number of times that timesteps were set before.
+        row: row of the scheduler; None if no step followed.
+        key: its pass, whose outputs later rows of the generation may reuse.
+        shapes: shapes of its tensors.
         leaves: a digest of each of its arguments.
-        context: the name that the pipeline gave it.
+        context: name given by the pipeline.
     """
 
     denoiser: str
@@ -49,9 +49,9 @@ class Recording:
     """A bare generation.
 
     Attributes:
-        forwards: all calls of denoisers, in their order.
-        rows: number of timesteps, each time they were set before a forward.
-        output: what the pipeline returned.
+        forwards: all calls of denoisers, in order.
+        rows: number of timesteps, for each time that they were set before a forward.
+        output: the pipeline's output.
     """
 
     forwards: list[Forward] = field(default_factory=list)
@@ -59,12 +59,12 @@ class Recording:
     output: Any = None
 
     def passes(self) -> int:
-        """Most forwards of one denoiser in one row."""
+        """The maximum number of forwards of one denoiser in a row."""
         counts = Counter((f.denoiser, f.generation, f.row) for f in self.forwards if f.row is not None)
         return max(counts.values(), default=0)
 
     def describe(self) -> dict[str, Any]:
-        """Counts for a record."""
+        """Counts, for a result line."""
         found = [forward.row for forward in self.forwards if forward.row is not None]
         return {
             "forwards": len(self.forwards),
@@ -76,7 +76,7 @@ class Recording:
 
 
 def record(run: Callable[[], Any], denoisers: Mapping[str, nn.Module]) -> Recording:
-    """Run a pipeline bare and say which forward was what.
+    """Run a bare pipeline and identify its forwards.
 
     Args:
         run: calls the pipeline once.
@@ -121,7 +121,7 @@ def record(run: Callable[[], Any], denoisers: Mapping[str, nn.Module]) -> Record
 
 
 def digest(value: Any) -> str:
-    """Equal for equal values."""
+    """A digest of a value."""
     if isinstance(value, torch.Tensor):
         raw = value.detach().cpu()
         raw = raw.float() if raw.is_floating_point() and raw.dtype.itemsize < 4 else raw  # numpy has no bfloat16
@@ -131,7 +131,7 @@ def digest(value: Any) -> str:
 
 @contextmanager
 def watched_schedulers(on_timesteps: Callable[[Any], None], on_step: Callable[[Any, Any], None]) -> Iterator[None]:
-    """Follow every scheduler there is, copies included, by its class."""
+    """Watch all schedulers, including copies, through their classes."""
     undo: list[Callable[[], None]] = []
     for cls in _subclasses(SchedulerMixin):
         for name in ("set_timesteps", "step"):
@@ -166,7 +166,7 @@ def _subclasses(cls: type) -> Iterator[type]:
 
 
 def _row(scheduler: Any, timestep: Any, count: int) -> int:
-    """Of the step that a scheduler has just done."""
+    """The row of the step that a scheduler has just done."""
     index = getattr(scheduler, "_step_index", None)
     if index is not None:
         return int(index) - 1
@@ -225,7 +225,7 @@ def _name_passes(forwards: list[Forward]) -> None:
 
 
 def _conditioning(forwards: list[Forward], passes: int) -> list[int]:
-    """Arguments that over the whole generation take no more values than a row has forwards."""
+    """Arguments with no more distinct values over the generation than a row has forwards."""
     places = range(max((len(forward.leaves) for forward in forwards), default=0))
     values = [{forward.leaves[place] for forward in forwards if place < len(forward.leaves)} for place in places]
     return [place for place in places if 1 < len(values[place]) <= passes]

@@ -1,6 +1,6 @@
-"""Stand-ins for the tiny hub models that diffusers' tests load: nothing here comes from the network.
+"""Stand-ins for the tiny hub models that diffusers' tests load, made without a network.
 
-Weights are random and vocabularies are bytes: what the text says does not matter, that every run reads the same does.
+Weights are random and vocabularies are bytes: the text does not matter, but every run must read the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tokenizers
 import torch
 import transformers
 
-# Width, layers and heads of every stand-in for a text encoder: what diffusers' tests expect of the tiny hub models.
+# Width, layers and heads of all text encoders, as diffusers' tests expect them.
 _WIDTH, _LAYERS, _HEADS = 32, 2, 4
 _VOCABULARY = 1000
 _CHAT = (
@@ -29,7 +29,7 @@ _EXTRA = (
     *("<|im_start|>", "<|im_end|>", "<start_of_image>", "<end_of_image>", "<image_soft_token>", "<image>"),
     *("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
 )
-# Where the configurations of Qwen's models expect them.
+# Ids that the configurations of Qwen's models expect.
 _QWEN = {"<|vision_start|>": 151652, "<|vision_end|>": 151653, "<|image_pad|>": 151655, "<|video_pad|>": 151656}
 
 
@@ -39,7 +39,7 @@ def _vocabulary(**places: int) -> dict[str, int]:
 
 
 def tokenizer(places: dict[str, int] = _QWEN, **settings: Any) -> Any:
-    """A tokenizer of single bytes that ends every text as T5's does; `places` are numbers of words."""
+    """A tokenizer of single bytes that ends texts like T5's; `places` are ids of words."""
     made = tokenizers.Tokenizer(tokenizers.models.BPE(_vocabulary(**places), [], unk_token="<unk>"))
     made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = tokenizers.decoders.ByteLevel()
@@ -53,7 +53,7 @@ def tokenizer(places: dict[str, int] = _QWEN, **settings: Any) -> Any:
 
 
 def install() -> None:
-    """Let `from_pretrained` of anything that is no local folder give a stand-in, for the rest of this process."""
+    """Make `from_pretrained` return stand-ins for everything but local folders, for the rest of this process."""
     _pretend_to_have("requests_mock", Mocker=object)
     _replace(transformers.PreTrainedTokenizerBase, lambda cls, name, settings: tokenizer(**_known(settings)))
     _replace(transformers.AutoTokenizer, lambda cls, name, settings: tokenizer(**_known(settings)))
@@ -81,7 +81,7 @@ def _replace(cls: Any, stand_in: Any) -> None:
 
 
 def _pretend_to_have(name: str, **contents: Any) -> None:
-    """A module of which only the names are needed, when tests are imported."""
+    """A module whose names are needed only to import tests."""
     try:
         __import__(name)
     except ImportError:

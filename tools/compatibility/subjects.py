@@ -21,7 +21,7 @@ from ecad.sites.discovery import denoisers
 
 STEPS = 4
 _FOLDERS = ("tests/pipelines", "tests/modular_pipelines")
-# What a class is called with beside its test's inputs: smaller pictures, more steps than the test has.
+# Additional arguments of a class beside its test's inputs: smaller images, more steps.
 _CHANGES: dict[str, dict[str, Any]] = {
     "HunyuanVideo15ModularPipeline": {"negative_prompt": "bad"},
     "Kandinsky5I2IPipeline": {"max_sequence_length": 400},
@@ -31,7 +31,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "SanaSprintPipeline": {"intermediate_timesteps": None, "use_resolution_binning": False},
 }
 _LARGEST_AREA = 64 * 64
-# Modular pipeline -> the test of the usual pipeline whose components it takes.
+# Modular pipeline -> the test of the standard pipeline with the same components.
 _LENDERS = {
     "Flux2KleinBaseModularPipeline": "flux2/test_pipeline_flux2_klein.py",
     "Flux2KleinModularPipeline": "flux2/test_pipeline_flux2_klein.py",
@@ -54,12 +54,12 @@ _LENDERS = {
 
 @dataclass
 class Subject:
-    """A pipeline and what its test calls it with.
+    """A pipeline and the inputs of its test.
 
     Attributes:
         pipe: a diffusers pipeline with random weights.
-        test: the object of the test class that it is from.
-        latents: whether the pipeline returns latents when asked; else it is left to its own output.
+        test: instance of its test class.
+        latents: whether the pipeline can return latents; otherwise its default output is used.
         begin: called before each run.
     """
 
@@ -69,7 +69,7 @@ class Subject:
     begin: Callable[[], Any] = lambda: None
 
     def inputs(self, seed: int = 0, **changes: Any) -> dict[str, Any]:
-        """What one call is made with; the same seed gives the same call."""
+        """The arguments of a call; equal seeds give equal arguments."""
         torch.manual_seed(seed)
         takes = inspect.signature(self.test.get_dummy_inputs).parameters
         given = self.test.get_dummy_inputs(*(["cpu"] if "device" in takes else []))
@@ -85,13 +85,13 @@ class Subject:
         return {**given, **_CHANGES.get(type(self.pipe).__name__, {}), **changes}
 
     def parameters(self) -> Iterable[str]:
-        """Names of what the pipeline may be called with."""
+        """Names of the pipeline's call arguments."""
         if hasattr(self.test, "pipeline_blocks_class"):
             return {*self.pipe.blocks.input_names, "generator", "num_inference_steps"}
         return inspect.signature(type(self.pipe).__call__).parameters.keys()
 
     def run(self, seed: int = 0, **changes: Any) -> list[torch.Tensor]:
-        """All tensors that one call returns."""
+        """All tensors in the output of one call."""
         inputs = self.inputs(seed, **changes)
         self.begin()
         with torch.no_grad():
@@ -99,7 +99,7 @@ class Subject:
 
 
 def tensors(value: Any) -> list[torch.Tensor]:
-    """Everything in a pipeline's output that is a tensor, an array or a picture."""
+    """All tensors, arrays and images in a pipeline's output, as tensors."""
     if isinstance(value, torch.Tensor):
         return [value.detach().clone()]
     if isinstance(value, dict):
@@ -114,7 +114,7 @@ def tensors(value: Any) -> list[torch.Tensor]:
 
 
 def files(checkout: Path) -> list[Path]:
-    """The files of a checkout of diffusers that hold tests of pipelines, those with a transformer first."""
+    """The test files of pipelines in a diffusers checkout, those with a transformer first."""
     found = sorted(path for folder in _FOLDERS for path in (checkout / folder).glob("*/test_*.py"))
     return sorted(
         (path for path in found if re.search("get_dummy_components|pipeline_blocks_class", path.read_text())),
@@ -123,7 +123,7 @@ def files(checkout: Path) -> list[Path]:
 
 
 def tests_in(checkout: Path, file: Path) -> Iterator[type]:
-    """The test classes of a file, one for each pipeline class."""
+    """The test classes of a file, one per pipeline class."""
     if str(checkout) not in sys.path:
         sys.path.insert(0, str(checkout))
     name = ".".join(file.relative_to(checkout).with_suffix("").parts)
@@ -139,15 +139,15 @@ def tests_in(checkout: Path, file: Path) -> Iterator[type]:
 
 
 def class_name(test_class: type) -> str:
-    """The pipeline class of diffusers' that a test is about; some tests put their own in front of it."""
+    """The pipeline class of a test; some tests wrap it in their own."""
     mro = test_class.pipeline_class.__mro__  # type: ignore[attr-defined]
     return next((cls.__name__ for cls in mro if cls.__module__.startswith("diffusers.")), mro[0].__name__)
 
 
 def build(checkout: Path, test_class: Any) -> Subject:
-    """Make a test class's pipeline; `prepare` it before it is run."""
+    """Build the pipeline of a test class; call `prepare` before running it."""
     test = test_class("run") if issubclass(test_class, unittest.TestCase) else test_class()
-    with suppress(pytest.skip.Exception):  # deprecated pipelines are built, too
+    with suppress(pytest.skip.Exception):  # deprecated pipelines are included
         getattr(test, "setUp", lambda: None)()
     torch.manual_seed(0)
     _keep_pictures_small(test.pipeline_class)
@@ -165,7 +165,7 @@ def build(checkout: Path, test_class: Any) -> Subject:
 
 
 def _modular(checkout: Path, test: Any) -> Any:
-    """A modular pipeline with the components of a usual one; its own are on the hub alone."""
+    """A modular pipeline with the components of a standard one; its own are only on the hub."""
     name = test.pipeline_class.__name__
     if name not in _LENDERS:
         raise OSError("its components are on the hub, and no test of diffusers' makes such")
@@ -177,7 +177,7 @@ def _modular(checkout: Path, test: Any) -> Any:
 
 
 def prepare(subject: Subject) -> None:
-    """Weights that all matter, and latents, which show every bit, where the pipeline gives them."""
+    """Use weights that all affect the output, and latents as output if possible: they show every bit."""
     weights = {name: value.clone() for name, value in _denoiser_weights(subject.pipe)}
     for name, value in _denoiser_weights(subject.pipe):
         value.data.copy_(_weights_that_matter(name, value))
@@ -200,7 +200,7 @@ def _denoiser_weights(pipe: Any) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def _weights_that_matter(name: str, value: torch.Tensor) -> torch.Tensor:
-    """Random weights that keep the size of what passes through them; tests' own are often zero at the end."""
+    """Random weights that preserve the scale of activations; those of tests are often zero in the last layer."""
     generator = torch.Generator().manual_seed(len(name) + value.numel())
     drawn = torch.randn(value.shape, generator=generator)
     if value.ndim > 1:
@@ -209,7 +209,7 @@ def _weights_that_matter(name: str, value: torch.Tensor) -> torch.Tensor:
 
 
 def _keep_pictures_small(pipeline_class: type) -> None:
-    """QwenImage's editing enlarges every picture to a million pixels."""
+    """QwenImage's editing enlarges every image to a million pixels."""
     name = "modular_pipelines.qwenimage.encoders" if "Modular" in pipeline_class.__name__ else ""
     module = sys.modules.get(f"diffusers.{name}" if name else pipeline_class.__module__)
     original = getattr(module, "calculate_dimensions", None)

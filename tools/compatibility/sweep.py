@@ -1,10 +1,10 @@
-"""Run every pipeline class of diffusers' own tests under cache schedules, in every mode, and write down what held.
+"""Run every pipeline class of diffusers' tests with cache schedules, in every mode, and write the results.
 
 python tools/compatibility/sweep.py --diffusers CHECKOUT [--only TEXT] [--mode eager] [--output FILE]
 
-Each pipeline class is built in a process of its own, each mode runs in a copy of that process and has a time limit.
-Every result is a line of JSON. A run goes on where another was broken off; results of other releases or of another
-state of the code are made anew. `page.py` draws the table. Needs `pip install 'ecad[compat]'`.
+Each pipeline class is built in its own process. Each mode runs in a copy of that process and has a time limit.
+Every result is a line of JSON. An interrupted run resumes; results of other releases or of another
+state of the code are replaced. `page.py` draws the table. Needs `pip install 'ecad[compat]'`.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ import ecad
 
 _PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "torchao")
 _CODE = ("ecad/runtime", "ecad/sites", "ecad/schedules", "tools/compatibility")
-# Instead of a mode, of a pipeline that cannot be built or cannot be cached.
+# Used instead of a mode for pipelines that cannot be built or cached.
 WHOLE = "all"
 _BUILD_SECONDS = 120
 
 
 def versions(checkout: Path) -> dict[str, str]:
-    """What every result depends on."""
+    """The versions that results depend on."""
     git = subprocess.run(["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     found = {"ecad": code_digest(), "diffusers' tests": git.stdout.strip()[:10], "python": sys.version.split()[0]}
     for name in _PACKAGES:
@@ -59,7 +59,7 @@ def versions(checkout: Path) -> dict[str, str]:
 
 
 def code_digest() -> str:
-    """Of ecad's runtime and of this tool."""
+    """A digest of ecad's runtime and of this tool."""
     root = Path(ecad.__file__).parents[1]
     files = sorted(path for folder in _CODE for path in (root / folder).rglob("*.py") if path.name != "page.py")
     found = hashlib.sha256()
@@ -93,7 +93,7 @@ def _last_frame(error: BaseException) -> str:
 
 
 def sweep_tests(checkout: Path, left: dict[type, list[str]], name: str, seconds: float) -> Iterator[dict[str, Any]]:
-    """Results of the pipeline classes of one file of tests, each with the modes that are left."""
+    """Results of the pipeline classes of one test file, each in the remaining modes."""
     for test, wanted in left.items():
         about = {"file": name, "test": test.__name__, "class": subjects.class_name(test)}
         try:
@@ -116,7 +116,7 @@ def sweep_tests(checkout: Path, left: dict[type, list[str]], name: str, seconds:
 
 
 def known_results(path: Path, key: str) -> tuple[list[str], set[tuple[str, str]]]:
-    """Lines that still hold, and which (test, mode) they are about."""
+    """The lines that are still valid, and their (test, mode)."""
     lines, found = [], set()
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -132,7 +132,7 @@ def known_results(path: Path, key: str) -> tuple[list[str], set[tuple[str, str]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--diffusers", type=Path, default=os.environ.get("DIFFUSERS_CHECKOUT"), help="a git checkout")
-    parser.add_argument("--only", action="append", help="part of the path of a file of tests")
+    parser.add_argument("--only", action="append", help="part of the path of a test file")
     parser.add_argument("--mode", action="append", choices=modes.MODES)
     parser.add_argument("--seconds", type=float, default=300, help="limit of a mode of a class")
     parser.add_argument("--output", type=Path, default=Path("build/compatibility.jsonl"))
@@ -146,7 +146,7 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     standins.install()
     for name in ("accelerate", "ecad.runtime.cache", "peft", "torch._dynamo", "torchao"):
-        with suppress(ImportError):  # once for all copies
+        with suppress(ImportError):  # imported once for all copies
             importlib.import_module(name)
     told = versions(args.diffusers)
     key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
@@ -164,7 +164,7 @@ def main() -> None:
             for file in chosen:
                 _sweep(args, file, names, known, key)
     except KeyboardInterrupt:
-        sys.exit(f"broken off; {args.output} has what was found, and the same command goes on")
+        sys.exit(f"interrupted; {args.output} has the results so far; run the same command to resume")
 
 
 def _sweep(args: argparse.Namespace, file: Path, names: list[str], known: set[tuple[str, str]], key: str) -> None:
@@ -182,7 +182,7 @@ def _sweep(args: argparse.Namespace, file: Path, names: list[str], known: set[tu
             found.append((f"{name}:{entry['test']}", entry["mode"]))
         return found
 
-    try:  # imported here, so that copies share what tests import
+    try:  # imported here, so that copies share the imports of tests
         tests = list(subjects.tests_in(args.diffusers, file))
     except Exception as error:
         if (f"{name}:None", WHOLE) not in known:

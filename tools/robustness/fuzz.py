@@ -3,8 +3,8 @@
 pip install atheris
 python tools/robustness/fuzz.py [--seconds 120] [--only schedule] [--output build/benchmarks/fuzz.json]
 
-Every target is fuzzed in a process of its own (atheris never returns), from the whole file and some mutants of
-`torture.py`. A fault ends it: its traceback and the input are kept beside the output, and the exit code is 1.
+Every target is fuzzed in its own process (atheris never returns), from the intact file and some mutants of
+`torture.py`. A fault ends the process: traceback and input are written beside the output, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LONGEST_INPUT = 8192
 
 
 def fuzz_one(name: str, corpus: Path, flags: list[str]) -> None:
-    """Fuzz one target, for ever or as long as libFuzzer's flags say."""
+    """Fuzz one target, without end or within libFuzzer's limits."""
     import atheris
 
     with atheris.instrument_imports(include=["ecad"], enable_loader_override=False):
@@ -53,7 +53,7 @@ def fuzz_one(name: str, corpus: Path, flags: list[str]) -> None:
 
 
 def fuzz(name: str, seconds: int, place: Path) -> dict[str, Any]:
-    """One row of the table: what libFuzzer says of a process that fuzzes one target."""
+    """One row of the table: libFuzzer's statistics of one target."""
     stem = re.sub(r"\W+", "-", name)
     log, artifacts = place / f"{stem}.log", place / f"{stem}-"
     flags = [f"-max_total_time={seconds}", f"-max_len={LONGEST_INPUT}", "-print_final_stats=1", "-timeout=30"]

@@ -2,10 +2,10 @@
 
 python tools/robustness/resume.py [--kills 25] [--only score] [--seed 0] [--output build/benchmarks/resume.json]
 
-Every command is started again and again on what the last kill (SIGKILL) left, until it ends by itself; then what is
-there must be what an uninterrupted run leaves, byte by byte, temporary and hidden files counted. If kills are left over
-the command begins anew in an empty folder. One kill in five comes while the process starts, the others as long after it
-has begun to write as the work may take.
+Every command is restarted on the files that the last kill (SIGKILL) left, until it ends by itself. Then all files,
+temporary and hidden ones included, must equal those of an uninterrupted run byte by byte. If kills are left, the
+command starts again in an empty folder. One kill in five comes while the process starts, the others at a random
+time after its first write.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from ecad.genetic.study.store import Store
 from ecad.utils.files import write_atomic
 
 MODEL = ["--image-generator", "EmojiImageGenerator", "--device", "cpu"]
-# So often a run is killed, more or less, before it is through.
+# Approximate number of kills before a run ends.
 KILLS_A_RUN = 6
 
 
 @dataclass(frozen=True)
 class Case:
-    """A command to be killed.
+    """A command that is killed and resumed.
 
     Args:
-        name: of the command.
-        arguments: folder -> what follows the name on the command line.
-        begin: makes the folder that the command works in, if it expects something there.
-        leaves: folder -> what must not depend on interruptions.
+        name: name of the command.
+        arguments: folder -> arguments of the command.
+        begin: prepares the folder of the command, if it needs files there.
+        leaves: folder -> the results that must not depend on interruptions.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Case:
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Every file of a folder, hidden ones too, and the SHA-256 of what is in it."""
+    """Every file of a folder, including hidden ones, and the SHA-256 of its content."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -62,7 +62,7 @@ def contents(folder: Path) -> dict[str, Any]:
 
 
 def study_contents(folder: Path) -> dict[str, Any]:
-    """The files of a study, and of its database all but the seconds that were spent."""
+    """The files of a study, and its database without the measured seconds."""
     found = {name: digest for name, digest in contents(folder).items() if name not in (DATABASE, LOCK)}
     with Store.read(folder) as store:
         tables: dict[str, Any] = {
@@ -78,7 +78,7 @@ def study_contents(folder: Path) -> dict[str, Any]:
 
 
 def written(folder: Path) -> set[tuple[str, int]]:
-    """What changes whenever a command writes: the files that are there and how long they are."""
+    """Names and sizes of all files, which change whenever the command writes."""
     found = set()
     for path in folder.rglob("*"):
         try:
@@ -99,7 +99,7 @@ def until_it_writes(process: subprocess.Popen[bytes], folder: Path, before: set[
 
 
 def run(case: Case, folder: Path) -> tuple[float, float]:
-    """Run a command to its end; gives the seconds until it wrote and those from there to the end."""
+    """Run a command to its end; returns the seconds until its first write, and from there to the end."""
     before, begin = written(folder), time.perf_counter()
     process = start(case, folder)
     until_it_writes(process, folder, before)
@@ -110,9 +110,9 @@ def run(case: Case, folder: Path) -> tuple[float, float]:
 
 
 def kill(case: Case, folder: Path, moment: float, at_work: bool) -> dict[str, Any] | None:
-    """Start a command and kill it after so many seconds, counted from its first writing if it is to be at work then.
+    """Start a command and kill it after a number of seconds, counted from its start or from its first write.
 
-    None if it was through before.
+    Returns None if the command ended before.
     """
     before, begin = written(folder), time.perf_counter()
     process = start(case, folder)
@@ -172,7 +172,7 @@ def prove(case: Case, place: Path, kills: int, chance: random.Random) -> dict[st
 
 
 def cases(place: Path) -> list[Case]:
-    """The commands, each on what the one before has made."""
+    """The commands; each works on the results of the previous one."""
     texts = prompts("search")
     for name, count in (("many", 48), ("few", 12), ("search", 2)):
         (place / f"{name}.txt").write_text("\n".join(texts[:count]))
@@ -201,7 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=25, help="of each command")
     parser.add_argument("--only", action="append", help="a command; `score` needs `generate` before it")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the times of the kills")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks/resume.json"))
     args = parser.parse_args()
     rows = []

@@ -1,4 +1,4 @@
-"""Tiny pipelines of real classes whose weights can be changed in place: what `stress.py` serves."""
+"""Tiny pipelines of real classes with weights that can be changed in place, for `stress.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TOKENS, _WIDTH, _POOLED = 5, 12, 6
 
 
 class LowRank(nn.Module):
-    """What a LoRA puts in a linear layer's place."""
+    """A linear layer with a LoRA."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -29,27 +29,27 @@ class LowRank(nn.Module):
 
 @dataclass
 class Served:
-    """A pipeline and how it is called."""
+    """A pipeline and its kind."""
 
     pipe: Any
     kind: Kind
 
     def load(self, weights: int, lora: int) -> None:
-        """Copy weights into the denoiser, as averaging (EMA) and swapping LoRAs do."""
+        """Copy weights into the denoiser, like averaging (EMA) and swapping LoRAs."""
         for place, (name, value) in enumerate(self.pipe.transformer.named_parameters()):
             which = lora if "lora_" in name else weights
             drawn = torch.Generator().manual_seed(1000 * which + place)
             value.data.copy_(torch.randn(value.shape, generator=drawn) * 0.3)
 
     def sibling(self) -> Served:
-        """Another pipeline with a scheduler of its own over the same denoiser."""
+        """Another pipeline with its own scheduler and the same denoiser."""
         scheduler = type(self.pipe.scheduler).from_config(self.pipe.scheduler.config)
         return Served(_pipeline(self.kind.pipeline, self.pipe.transformer, scheduler), self.kind)
 
     def image(
         self, prompt: int, size: int, steps: int, seed: int, after_row: Callable[[Any, int], None]
     ) -> torch.Tensor:
-        """Latents; `after_row` is given the pipeline and each row that is done."""
+        """Generate latents; `after_row` is called with the pipeline and each finished row."""
         call = {**self.kind.call(prompt), "height": size, "width": size, "num_inference_steps": steps}
         if self.kind.has_flag:
 
@@ -70,13 +70,13 @@ class Kind:
     """One way in which a pipeline calls its denoiser.
 
     Attributes:
-        pipeline: class of diffusers'.
+        pipeline: pipeline class of diffusers.
         model: class and configuration of the denoiser.
-        scheduler: class.
-        sizes: in pixels.
-        call: of the number of a prompt.
-        has_flag: whether the pipeline can be interrupted by `_interrupt`; else it has the older callback.
-        adapted: name of the linear layers that have a LoRA.
+        scheduler: class of the scheduler.
+        sizes: image sizes in pixels.
+        call: index of a prompt -> arguments of the call.
+        has_flag: whether the pipeline can be interrupted by `_interrupt`; otherwise it has the older callback.
+        adapted: names of the linear layers with a LoRA.
     """
 
     pipeline: str

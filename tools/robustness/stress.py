@@ -46,7 +46,7 @@ import ecad
 from ecad.sites.discovery import discover
 from ecad.utils.files import write_atomic
 
-# What requests are drawn from.
+# Numbers of values that requests are drawn from.
 STEPS, PROMPTS, SEEDS, SCHEDULES, WEIGHTS = (3, 4, 6), 3, 2, 3, 2
 _MEGABYTE = 1 << 20
 # Allocators keep some of what was freed.
@@ -54,19 +54,19 @@ _MAY_GROW = 48 * _MEGABYTE
 
 
 class _Failure(Exception):
-    """Ends a generation."""
+    """Aborts a generation."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What one image is made of; equal requests give equal images.
+    """The inputs of one image; equal requests give equal images.
 
     Attributes:
-        kind: of `KINDS`.
-        schedule: the seed of a random one; None for the bare pipeline.
-        forecast: whether the schedule forecasts.
+        kind: name in `KINDS`.
+        schedule: seed of a random schedule; None for the bare pipeline.
+        forecast: whether the schedule extrapolates.
         ends: None, or "error" or "flag" with the row after which the generation ends.
-        visitor: the row after which somebody else uses the denoiser, or None.
+        visitor: the row after which another pipeline uses the denoiser, or None.
     """
 
     kind: str
@@ -84,7 +84,7 @@ class Request:
 
 @dataclass
 class Server:
-    """A pipeline that one thread uses at a time, and what is in it."""
+    """A pipeline that one thread uses at a time, and its current weights and schedule."""
 
     served: Served
     lock: Any = field(default_factory=threading.Lock)
@@ -95,7 +95,7 @@ class Server:
 
 @dataclass
 class Tally:
-    """What came out, counted under a lock."""
+    """Counts of the results, under a lock."""
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
@@ -141,7 +141,7 @@ def draw(chance: random.Random) -> Request:
 
 
 def schedule_of(request: Request, model: torch.nn.Module) -> ecad.CacheSchedule:
-    """The schedule that a request names; parallel outputs of a block are computed together where it forecasts."""
+    """The schedule of a request; if it extrapolates, parallel outputs of a block are computed together."""
     sites = tuple((site.block, site.component) for site in discover(model))
     drawn = np.random.default_rng((request.schedule, request.steps))
     bits = drawn.random((request.steps, len(sites))) < 0.5
@@ -151,7 +151,7 @@ def schedule_of(request: Request, model: torch.nn.Module) -> ecad.CacheSchedule:
 
 
 def references(requests: list[Request]) -> dict[Request, str]:
-    """What the image of each request must be, each made alone on a fresh pipeline."""
+    """The expected image of each request, generated alone on a fresh pipeline."""
     found: dict[Request, str] = {}
     for request in requests:
         alone = replace(request, visitor=None)
@@ -174,7 +174,7 @@ def references(requests: list[Request]) -> dict[Request, str]:
 
 
 def digest(image: torch.Tensor) -> str:
-    """Equal for equal images."""
+    """A digest of an image."""
     return hashlib.sha256(image.numpy().tobytes() + repr(image.shape).encode()).hexdigest()
 
 
@@ -191,7 +191,7 @@ def _image(served: Served, request: Request, visit: Any = None) -> torch.Tensor:
 
 
 def serve(server: Server, request: Request, expected: dict[Request, str]) -> str | None:
-    """Make one image; returns what is wrong with it, or None."""
+    """Generate one image; returns what is wrong with it, or None."""
     with server.lock:
         _prepare(server, request)
         ended = False
@@ -212,7 +212,7 @@ def serve(server: Server, request: Request, expected: dict[Request, str]) -> str
 
 
 def _prepare(server: Server, request: Request) -> None:
-    """Weights and schedule, as a server would change them: what is there already stays."""
+    """Set weights and schedule like a server: only what differs is changed."""
     if server.loaded != (request.weights, request.lora):
         server.served.load(request.weights, request.lora)
         server.loaded = request.weights, request.lora
@@ -229,7 +229,7 @@ def _prepare(server: Server, request: Request) -> None:
 
 
 def _visit(server: Server, request: Request, expected: dict[Request, str]) -> Iterator[str]:
-    """Another pipeline over the same denoiser makes a whole image of its own, bare or under the schedule."""
+    """Another pipeline generates a whole image with the same denoiser, bare or with the schedule."""
     other = server.served.sibling()
     theirs = replace(request, seed=(request.seed + 1) % SEEDS, ends=None, visitor=None)
     image = digest(_image(other, theirs))
@@ -238,7 +238,7 @@ def _visit(server: Server, request: Request, expected: dict[Request, str]) -> It
 
 
 def with_visitors(requests: list[Request]) -> list[Request]:
-    """The requests, and those that their visitors make."""
+    """The requests and those of their visitors."""
     found = []
     for request in requests:
         found.append(request)
@@ -256,7 +256,7 @@ def run_round(
     expected: dict[Request, str],
     chance: random.Random,
 ) -> None:
-    """Serve requests from all threads: each by the thread's own pipeline or by the one that all share."""
+    """Serve requests from all threads, each with the thread's own pipeline or with the shared one."""
     own, shared = servers[:-1], servers[-1]
     kinds = list(KINDS)
 
@@ -279,9 +279,9 @@ def run_round(
 def run_crowd(
     pool: ThreadPoolExecutor, threads: int, requests: list[Request], tally: Tally, expected: dict[Request, str]
 ) -> None:
-    """One denoiser of each kind for all threads at once, without a lock: the first under a schedule, the others bare.
+    """Use one denoiser of each kind in all threads at once, without a lock: the first with a schedule, the others bare.
 
-    Each thread has a pipeline and a scheduler of its own; the weights stay.
+    Each thread has its own pipeline and scheduler; the weights do not change.
     """
 
     def work(number: int, served: Served, batch: list[Request]) -> None:
@@ -303,7 +303,7 @@ def run_crowd(
 
 
 def crowded(generations: int, threads: int, chance: random.Random) -> list[Request]:
-    """Requests of each kind that one schedule and one set of weights serve."""
+    """Requests of each kind with the same schedule and weights."""
     count = max(2, generations // (10 * threads * len(KINDS)))
     found = []
     for kind in KINDS:
@@ -325,7 +325,7 @@ def _bare(request: Request) -> Request:
 
 
 def live_bytes() -> int:
-    """Bytes of all tensors that somebody can reach."""
+    """Bytes of all reachable tensors."""
     gc.collect()
     storages = {}
     for thing in gc.get_objects():
@@ -340,7 +340,7 @@ def live_bytes() -> int:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings and no messages of libraries."""
+    """Silence warnings and messages of libraries."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.CRITICAL)
@@ -351,7 +351,7 @@ def quiet() -> Iterator[None]:
 
 
 def stress(generations: int, threads: int, seed: int, rounds: int = 8) -> dict[str, Any]:
-    """Counts, faults and memory of a whole run."""
+    """Counts, faults and memory use of a whole run."""
     chance = random.Random(seed)
     requests = [draw(chance) for _ in range(generations)]
     crowd = crowded(generations, threads, chance)
@@ -366,7 +366,7 @@ def stress(generations: int, threads: int, seed: int, rounds: int = 8) -> dict[s
             for server in [server for group in servers for server in group]:
                 ecad.disable_cache(server.served.pipe)
                 server.schedule = server.run = None
-            if number == 0:  # so that what it leaves behind shows in what follows
+            if number == 0:  # so that leftovers show in the following rounds
                 run_crowd(pool, threads, crowd, tally, expected)
             memory.append({"tensors": live_bytes(), "process": psutil.Process().memory_info().rss})
     if memory[-1]["tensors"] > memory[0]["tensors"]:

@@ -1,7 +1,7 @@
-"""The files that ecad reads and others may have written: what `torture.py` and `fuzz.py` damage, and what reads it.
+"""The files that `torture.py` and `fuzz.py` damage, and their readers.
 
-A reader may accept a file, and then it must come back the same through its own writer, or refuse it with one line.
-Anything else (a traceback, a line that is none, ten seconds) is a fault.
+A reader may accept a file, which must then survive a round trip through its writer, or reject it with one line.
+Anything else (a traceback, a message of several lines, ten seconds) is a fault.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ from ecad.schedules.provenance import KEY
 from ecad.schedules.sharing import card
 from ecad.utils.files import parse_json
 
-LONGEST = 10  # seconds that a reader may take
+LONGEST = 10  # time limit of a reader in seconds
 
 
 @dataclass(frozen=True)
 class Target:
-    """A file that something reads: its name in a folder, what makes the folder, what reads it again."""
+    """A file: its name in a folder, the function that writes the folder, and the function that reads the file."""
 
     file: str
     make: Callable[[Path], None]
@@ -127,7 +127,7 @@ def make_manifest(folder: Path) -> None:
 def read_manifest_file(folder: Path) -> None:
     for name in read_manifest(folder)[1]:
         inside(folder, name)
-    # Going on with a folder rewrites its manifest, which then must read the same.
+    # Resuming a folder rewrites its manifest, which must then read the same.
     before = read_manifest(folder)
     begin_folder(folder, before[0], [], folder, made_with={"torch": "2.9"})
     assert read_manifest(folder) == before
@@ -142,7 +142,7 @@ def make_picture(folder: Path) -> None:
 
 
 def picture(name: str, image: Image.Image) -> Target:
-    """A picture of one kind, which goes on being one of 8 bits, whatever becomes of its bytes."""
+    """An image of one format; whatever its bytes become, it is read as 8-bit pixels."""
 
     def read(folder: Path) -> None:
         content_digest(folder / name)
@@ -202,7 +202,7 @@ def make_statistics(folder: Path) -> None:
 
 
 def read_features(folder: Path) -> None:
-    """A file that is no longer what was kept is made again."""
+    """A damaged cache file is written again."""
     (folder / "a.png").exists() or make_picture(folder)
     stub = FeatureExtractor("stub", lambda images: np.ones((len(images), 3), np.float32))
     assert folder_features([folder / "a.png"], stub, folder / "cache").shape[0] == 1
@@ -217,7 +217,7 @@ def make_features(folder: Path) -> None:
 def read_times(folder: Path) -> None:
     try:
         CostTable.from_json(parse_json((folder / "times.json").read_bytes()))
-    except (KeyError, TypeError, ValueError) as error:  # as documented; its callers tell
+    except (KeyError, TypeError, ValueError) as error:  # as documented; callers report it
         raise EcadError(type(error).__name__) from error
 
 
@@ -306,7 +306,7 @@ def time_limit(seconds: int) -> Iterator[None]:
 
 
 def outcome(read: Callable[[Path], None], folder: Path) -> tuple[str, str]:
-    """ "accepted", "refused" or "fault", and what was said."""
+    """ "accepted", "refused" or "fault", and the message."""
     try:
         with time_limit(LONGEST):
             read(folder)

@@ -1,9 +1,9 @@
-"""Damage the files that ecad reads in every way that comes to mind, read them, and count what comes out.
+"""Damage the files that ecad reads in many ways, read them, and count the outcomes.
 
 python tools/robustness/torture.py [--cases 10000] [--seed 0] [--only schedule] [--output build/benchmarks/torture.json]
 
-What a fault is, says `targets.py`; it is printed with the bytes that made it, and the exit code is 1. A third of the
-mutants are bytes at random, the rest is JSON with odd values in odd places.
+`targets.py` defines a fault. A fault is printed with the bytes that caused it, and the exit code is 1. A third of the
+mutants has random bytes changed, the others are JSON with odd values in odd places.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _json_lines(content: bytes) -> list[Any]:
 
 
 def _odd(value: Any, chance: random.Random) -> Any:
-    """The value with something odd somewhere in it."""
+    """The value with something odd at a random place in it."""
     if not value or not isinstance(value, dict | list) or chance.random() < 0.1:
         return chance.choice(ODD)
     copy = dict(value) if isinstance(value, dict) else dict(enumerate(value))
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--only", choices=TARGETS, action="append")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks/torture.json"))
     args = parser.parse_args()
-    warnings.simplefilter("ignore")  # of blank pictures
+    warnings.simplefilter("ignore")  # of blank images
     found = {}
     print(f"{'':20}{'cases':>8}{'accepted':>10}{'refused':>10}{'faults':>8}{'seconds':>9}")
     for name in args.only or TARGETS:
