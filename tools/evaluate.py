@@ -41,7 +41,7 @@ def generate(generator: ImageGenerator, prompts: list[str], schedule: CacheSched
 
 
 def retrieval(judge: Judge, images: np.ndarray, truth: list[Combination]) -> dict[str, float]:
-    """Fraction of images whose name, style or background the judge ranks first among captions that differ only in it."""
+    """Fraction of images whose name, style or background the judge ranks first, all else in the caption being right."""
     choices = {"name": names(), "style": list(STYLES), "background": list(BACKGROUNDS)}
     seen = judge.embed_images(images)
     shares = {}

@@ -39,7 +39,7 @@ def export_pipeline(folder: Path) -> None:
 
 
 def export_flux(folder: Path) -> None:
-    """Assemble the pipeline of the FLUX-like denoiser, with the other pipeline's T5 and VAE and the judge's text encoder."""
+    """Assemble the FLUX-like pipeline, with the other pipeline's T5 and VAE and the judge's text encoder."""
     transformer = FluxTransformer2DModel.from_pretrained(folder / "flux" / "distilled")
     shutil.rmtree(FLUX_FOLDER, ignore_errors=True)
     new_pipeline(folder, transformer).to(torch.float16).save_pretrained(FLUX_FOLDER)

@@ -18,7 +18,7 @@ WIDTH = 128
 
 
 def train_tokenizer(folder: Path) -> T5Tokenizer:
-    """A T5 tokenizer in which every word of a caption is one piece; the other pieces come from all emoji names and tags."""
+    """A T5 tokenizer with one piece per word of a caption; the other pieces come from all emoji names and tags."""
     with tarfile.open(fetch(folder)["names"]) as tar:
         data = tar.extractfile("package/en/data.json")
         assert data is not None

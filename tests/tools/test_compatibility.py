@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import diffusers
-import modes
 import numpy as np
 import page
 import pytest
 import sweep
 import torch
+from case import Case
 from copies import in_copy, in_processes
 from interpreter import NotTheSame, interpret
 from recording import record
@@ -123,19 +123,19 @@ def test_other_forwards_than_recorded_are_no_interpretation():
 
 @pytest.mark.parametrize("mode", ["eager", "second generation", "guidance off", "forecasts", "layerwise casting"])
 def test_a_mode_passes_or_says_why_not(mode):
-    found = sweep.judge(modes.Case(subject("Wan 2.1")), mode)
+    found = sweep.judge(Case(subject("Wan 2.1")), mode)
     assert (found["result"], found["note"]) == ("pass", "")
     assert found["seen"]["passes"] == 2
 
 
 def test_guidance_that_cannot_end_is_not_tried():
-    found = sweep.judge(modes.Case(subject("FLUX.1 dev")), "guidance off")
+    found = sweep.judge(Case(subject("FLUX.1 dev")), "guidance off")
     assert found["result"] == "not tried"
     assert "does not end in mid-run" in found["note"]
 
 
 def test_another_schedule_than_interpreted_is_wrong(monkeypatch):
-    case = modes.Case(subject("PixArt-alpha"))
+    case = Case(subject("PixArt-alpha"))
     cached = case.cached
 
     def other(schedules):
@@ -149,7 +149,7 @@ def test_another_schedule_than_interpreted_is_wrong(monkeypatch):
 
 
 def test_bytes_that_stay_are_wrong(monkeypatch):
-    case = modes.Case(subject("PixArt-alpha"))
+    case = Case(subject("PixArt-alpha"))
 
     @contextmanager
     def leaky(schedules):
@@ -163,7 +163,7 @@ def test_bytes_that_stay_are_wrong(monkeypatch):
 
 def test_a_pipeline_without_a_denoiser_is_refused():
     with pytest.raises(ecad.EcadError, match="cannot be cached"):
-        modes.Case(Subject(object(), None))
+        Case(Subject(object(), None))
 
 
 def test_a_unet_is_one_site():

@@ -1,4 +1,4 @@
-"""A few dozen random requests from two threads; `tools/robustness/stress.py` serves thousands."""
+"""A few dozen random requests from two threads; `tools/compatibility/stress.py` serves thousands."""
 
 from __future__ import annotations
 

@@ -35,6 +35,7 @@ import standins
 import subjects
 import torch
 import transformers
+from case import Case, NotTried, Wrong, one_line
 from copies import in_copy
 
 import ecad
@@ -68,19 +69,19 @@ def code_digest() -> str:
     return found.hexdigest()[:12]
 
 
-def judge(case: modes.Case, mode: str) -> dict[str, Any]:
+def judge(case: Case, mode: str) -> dict[str, Any]:
     """Result and reason of one mode."""
     try:
         modes.MODES[mode](case)
-    except modes.Wrong as error:
+    except Wrong as error:
         found = {"result": "wrong", "note": str(error)}
-    except modes.NotTried as error:
+    except NotTried as error:
         found = {"result": "not tried", "note": str(error)}
     except ecad.EcadError as error:
-        found = {"result": "refused", "note": modes.one_line(error)}
+        found = {"result": "refused", "note": one_line(error)}
     except Exception as error:
         frame = _last_frame(error)
-        found = {"result": "wrong", "note": f"{modes.one_line(error)} ({frame})"}
+        found = {"result": "wrong", "note": f"{one_line(error)} ({frame})"}
     else:
         found = {"result": "pass", "note": ""}
     return {**found, "seen": case.seen}
@@ -98,14 +99,14 @@ def sweep_tests(checkout: Path, left: dict[type, list[str]], name: str, seconds:
         about = {"file": name, "test": test.__name__, "class": subjects.class_name(test)}
         try:
             subject = subjects.build(checkout, test)
-            case = modes.Case(subject)
+            case = Case(subject)
             subjects.prepare(subject)
             case.settle()
         except ecad.EcadError as error:
-            yield {**about, "mode": WHOLE, "result": "refused", "note": modes.one_line(error)}
+            yield {**about, "mode": WHOLE, "result": "refused", "note": one_line(error)}
             continue
         except Exception as error:
-            yield {**about, "mode": WHOLE, "result": "not tried", "note": modes.one_line(error)}
+            yield {**about, "mode": WHOLE, "result": "not tried", "note": one_line(error)}
             continue
         about["transformer"] = type(next(iter(case.modules.values()))).__name__
         for mode in wanted:
@@ -186,7 +187,7 @@ def _sweep(args: argparse.Namespace, file: Path, names: list[str], known: set[tu
         tests = list(subjects.tests_in(args.diffusers, file))
     except Exception as error:
         if (f"{name}:None", WHOLE) not in known:
-            write({"file": name, "mode": WHOLE, "result": "not tried", "note": modes.one_line(error)})
+            write({"file": name, "mode": WHOLE, "result": "not tried", "note": one_line(error)})
             known.add((f"{name}:None", WHOLE))
         return
     left = {}

@@ -1,14 +1,12 @@
-"""Serve random requests from several threads, and hold every image against one that was made alone.
+"""Serve random requests from several threads, and compare every image with one that was generated alone.
 
-python tools/robustness/stress.py [--generations 3000] [--threads 4] [--seed 0] [--output build/stress.json]
+python tools/compatibility/stress.py [--generations 3000] [--threads 4] [--seed 0] [--output build/stress.json]
 
-A request is a prompt, a size, a number of steps, a seed, a schedule or none, and which weights are in the model: full
-ones and a LoRA's are copied into it between generations. Some generations are ended in a random row, by an error or by
-the pipeline's own flag; in some, another pipeline uses the denoiser between two rows. A thread has pipelines of its own
-and shares others, one generation at a time; in a crowd, all threads use one denoiser at once, one of them under a
-schedule. Each image must be, bit for bit, that of a fresh pipeline: the bare one, or
-what `tools/compatibility/interpreter.py` makes of the schedule. After each round nothing may be kept, and memory must
-be flat.
+`stress_requests.py` draws the requests. Weights are copied into the model between generations. Some generations are
+aborted in a random row, by an error or by the pipeline's own flag. In some, another pipeline uses the denoiser between
+two rows. A thread has its own pipelines and shares others, one generation at a time. In a crowd, all threads use one
+denoiser at once, one of them with a schedule. Each image must be bit-identical to that of a fresh pipeline, or to the
+output of `interpreter.py` for the schedule. After each round the cache must be empty and memory must not grow.
 """
 
 from __future__ import annotations
@@ -33,21 +31,17 @@ from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-sys.path.append(str(Path(__file__).parents[1] / "compatibility"))
 
-import numpy as np
 import psutil
 import torch
 from interpreter import interpret
 from recording import record
 from served import KINDS, Served
+from stress_requests import SEEDS, Request, bare, crowded, draw, schedule_of, with_visitors
 
 import ecad
-from ecad.sites.discovery import discover
 from ecad.utils.files import write_atomic
 
-# Numbers of values that requests are drawn from.
-STEPS, PROMPTS, SEEDS, SCHEDULES, WEIGHTS = (3, 4, 6), 3, 2, 3, 2
 _MEGABYTE = 1 << 20
 # Allocators keep some of what was freed.
 _MAY_GROW = 48 * _MEGABYTE
@@ -55,31 +49,6 @@ _MAY_GROW = 48 * _MEGABYTE
 
 class _Failure(Exception):
     """Aborts a generation."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """The inputs of one image; equal requests give equal images.
-
-    Attributes:
-        kind: name in `KINDS`.
-        schedule: seed of a random schedule; None for the bare pipeline.
-        forecast: whether the schedule extrapolates.
-        ends: None, or "error" or "flag" with the row after which the generation ends.
-        visitor: the row after which another pipeline uses the denoiser, or None.
-    """
-
-    kind: str
-    steps: int
-    size: int
-    prompt: int
-    seed: int
-    weights: int
-    lora: int
-    schedule: int | None
-    forecast: bool = False
-    ends: tuple[str, int] | None = None
-    visitor: int | None = None
 
 
 @dataclass
@@ -115,39 +84,6 @@ def _kinds_of(request: Request) -> Iterator[str]:
         yield f"ended by {request.ends[0]}"
     if request.visitor is not None:
         yield "visited"
-
-
-def draw(chance: random.Random) -> Request:
-    """A random request."""
-    steps = chance.choice(STEPS)
-    kind = chance.choice(list(KINDS))
-    request = Request(
-        kind,
-        steps,
-        size=chance.choice(KINDS[kind].sizes),
-        prompt=chance.randrange(PROMPTS),
-        seed=chance.randrange(SEEDS),
-        weights=chance.randrange(WEIGHTS),
-        lora=chance.randrange(WEIGHTS),
-        schedule=chance.choice([None, *range(SCHEDULES)]),
-        forecast=chance.random() < 0.25,
-    )
-    row, fate = chance.randrange(steps - 1), chance.random()
-    if fate < 0.1:
-        return replace(request, ends=("error", row))
-    if fate < 0.2 and KINDS[kind].has_flag:
-        return replace(request, ends=("flag", row))
-    return replace(request, visitor=row) if fate < 0.3 else request
-
-
-def schedule_of(request: Request, model: torch.nn.Module) -> ecad.CacheSchedule:
-    """The schedule of a request; if it extrapolates, parallel outputs of a block are computed together."""
-    sites = tuple((site.block, site.component) for site in discover(model))
-    drawn = np.random.default_rng((request.schedule, request.steps))
-    bits = drawn.random((request.steps, len(sites))) < 0.5
-    if request.forecast:
-        bits = np.repeat(bits[:, :1], len(sites), axis=1)
-    return ecad.CacheSchedule(bits, sites, name=f"{request.schedule}", forecast=request.forecast)
 
 
 def references(requests: list[Request]) -> dict[Request, str]:
@@ -233,19 +169,8 @@ def _visit(server: Server, request: Request, expected: dict[Request, str]) -> It
     other = server.served.sibling()
     theirs = replace(request, seed=(request.seed + 1) % SEEDS, ends=None, visitor=None)
     image = digest(_image(other, theirs))
-    if image not in (expected.get(theirs), expected.get(_bare(theirs))):
+    if image not in (expected.get(theirs), expected.get(bare(theirs))):
         yield "the visitor's image is neither the bare nor the cached one"
-
-
-def with_visitors(requests: list[Request]) -> list[Request]:
-    """The requests and those of their visitors."""
-    found = []
-    for request in requests:
-        found.append(request)
-        if request.visitor is not None:
-            theirs = replace(request, seed=(request.seed + 1) % SEEDS, visitor=None)
-            found += [theirs, _bare(theirs)]
-    return found
 
 
 def run_round(
@@ -286,7 +211,7 @@ def run_crowd(
 
     def work(number: int, served: Served, batch: list[Request]) -> None:
         for request in batch:
-            mine = request if number == 0 else _bare(request)
+            mine = request if number == 0 else bare(request)
             try:
                 fault = None if digest(_image(served, mine)) == expected[mine] else "another image in the crowd"
             except Exception as error:
@@ -300,28 +225,6 @@ def run_crowd(
         run = ecad.enable_cache(first.pipe, schedule_of(batch[0], first.pipe.transformer))
         list(pool.map(work, range(threads), pipelines, [batch] * threads))
         run.disable()
-
-
-def crowded(generations: int, threads: int, chance: random.Random) -> list[Request]:
-    """Requests of each kind with the same schedule and weights."""
-    count = max(2, generations // (10 * threads * len(KINDS)))
-    found = []
-    for kind in KINDS:
-        plain = Request(kind, STEPS[1], KINDS[kind].sizes[0], 0, 0, weights=0, lora=0, schedule=1)
-        found += [
-            replace(
-                plain,
-                prompt=chance.randrange(PROMPTS),
-                seed=chance.randrange(SEEDS),
-                size=chance.choice(KINDS[kind].sizes),
-            )
-            for _ in range(count)
-        ]
-    return found
-
-
-def _bare(request: Request) -> Request:
-    return replace(request, schedule=None, forecast=False)
 
 
 def live_bytes() -> int:
@@ -355,7 +258,7 @@ def stress(generations: int, threads: int, seed: int, rounds: int = 8) -> dict[s
     chance = random.Random(seed)
     requests = [draw(chance) for _ in range(generations)]
     crowd = crowded(generations, threads, chance)
-    expected = references([*with_visitors(requests), *crowd, *map(_bare, crowd)])
+    expected = references([*with_visitors(requests), *crowd, *map(bare, crowd)])
     servers = [[Server(kind.make()) for kind in KINDS.values()] for _ in range(threads + 1)]
     tally, memory = Tally(), []
     begun = time.monotonic()
