@@ -1,4 +1,4 @@
-"""How much an image changes when it is made in another batch: grey levels from 0 to 255, on the built-in model.
+"""Differences between images of the built-in model that were generated in different batches, in grey levels (0 to 255).
 
 python benchmarks/batches.py [--prompt-file coco.txt] [--images 16] [--output build/benchmarks/batches.json]
 """
@@ -29,7 +29,7 @@ from ecad.utils.files import write_atomic
 def make(
     generator: ImageGenerator, embeds: PromptEmbeds, schedule: CacheSchedule, order: Sequence[int], batch_size: int
 ) -> np.ndarray:
-    """Make images in a given order and batch size, and return them sorted; image i has seed i."""
+    """Generate images in a given order and batch size, and return them sorted; image i has seed i."""
     images = []
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]

@@ -1,10 +1,10 @@
-"""What a calibration gives for each budget of images: prompts, seeds and held-out PSNR by number of computed steps.
+"""Held-out PSNR of calibrations with different budgets of images.
 
 python benchmarks/calibration.py [--generator EmojiImageGenerator] [--budgets 2,4,8,8:150,16:600] [--seeds 0,1]
                                  [--held-out 24] [--output FILE]
 
-A budget is a number of prompts, and after a colon how many images may be spent in all. Another seed takes other prompts
-and other noise. Each row: prompts, images made, seed, and the mean PSNR of held-out prompts from 1.5 to 5 times fewer
+A budget is a number of prompts, and after a colon the total number of images. Another seed uses other prompts
+and other noise. Columns: prompts, images, seed, and the mean PSNR on held-out prompts for MAC reductions from 1.5 to 5.
 MACs.
 """
 
@@ -23,12 +23,12 @@ from ecad.utils.console import console
 from ecad.utils.files import write_atomic
 
 SPEEDUPS = (1.5, 2, 2.5, 3, 4, 5)
-# Prompts that one seed's calibration begins after the one's before.
+# Distance between the first prompts of consecutive seeds.
 APART = 16
 
 
 def budgets(text: str) -> list[tuple[int, float | None]]:
-    """Numbers of prompts and images, as the command line has them.
+    """Parse budgets: numbers of prompts and images.
 
     >>> budgets("2,8:150")
     [(2, None), (8, 150.0)]

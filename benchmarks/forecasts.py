@@ -1,9 +1,9 @@
-"""Compares ways to replace whole steps: repeat the output, extrapolate it, or extrapolate with fitted coefficients.
+"""Compares ways to replace whole steps: reuse the output, extrapolate it, or extrapolate with fitted coefficients.
 
 python benchmarks/forecasts.py [--generator EmojiImageGenerator] [--steps 20] [--prompts 16]
 
-The steps are chosen evenly, and by dynamic programming from the probes of eight search prompts, in both ways that a
-search uses. PSNR is to the uncached images of held-out prompts.
+The steps are evenly spaced, or chosen by dynamic programming from the probes of eight search prompts, in the two ways
+of a search. PSNR is relative to the uncached images of held-out prompts.
 """
 
 from __future__ import annotations

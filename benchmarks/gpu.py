@@ -1,15 +1,15 @@
-"""What caching is worth on a GPU: speed-ups beside their promise, rivals, memory, launches, compilation.
+"""Caching on a GPU: measured and theoretical speed-ups, rivals, memory, launches and compilation.
 
-python benchmarks/gpu.py                        # everything, at most eight minutes on one 80 GB card
+python benchmarks/gpu.py                        # everything, at most eight minutes on one 80 GB GPU
 python benchmarks/gpu.py --quick                # a first look in 90 seconds
 python benchmarks/gpu.py --device cpu --tiny    # every part on tiny models, to see that it runs
 
-The architectures in full with random weights and random text embeddings; no weights, no network, no text encoder.
+Full architectures with random weights and random text embeddings; needs no downloads, no network, no text encoder.
 Runs from a bare checkout (PYTHONPATH=.) with torch 2.11 or newer, diffusers, numpy and pydantic; cache-dit is measured
-where it is installed. Each part runs in a process of its own; one that fails is reported and the others go on. Parts
-are MODEL/BATCH/MODE, the most important first; MODE is eager, blocks (compile_repeated_blocks), whole (compile) or
-chain (the gated sums of a row that reuses everything: as operators, as a CUDA graph, compiled).
-`--only` and `--skip` take parts or pieces of their names. docs/gpu.md says what the numbers should be.
+if it is installed. Each part runs in its own process; a failing part is reported and the others continue. Parts
+are MODEL/BATCH/MODE, the most important first. MODE is eager, blocks (compile_repeated_blocks), whole (compile) or
+chain (the gated sums of a fully reused row: as operators, as a CUDA graph, compiled).
+`--only` and `--skip` take parts of these names. docs/gpu.md lists the expected numbers.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ PARTS = (
     Part("wan-1.3b-81", 1, "eager", 1.5),
 )
 QUICK = PARTS[:3]
-# Eight minutes, and ninety seconds, less what the imports take.
+# Eight minutes, and ninety seconds, without the imports.
 SECONDS, QUICK_SECONDS = 450.0, 75.0
 
 
 def main() -> None:
-    # Asked in another way whether it is there, CUDA would be initialised here, and no child process could use it.
+    # Other ways to check for a GPU would initialize CUDA here, and no child process could use it.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would write lines of its own
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler
     args = _arguments()
     options = _options(args)
     parts = [
@@ -96,27 +96,27 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the first three parts only, in 90 seconds")
     parser.add_argument("--device", default="auto", help="auto, cuda, cuda:1, cpu")
-    parser.add_argument("--tiny", action="store_true", help="two blocks of every model, a few numbers wide")
+    parser.add_argument("--tiny", action="store_true", help="two narrow blocks of every model")
     parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="bfloat16; float32 on a CPU")
-    parser.add_argument("--only", nargs="*", default=[], help="parts with one of these in their name")
-    parser.add_argument("--skip", nargs="*", default=[], help="no parts with one of these in their name")
-    parser.add_argument("--variants", nargs="*", help="measure these only, beside the bare model")
+    parser.add_argument("--only", nargs="*", default=[], help="only parts with one of these in their name")
+    parser.add_argument("--skip", nargs="*", default=[], help="skip parts with one of these in their name")
+    parser.add_argument("--variants", nargs="*", help="measure only these and the bare model")
     parser.add_argument("--no-rivals", action="store_true", help="measure no other caches")
     parser.add_argument("--published", type=Path, help="folder that `ecad fetch published-schedules` filled")
-    parser.add_argument("--rounds", type=int, default=5, help="at most; fewer where time ends before")
-    parser.add_argument("--steps", type=int, help="of each image; 20, 12 or 6, as time allows, otherwise")
+    parser.add_argument("--rounds", type=int, default=5, help="maximum; fewer if the time limit ends before")
+    parser.add_argument("--steps", type=int, help="denoising steps; default: 20, 12 or 6, as time allows")
     parser.add_argument("--backend", default="inductor", help="of torch.compile")
     parser.add_argument(
-        "--seconds", type=float, help="for everything but the imports; 450, or 75 with --quick, otherwise"
+        "--seconds", type=float, help="time limit without the imports; default: 450, or 75 with --quick"
     )
     parser.add_argument("--list", action="store_true", help="print the names of all parts and stop")
-    parser.add_argument("--output", type=Path, help="JSON file; build/benchmarks/gpu.json otherwise")
+    parser.add_argument("--output", type=Path, help="JSON file; default: build/benchmarks/gpu.json")
     args = parser.parse_args()
     if args.list:
         parser.exit(0, "\n".join(part.name for part in PARTS) + "\n")
     args.device = choose_device(args.device) if args.device in ("auto", "cpu") else args.device
     if args.device == "cpu" and not args.tiny:
-        parser.error("the models in full need a GPU: add --tiny, or name a --device")
+        parser.error("full models need a GPU: add --tiny, or give a --device")
     if args.published is not None and not args.published.is_dir():
         parser.error(f"--published: {args.published} is no folder")
     return args

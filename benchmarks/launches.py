@@ -1,12 +1,12 @@
-"""What rows launch and move on a GPU, and how long they would take: counted on the meta device, nothing is measured.
+"""Launches, bytes and modelled time of rows on a GPU, counted on the meta device without a measurement.
 
 python benchmarks/launches.py [--models flux-1024 ...] [--batches 1 8] [--gpus H100 ...]
 
-For each model in full: kernels, bytes and TFLOP of a computed and of a fully reused row, as it is and with plain hooks.
-From these and a GPU's data sheet, a model of the time: a kernel takes as long as its products or its bytes take, and at
-least `SHORTEST`; a row takes as long as its kernels or as long as it takes to launch them, whichever is longer. Three
-ways to run a reused row: `eager` launches each operator, `graph` replays them as a CUDA graph, `fused` reads each kept
-output once in a compiled kernel. The share of the promised speed-up that is kept follows.
+For each full model: kernels, bytes and TFLOP of a computed and a fully reused row, with this runtime and with hooks.
+The time is modelled from these and a GPU's data sheet. A kernel takes the longer of its compute and memory time, at
+least `SHORTEST`. A row takes the longer of the time of its kernels and the time to launch them. There are three
+ways to run a reused row: `eager` launches each operator, `graph` replays them as a CUDA graph, and `fused` reads each
+cached output once in a compiled kernel. The result is the measured fraction of the theoretical speed-up.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from ecad.utils.files import write_atomic
 
 
 class Gpu(NamedTuple):
-    """A card by its data sheet: dense bf16 FLOP/s with fp32 accumulation, bytes a second."""
+    """A GPU's data sheet: dense bf16 FLOP/s with fp32 accumulation, and bytes per second."""
 
     flops: float
     bandwidth: float
 
 
-# Data sheets of NVIDIA's: H100 and H200 SXM, A100 80 GB SXM, L40S, RTX A6000.
+# NVIDIA's data sheets: H100 and H200 SXM, A100 80 GB SXM, L40S, RTX A6000.
 GPUS = {
     "H100": Gpu(989e12, 3.35e12),
     "H200": Gpu(989e12, 4.8e12),
@@ -43,17 +43,17 @@ GPUS = {
     "L40S": Gpu(362e12, 0.864e12),
     "A6000": Gpu(155e12, 0.768e12),
 }
-# What well-kept libraries reach of it. Assumed.
+# Assumed fractions of the peak that optimized libraries reach.
 PRODUCTS, ATTENTION, BANDWIDTH = 0.7, 0.55, 0.85
-# Seconds, assumed: to launch an operator from Python, to go on to the next kernel of a graph, the shortest kernel.
+# Assumed seconds to launch an operator from Python, to start the next kernel of a graph, and of the shortest kernel.
 LAUNCH, IN_A_GRAPH, SHORTEST = 6e-6, 1e-6, 2e-6
-# Every so many steps.
+# Intervals between computed steps.
 INTERVALS = (2, 3)
 WAYS = ("eager", "graph", "fused")
 
 
 def seconds_of(kernels: Iterable[Kernel], gpu: Gpu) -> float:
-    """How long the device works.
+    """Modelled seconds of the device.
 
     >>> round(seconds_of([Kernel("mm", 3, 692_300_000_000), Kernel("add", 0)], GPUS["H100"]), 6)
     0.001002
@@ -70,13 +70,13 @@ def seconds_of(kernels: Iterable[Kernel], gpu: Gpu) -> float:
 
 
 def row_seconds(kernels: Sequence[Kernel], gpu: Gpu, way: str = "eager", kept: int = 0) -> float:
-    """How long a row takes.
+    """Modelled seconds of a row.
 
     Args:
-        kernels: of the row.
-        gpu: the card.
+        kernels: kernels of the row.
+        gpu: data sheet of the GPU.
         way: "eager", "graph" or "fused".
-        kept: bytes of kept outputs that the row reads.
+        kept: bytes of cached outputs that the row reads.
     """
     if way == "fused":
         products = [kernel for kernel in kernels if kernel.flops]
@@ -86,12 +86,12 @@ def row_seconds(kernels: Sequence[Kernel], gpu: Gpu, way: str = "eager", kept: i
 
 
 def kept_share(interval: int, steps: int, computed: float, reused: float, table: CostTable) -> float:
-    """The share of the promised speed-up that is kept when every so many steps compute everything.
+    """The modelled fraction of the theoretical speed-up, if every `interval`-th step computes everything.
 
     Args:
-        interval, steps: which steps those are.
+        interval: distance between computed steps.
         computed, reused: seconds of a row.
-        table: MACs.
+        table: cost table in MACs.
     """
     bits = heuristics.every_n(table.sites, steps, interval).recompute
     promised = int(table.price(bits | True)) / int(table.price(bits))
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--batches", nargs="*", type=int, default=[1, 8])
     parser.add_argument("--gpus", nargs="*", default=["H100", "A100"], choices=list(GPUS))
-    parser.add_argument("--tiny", action="store_true", help="two blocks of every model, a few numbers wide")
+    parser.add_argument("--tiny", action="store_true", help="two narrow blocks of every model")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks/launches.json"))
     args = parser.parse_args()
     diffusers.utils.logging.set_verbosity_error()

@@ -1,11 +1,11 @@
-"""What it costs to carry a schedule of whole steps to another sampler or number of steps by noise level.
+"""The loss of mapping a schedule of whole steps to another sampler or number of steps by noise level.
 
 python benchmarks/noise_levels.py [--speedups 1.5 2 3] [--prompts 8] [--output F]
 
-On the built-in model: the outputs of uncached runs are recorded in its own setting (DPM-Solver++, 20 steps) and in each
-other one, and a front of whole steps is made of each recording. In each setting three schedules of as many computed
-steps are compared by PSNR to the uncached images of that setting, on held-out prompts: the own setting's carried over
-by noise level, the same resampled by relative time, and the one that was recorded there.
+On the built-in model, the outputs of uncached runs are recorded in its default setting (DPM-Solver++, 20 steps) and in
+each other one, and a front of whole steps is made from each recording. In each setting, three schedules with equal
+numbers of computed steps are compared by PSNR to its uncached images on held-out prompts: the default setting's mapped
+by noise level, the same resampled by relative time, and the one recorded in this setting.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Setting:
 
 
 def noise_levels(scheduler: Any, steps: int) -> list[float]:
-    """Of each step, and of the end."""
+    """The noise levels of each step and of the end."""
     scheduler.set_timesteps(steps)
     alphas = np.asarray(scheduler.alphas_cumprod, dtype=np.float64)
     by_time = np.sqrt((1 - alphas) / alphas)
@@ -80,7 +80,7 @@ def noise_levels(scheduler: Any, steps: int) -> list[float]:
 
 
 def with_as_many(front: Front, count: int) -> CacheSchedule:
-    """The schedule of a front that computes as many steps."""
+    """The schedule of a front with a number of computed steps."""
     return next(schedule for schedule in front.schedules if schedule.recompute.sum() == count)
 
 

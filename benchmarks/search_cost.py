@@ -1,12 +1,12 @@
-"""What a search costs and what it finds: the built-in model, several searches, several seeds, held-out prompts.
+"""Cost and result of searches on the built-in model, with several seeds and held-out prompts.
 
 python benchmarks/search_cost.py [--arms "paper|fast"] [--seeds 0,1,2,3,4] [--generator EmojiImageGenerator]
                                  [--output build/benchmarks/search_cost]
 
-Every search is a study of its own in the output folder, so that a run that was stopped goes on where it was, and a
-second process may work on other arms or seeds at the same time. At some generations the schedules that a search would
-hand out, the best by its own prompts at or below each of twelve costs, are made and scored for held-out prompts. Their
-mean quality there, over the twelve costs, is what a search is worth: the area under its front, sampled evenly.
+Every search is a study in the output folder, so that an interrupted run resumes, and a
+second process may work on other arms or seeds at the same time. After some generations, the schedules that a search
+would export (the best on its own prompts at or below each of twelve costs) are scored on held-out prompts. The
+result of a search is their mean quality over the twelve costs: the area under its front, sampled evenly.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ from ecad.utils.pareto import pareto
 
 PAPER = {"mode": "paper", "population_size": 24}
 FAST = {"mode": "fast"}
-# The baseline, a tenth of the published search, counts 100 images a candidate.
+# The baseline, a tenth of the published search, with 100 images per candidate.
 PAPER_IMAGES = 100
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to search.
+    """A variant of the search.
 
     Args:
-        settings: of `ecad.search`.
-        generations: in all.
-        prompts: images a candidate.
-        forecast: whether its schedules do, "never", "always", or some ("either").
-        heuristics: whether it is given hand-made schedules to start from.
+        settings: arguments of `ecad.search`.
+        generations: number of generations.
+        prompts: images per candidate.
+        forecast: whether its schedules extrapolate: "never", "always" or "either".
+        heuristics: whether it starts from hand-made schedules.
     """
 
     settings: Mapping[str, Any]
@@ -84,12 +84,12 @@ ARMS = {
     "no surrogate": without(surrogate=False),
 }
 CHECKPOINTS = (1, 2, 4, 9, 19, 49)
-# Of what an uncached image costs; the cheapest schedule, which reuses everything, is below the first.
+# Fractions of an uncached image's cost; the cheapest schedule, which reuses everything, is below the first.
 BUDGETS = np.linspace(0.10, 0.65, 12)
 
 
 def run_arm(arm: Arm, seed: int, folder: Path, problem: Problem, make: Any, held_out: Evaluator) -> list[dict]:
-    """Search, or go on; then the held-out quality at the checkpoints."""
+    """Search or resume; returns the held-out quality at the checkpoints."""
     problem = replace(problem, forecast=arm.forecast)
     texts = builtin.prompts("search")
     prompts = [Prompt(f"{i:04d}", text) for i, text in enumerate(texts[: arm.prompts])]
@@ -113,7 +113,7 @@ def run_arm(arm: Arm, seed: int, folder: Path, problem: Problem, make: Any, held
 
 
 def checkpoint(study: Study, number: int, problem: Problem, held_out: Evaluator, store: Store) -> dict:
-    """Where a study stood after a generation, in the eyes of held-out prompts."""
+    """The held-out quality of a study after a generation."""
     known = [candidate for candidate in study.candidates if candidate.generation <= number]
     cost, quality = np.array([c.cost for c in known]), np.array([c.quality for c in known])
     front = pareto(cost, quality)
@@ -133,7 +133,7 @@ def checkpoint(study: Study, number: int, problem: Problem, held_out: Evaluator,
 
 
 def quality(row: dict) -> float:
-    """The mean held-out quality over the budgets, of what a checkpoint would hand out for each."""
+    """The mean held-out quality over the budgets of the schedules that a checkpoint would export."""
     costs, _, found = np.array(row["chosen"]).T
     last = np.searchsorted(costs, BUDGETS, side="right") - 1
     return float(np.where(last >= 0, found[last], row["worst"]).mean())
@@ -144,7 +144,7 @@ def images_to_reach(rows: list[dict], goal: float) -> int | None:
 
 
 def summarise(folder: Path) -> dict:
-    """One table of all that was run so far, by this process or another."""
+    """One table of all results so far, of this process and others."""
     runs: dict[str, dict[int, list[dict]]] = {}
     for file in sorted(folder.glob("*/result.json")):
         run = json.loads(file.read_text())
@@ -197,8 +197,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", default="|".join(ARMS), help="separated by |")
     parser.add_argument("--seeds", default="0,1,2,3,4")
-    parser.add_argument("--generator", default="EmojiImageGenerator", help="another one wants another output folder")
-    parser.add_argument("--held-out", type=int, default=16, help="prompts to judge the fronts with")
+    parser.add_argument("--generator", default="EmojiImageGenerator", help="generators need different output folders")
+    parser.add_argument("--held-out", type=int, default=16, help="held-out prompts that score the fronts")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks/search_cost"))
     args = parser.parse_args()
     arms, seeds = args.arms.split("|"), [int(seed) for seed in args.seeds.split(",")]

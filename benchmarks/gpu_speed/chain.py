@@ -1,8 +1,8 @@
-"""The gated sums of a row that reuses everything, done in three ways: which of them is worth building into the replay.
+"""The gated sums of a fully reused row, implemented in three ways, to decide which one to build into the replay.
 
-Such a row is `hidden = hidden + gate * output` for each kept output, and little else. As operators that is two launches
-an output, and five times the bytes; a CUDA graph saves the launches; a compiled chain saves both and must give the same
-bits, for which inductor is told to round where operators would.
+Such a row mainly computes `hidden = hidden + gate * output` for each cached output. As operators, this takes two
+launches per output and five times the bytes. A CUDA graph saves the launches. A compiled chain saves both. It must be
+bit-identical, so inductor is configured to round like the operators.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from ecad.sites.discovery import discover
 from ecad.sites.readers import readers
 from gpu_speed.models import Model, make_loop
 
-# Outputs in one compiled kernel; inductor alone would write intermediate sums after each four reads.
+# Outputs per compiled kernel; by default inductor writes intermediate sums after every four reads.
 _READS = 32
 _REPEATS = 20
 
 
 def output_shapes(model: Model, batch: int, tiny: bool) -> list[torch.Size]:
-    """Shapes of what a row that reuses everything adds to the image's or video's hidden state, one an output.
+    """Shapes of the outputs that a fully reused row adds to the hidden state of the image or video.
 
     Args:
-        model: which.
-        batch, tiny: as for `make_loop`.
+        model: the model.
+        batch: as for `make_loop`.
+        tiny: as for `make_loop`.
     """
     loop = make_loop(model, "meta", torch.bfloat16, batch, 1, tiny)
     sites = discover(loop.transformer)
@@ -38,7 +39,7 @@ def output_shapes(model: Model, batch: int, tiny: bool) -> list[torch.Size]:
     def note(module: Any, args: Any, output: Any) -> None:
         shapes.append((output if isinstance(output, torch.Tensor) else output[0]).shape)
 
-    # What another component reads, and what belongs to the text, is not needed in such a row.
+    # Outputs that only other components read, and those of the text, are not needed in such a row.
     live = [site for site, reader in zip(sites, read_by, strict=True) if reader < 0 and "context" not in site.component]
     watches = [site.module.register_forward_hook(note) for site in live]
     with torch.no_grad():
@@ -55,7 +56,7 @@ def measure_chain(
     """Time the chain of one model.
 
     Yields:
-        for each way: its `seconds`, of `preparing` it, the fewest `bytes` there are to move, and whether it gave the
+        for each way: its `seconds`, the seconds of `preparing` it, the least `bytes` to move, and whether it gave the
         `same_bits` as the operators.
     """
     generator = torch.Generator(device).manual_seed(0)
@@ -81,14 +82,14 @@ def measure_chain(
 
 
 def add_up(hidden: torch.Tensor, outputs: Sequence[torch.Tensor], gates: Sequence[torch.Tensor]) -> torch.Tensor:
-    """What a row does when every component is reused."""
+    """The row as operators."""
     for output, gate in zip(outputs, gates, strict=True):
         hidden = hidden + gate * output
     return hidden
 
 
 def captured(run: Callable[[], torch.Tensor], device: torch.device) -> Callable[[], torch.Tensor]:
-    """Something that always reads and writes the same memory, as a CUDA graph; on other devices as it is."""
+    """A function with fixed input and output memory as a CUDA graph; unchanged on other devices."""
     if device.type != "cuda":
         return run
     side = torch.cuda.Stream()
@@ -108,7 +109,7 @@ def captured(run: Callable[[], torch.Tensor], device: torch.device) -> Callable[
 
 
 def compiled(backend: str, given: tuple[Any, ...]) -> Callable[[], torch.Tensor]:
-    """The chain as compiled kernels that round as operators do."""
+    """The chain as compiled kernels that round like the operators."""
     options: dict[str, Any] = {}
     if backend == "inductor":
         options = {"emulate_precision_casts": True, "realize_reads_threshold": _READS}
@@ -117,7 +118,7 @@ def compiled(backend: str, given: tuple[Any, ...]) -> Callable[[], torch.Tensor]
 
 
 def _seconds(run: Callable[[], torch.Tensor], device: torch.device) -> float:
-    """By the wall clock on a device that works beside the processor, else of the processor, which others may want."""
+    """A clock: wall time for an asynchronous device, otherwise processor time, which other processes do not affect."""
     is_cuda, times = device.type == "cuda", []
     clock = time.perf_counter if is_cuda else time.process_time
     for _ in range(_REPEATS):

@@ -1,4 +1,4 @@
-"""What rows launch on a device that nobody has at hand: kernels, bytes and FLOPs, counted on the meta device."""
+"""Counts the kernels, bytes and FLOPs of rows on the meta device, without a GPU."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ecad.runtime.replay import rewrites
 from ecad.schedules import CacheSchedule
 from gpu_speed.models import Loop
 
-# They allocate, or say how to read what is there.
+# Operators that only allocate or make views.
 _FREE = {"empty", "empty_like", "new_empty", "empty_strided", "_unsafe_view", "lift_fresh", "detach"}
 
 
 class Kernel(NamedTuple):
-    """One launch: the operator, bytes that it reads and writes, floating point operations of a matrix product."""
+    """One launch: the operator, the bytes that it reads and writes, and the FLOPs of a matrix product."""
 
     name: str
     moved: int
@@ -32,18 +32,18 @@ class Kernel(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """The kernels of each row, and the most bytes that kept outputs took."""
+    """The kernels of each row, and the maximum of cached bytes."""
 
     rows: list[list[Kernel]]
     kept: int
 
 
 def count_rows(loop: Loop, schedule: CacheSchedule | None) -> Counted:
-    """What each row's forwards launch.
+    """The launches of each row's forwards.
 
     Args:
-        loop: a model, on the meta device to compute nothing.
-        schedule: what it runs under, and how many rows; None for one row of the bare model.
+        loop: a model; on the meta device nothing is computed.
+        schedule: the schedule, which also gives the number of rows; None for one row of the bare model.
     """
     timestep = torch.zeros((), device=loop.latents.device)
     inputs = [loop.inputs(name, loop.latents, timestep) for name in loop.model.passes]
@@ -63,10 +63,10 @@ def count_rows(loop: Loop, schedule: CacheSchedule | None) -> Counted:
 
 @contextmanager
 def plain_hooks(loop: Loop) -> Iterator[None]:
-    """Run components under hooks and everything else as it is: so it is where somebody else hooks into the denoiser.
+    """Run components through hooks and all other operators as they are, like a denoiser with other hooks.
 
     Args:
-        loop: whose denoiser.
+        loop: the loop with the denoiser.
     """
     *_, last = loop.transformer.children()
     foreign = last.register_forward_hook(lambda *_: None)
@@ -77,7 +77,7 @@ def plain_hooks(loop: Loop) -> Iterator[None]:
 
 
 class _Launches(TorchDispatchMode):
-    """Notes every operator that launches something."""
+    """Records every operator that launches a kernel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,14 +93,14 @@ class _Launches(TorchDispatchMode):
         return result
 
     def note(self, name: str, values: Any, flops: int = 0) -> None:
-        """Note a launch that reads or writes these values."""
+        """Record a launch that reads or writes these values."""
         self.kernels.append(Kernel(name, _bytes_of(values), int(flops)))
 
 
 class _Fused(TorchFunctionMode):
-    """Attention and RMS norms are one kernel on a GPU; the meta device would show what they could be made of.
+    """Count attention and RMS norms as one kernel, like a GPU; the meta device decomposes them.
 
-    Numbers that are looked at on the way are not there: a timestep counts as 0, a tensor equals itself alone.
+    The meta device has no values: a timestep counts as 0, and a tensor is equal only to itself.
     """
 
     def __init__(self, launches: _Launches) -> None:
@@ -136,14 +136,14 @@ def _bytes_of(values: Any) -> int:
 
 
 def _size(tensor: torch.Tensor) -> int:
-    """Bytes of a tensor; what is only repeated along an axis is read from the cache."""
+    """Bytes of a tensor; repetitions along an expanded axis are read from the cache."""
     shape: Sequence[int] = [size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride]
     return math.prod(shape) * tensor.element_size()
 
 
 @contextmanager
 def _without_numbers() -> Iterator[None]:
-    """What the runtime asks of a real device: whether bits are the same (yes), whether autocast is on (no)."""
+    """Answers of a real device to the runtime: bits are the same, and autocast is off."""
     exact, rewrites._is_exact = rewrites._is_exact, lambda *_: True
     autocast, torch.is_autocast_enabled = torch.is_autocast_enabled, lambda *_: False
     try:

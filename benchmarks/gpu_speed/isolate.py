@@ -1,6 +1,6 @@
-"""Runs each part in a process of its own, so that one that fails, hangs or runs out of memory leaves the others alone.
+"""Runs each part in its own process, so that failures, hangs and lack of memory do not affect the others.
 
-The time that all parts may take is shared out by their weights; what one leaves over falls to those after it.
+The total time is divided by the weights of the parts; time that a part does not use goes to the parts after it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import diffusers
 
 from gpu_speed.measure import Options, Part, one_line, run_part
 
-# A part gets at least so many seconds, and so many more to stop by itself before it is stopped.
+# Minimum seconds of a part, and extra seconds to stop by itself before it is killed.
 LEAST, GRACE = 8.0, 5.0
 Runner = Callable[..., None]
 
@@ -28,12 +28,12 @@ def run_parts(
 
     Args:
         parts: the most important first.
-        options: of all parts.
-        seconds: for all of them together.
-        runner: runs one; `measure.run_part`.
+        options: options of all parts.
+        seconds: time limit of all parts together.
+        runner: runs one part, `measure.run_part`.
 
     Yields:
-        each finding and the part that it is about; the last of each part is of kind "done", "failed", "stopped" or
+        each finding and its part; the last finding of a part has the kind "done", "failed", "stopped" or
         "left out".
     """
     ends = time.monotonic() + seconds
@@ -42,7 +42,7 @@ def run_parts(
         left = ends - time.monotonic()
         given = (left - GRACE) * part.weight / sum(later.weight for later in parts[index:])
         if left < LEAST + GRACE:
-            yield part, {"kind": "left out", "error": "no time left; ask for this part alone, or for more seconds"}
+            yield part, {"kind": "left out", "error": "no time left; run this part alone, or give more seconds"}
             continue
         given = min(max(given, LEAST), left - GRACE)
         yield part, {"kind": "begun", "seconds": given}
@@ -89,7 +89,7 @@ def _child(sender: Connection, part: Part, options: Options, ends: float, runner
 
 
 def _context() -> Any:
-    """Processes begin from one that has imported everything and touched no device, where the platform has that."""
+    """Processes fork from a server that has imported everything and used no device, if the platform supports it."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

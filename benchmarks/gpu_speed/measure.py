@@ -1,4 +1,4 @@
-"""Times the variants of one model in turn, round after round, for as long as there is time."""
+"""Times the variants of one model alternately, in rounds, until the time limit."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from gpu_speed.variants import BARE, Variant, rivals, schedules
 
 Report = Callable[[dict[str, Any]], None]
 
-# Rows of an image: as many of these as time allows. Every second and every third row divide them.
+# Rows of an image, the largest of these within the time limit. Each is divisible by 2 and 3.
 STEPS = (20, 12, 6)
-# Short images are repeated, up to so often and so many seconds a visit.
+# Maximum repetitions of short images, and maximum seconds per visit.
 _MOST_IMAGES, _SHORT = 5, 0.5
-# Seconds of an uncached batch above which the first one of a visit is not repeated.
+# An uncached batch that takes longer than this is not repeated in a visit.
 _LONG = 3.0
-# Rows of an image whose last row is looked at, and what it is made under: computed, computed under a schedule, reused.
+# Rows of an image whose last row is profiled: bare, computed with a schedule, reused.
 _LOOKED_AT = 4
 _ROWS_OF = (BARE, "all ones", "every 2")
-# The share of a part's time that is planned for; the rest is for what comes dearer than thought.
+# The planned fraction of a part's time; the rest is a reserve.
 _PLANNED = 0.8
 
 
@@ -40,10 +40,10 @@ class Part:
     """One model at one batch size, run in one way.
 
     Args:
-        model: its name.
-        batch: images at once.
+        model: name of the model.
+        batch: batch size.
         mode: "eager", "blocks" (`compile_repeated_blocks`), "whole" (`compile`), or "chain" (`measure_chain`).
-        weight: its share of the time, beside those of the other parts.
+        weight: its share of the total time, relative to the other parts.
     """
 
     model: str
@@ -53,23 +53,24 @@ class Part:
 
     @property
     def name(self) -> str:
-        """What the command line and the table call it."""
+        """Name on the command line and in the table."""
         return f"{self.model}/{self.batch}/{self.mode}"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is the same for all parts.
+    """Options of all parts.
 
     Args:
-        device, dtype: where, and of the weights.
-        tiny: the tiny twins.
-        rounds: at most.
-        steps: rows of an image; None for what time allows.
-        backend: of `torch.compile`.
+        device: device of the models.
+        dtype: dtype of the weights.
+        tiny: whether to measure the tiny twins.
+        rounds: maximum number of rounds.
+        steps: rows of an image; None for as many as time allows.
+        backend: backend of `torch.compile`.
         published: folder of published schedules.
-        variants: names of those that are measured; None for all.
-        with_rivals: whether other caches are measured, too.
+        variants: names of the variants to measure; None for all.
+        with_rivals: whether to measure other caches, too.
     """
 
     device: str
@@ -87,10 +88,10 @@ def run_part(part: Part, options: Options, ends: float, report: Report) -> None:
     """Measure one part.
 
     Args:
-        part: which.
-        options: how.
-        ends: when to be done, by `time.monotonic`; what would take longer is dropped.
-        report: takes each finding as soon as there is one, as JSON values.
+        part: the part.
+        options: the options.
+        ends: end of the time limit, by `time.monotonic`; measurements that would take longer are dropped.
+        report: called with each finding at once, as JSON values.
     """
     model = MODELS[part.model]
     if part.mode == "chain":
@@ -137,32 +138,32 @@ def _rounds(
                 continue
             try:
                 found = visit(loop, variant, is_long)
-            except Exception as error:  # whatever a rival does, the others go on
+            except Exception as error:  # a failing rival must not stop the others
                 broken.add(name)
                 report({"kind": "broken", "variant": name, "error": one_line(error)})
                 continue
             report({"kind": "visit", "variant": name, "round": turn, **found})
-            # What a first batch compiles is not compiled again.
+            # Only the first batch compiles.
             walls = [image["wall"] for image in found["images"]]
             took[name] = sum(walls) + (0.0 if is_long else walls[-1])
 
 
 def one_line(error: BaseException) -> str:
-    """An error's class and the first line of what it says."""
+    """An error's class and the first line of its message."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def visit(loop: Loop, variant: Variant, is_long: bool = False) -> dict[str, Any]:
-    """Put a variant on, sample a first batch and some more, and take it off again.
+    """Enable a variant, sample a first batch and some more, and disable the variant.
 
     Args:
         loop: the model.
-        variant: what it runs under.
-        is_long: whether the first batch stands for all.
+        variant: the variant.
+        is_long: whether to sample the first batch only.
 
     Returns:
         seconds of enabling, of the first batch and of each after it (`images`, with wall clock and processor time), and
-        bytes: allocated at most beyond what was there before, predicted by `run.memory()`, kept at most.
+        bytes: maximum allocated beyond those from before, predicted by `run.memory()`, maximum cached.
     """
     device, begun = loop.latents.device, time.perf_counter()
     with variant.applied(loop) as run:
@@ -180,7 +181,7 @@ def visit(loop: Loop, variant: Variant, is_long: bool = False) -> dict[str, Any]
 
 
 def timed(loop: Loop) -> dict[str, float]:
-    """Seconds of one batch: by the device's own events (`seconds`), by the wall clock, and of the processor."""
+    """Seconds of one batch: by the device's events (`seconds`), by the wall clock, and processor time."""
     device = loop.latents.device
     if device.type != "cuda":
         wall, processor = time.perf_counter(), time.process_time()
@@ -208,7 +209,7 @@ def macs_of(model: Model, tiny: bool, batch: int = 1) -> CostTable:
 
 
 def device_name(device: str) -> str:
-    """What it is measured on."""
+    """The device and versions of the measurement."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
@@ -226,7 +227,7 @@ def _variants(loop: Loop, table: CostTable, part: Part, options: Options) -> lis
 
 
 def _steps_in(per_row: float, seconds: float) -> int:
-    """Rows for which two rounds of all variants, about seven uncached images each, two batches a visit, fit."""
+    """Most rows for which two rounds of all variants fit: about seven uncached images each, two batches per visit."""
     fitting = [steps for steps in STEPS if 2 * 2 * 7 * steps * per_row <= _PLANNED * seconds]
     return fitting[0] if fitting else STEPS[-1]
 
@@ -236,7 +237,7 @@ def _compile(loop: Loop, mode: str, backend: str) -> None:
     if mode == "whole":
         loop.transformer.compile(backend=backend)
     elif mode == "blocks":
-        # What `compile_repeated_blocks` does; some classes do not tell it what their blocks are.
+        # Like `compile_repeated_blocks`, which does not know the blocks of some classes.
         blocks = {loop.transformer.get_submodule(site.path.rpartition(".")[0]) for site in discover(loop.transformer)}
         for block in blocks:
             block.compile(fullgraph=True, backend=backend)

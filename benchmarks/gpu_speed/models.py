@@ -1,7 +1,7 @@
-"""The architectures that are measured, in full or tiny, with random weights, and the loop that samples them.
+"""The measured architectures, full or tiny, with random weights, and their sampling loop.
 
-Text encoders and VAEs are left out: no schedule touches them. The loop is that of diffusers' pipelines without their
-other parts, so that a checkout with torch, diffusers, numpy and pydantic is enough.
+Text encoders and VAEs are left out, because schedules do not affect them. The loop is that of diffusers' pipelines
+without their other parts, so that a checkout with torch, diffusers, numpy and pydantic is enough.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ class Model:
     """A denoiser and the size at which it is measured.
 
     Args:
-        name: what the command line calls it.
+        name: name on the command line.
         transformer: class of diffusers.
-        config: arguments of the class, in full.
-        tiny: arguments that replace some of these in the tiny twin.
-        latent: shape of one sample's latents in full; `tiny_latent` in the tiny twin.
+        config: arguments of the full model.
+        tiny: arguments that differ in the tiny twin.
+        latent: shape of one sample's latents; `tiny_latent` in the tiny twin.
         text_tokens: length of the text sequence.
-        conditions: (config, latents, text, pooled text) -> what stays the same of a forward's keyword arguments.
+        conditions: (config, latents, text, pooled text) -> the constant keyword arguments of a forward.
         scheduler: class of diffusers.
         passes: forwards in each row.
         pair: whether a forward takes the guidance pair as a batch of two.
         unit_timestep: whether a forward takes timesteps from 0 to 1.
         published: folder of its published schedules; None if there are none.
         published_ratios: MACs without a cache over MACs of the published `ours_fast` and `ours_faster`.
-        goal: share of the promised speed-up that is to be kept.
+        goal: target fraction of the theoretical speed-up.
     """
 
     name: str
@@ -65,15 +65,15 @@ class Model:
 
 @dataclass
 class Loop:
-    """A model on a device, and the sampling of a batch: what a pipeline is to a cache, without text encoder and VAE.
+    """A model on a device with its sampling loop: a pipeline without text encoder and VAE.
 
     Args:
-        model: what it is made from.
+        model: the architecture.
         transformer: the denoiser.
-        scheduler: of diffusers.
-        dtype: of latents and text.
-        batch: images or videos at once.
-        steps: rows.
+        scheduler: a scheduler of diffusers.
+        dtype: dtype of latents and text.
+        batch: batch size.
+        steps: number of rows.
         tiny: whether it is the tiny twin.
         before_row: called before each row; a rival may set it.
     """
@@ -106,9 +106,9 @@ class Loop:
         """Keyword arguments of one forward.
 
         Args:
-            name: of the pass.
-            latents: of the batch.
-            timestep: of the row.
+            name: name of the pass.
+            latents: latents of the batch.
+            timestep: timestep of the row.
         """
         batched = torch.cat([latents, latents]) if self.model.pair else latents
         times = timestep.to(batched.device).expand(len(batched))
@@ -151,7 +151,7 @@ class Loop:
         return guided.chunk(2, dim=1)[0] if guided.shape[1] == 2 * self.latents.shape[1] else guided
 
 
-# Where a configuration says how wide the text embeddings are.
+# Fields of configurations with the width of the text embeddings.
 _TEXT_WIDTHS = ("caption_channels", "joint_attention_dim", "text_dim")
 
 
@@ -161,10 +161,11 @@ def make_loop(
     """A model with random weights.
 
     Args:
-        model: which.
-        device: where; "meta" computes nothing.
-        dtype: of the weights.
-        batch, steps, tiny: as for `Loop`.
+        model: the architecture.
+        device: device of the weights; "meta" computes nothing.
+        dtype: dtype of the weights.
+        batch: as for `Loop`.
+        steps: as for `Loop`.\n        tiny: as for `Loop`.
     """
     with torch.device("meta"):
         transformer = getattr(diffusers, model.transformer)(**model.settings(tiny))

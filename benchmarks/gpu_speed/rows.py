@@ -1,4 +1,4 @@
-"""What one row launches, by the profiler: kernels, how long the device works, and how long it waits for the next."""
+"""Profiles one row: its kernels, and the busy and idle time of the device."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def look_at_row(loop: Loop, variant: Variant, row: int) -> dict[str, Any]:
 
     Args:
         loop: the model.
-        variant: what it runs under.
-        row: which.
+        variant: the variant.
+        row: index of the row.
 
     Returns:
         `launches` (operators without views on a CPU), and `busy`, `span` and `idle` seconds of the device.
@@ -47,7 +47,7 @@ def look_at_row(loop: Loop, variant: Variant, row: int) -> dict[str, Any]:
 
 
 def summary(intervals: Iterable[tuple[float, float]]) -> dict[str, Any]:
-    """How much of the time between the first and the last of some intervals, in microseconds, is inside one.
+    """Busy and idle time of overlapping intervals in microseconds.
 
     >>> summary([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0)])
     {'launches': 3, 'busy': 4e-06, 'span': 6e-06, 'idle': 2e-06}
@@ -62,7 +62,7 @@ def summary(intervals: Iterable[tuple[float, float]]) -> dict[str, Any]:
 
 
 def _intervals(events: Any, is_cuda: bool) -> Iterator[tuple[float, float]]:
-    """Begin and end of everything that ran on the device: kernels and copies, or operators that call no other."""
+    """Begin and end of all kernels and copies on the device, or of operators that call no others."""
     for event in events:
         if is_cuda:
             runs = event.device_type == DeviceType.CUDA and not event.is_user_annotation

@@ -1,4 +1,4 @@
-"""From findings to one row a variant, and to text."""
+"""Summarizes findings in one row per variant, and as text."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def rows_of(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 
 
 def text_of(part: str, findings: Sequence[Finding]) -> str:
-    """One part as text: what it is, its rows, what broke, and how it ended."""
+    """One part as text: its name, its rows, its errors and how it ended."""
     model = MODELS[part.split("/")[0]]
     steps = next((finding["steps"] for finding in findings if finding["kind"] == "variant"), None)
-    lines = [f"{part}: {steps} steps, goal {model.goal:.2f} of the promise" if steps else f"{part}:"]
+    lines = [f"{part}: {steps} steps, goal {model.goal:.2f} of the theoretical speed-up" if steps else f"{part}:"]
     rows = rows_of(findings)
     if rows:
         lines.append(

@@ -1,8 +1,8 @@
-"""What is timed: the bare model, schedules of this project, and rivals that compute the same steps.
+"""The timed variants: the bare model, schedules of this project, and rivals that compute the same steps.
 
-Thresholds mean nothing to random weights, so every rival is made to compute every second step, as `every 2` does. What
-it tests on the way (a difference of residuals, a ratio) still runs. Each names the schedule that computes the same, by
-which its promise is counted.
+Thresholds have no meaning with random weights, so every rival computes every second step, like `every 2`. What
+a rival tests in each step (a difference of residuals, a ratio) still runs. Each variant names the schedule with the
+same computed steps, whose MACs give the theoretical speed-up.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ BARE = "bare"
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of sampling.
+    """One variant.
 
     Args:
-        name: in the table.
+        name: name in the table.
         computes: the schedule that computes the same.
-        applied: puts it on a loop while a `with` block lasts; gives the run of a schedule of this project.
+        applied: a context that enables it on a loop; gives the run of a schedule of this project.
     """
 
     name: str
@@ -50,13 +50,13 @@ class Variant:
 def schedules(
     loop: Loop, table: CostTable, published: Path | None = None, names: tuple[str, ...] | None = None
 ) -> list[Variant]:
-    """The bare loop, and the schedules of this project that it is measured under.
+    """The bare loop, and the loop with schedules of this project.
 
     Args:
         loop: the model.
-        table: MACs of its sites.
+        table: cost table of its sites.
         published: folder of published schedules, searched for `flux_256/ours_fast.json` and the like.
-        names: which of them; None for all.
+        names: names of the variants; None for all.
     """
     sites, steps = table.sites, loop.steps
     none = heuristics.none(sites, steps)
@@ -73,7 +73,7 @@ def schedules(
 
 
 def rivals(loop: Loop, table: CostTable) -> list[Variant]:
-    """The caches of diffusers, and cache-dit where it is installed, each computing every second step."""
+    """The caches of diffusers, and cache-dit if it is installed, each computing every second step."""
     every_2 = heuristics.every_n(table.sites, loop.steps, 2)
     first_block = every_2.recompute.copy()
     first_block[:, [block == table.sites[0][0] for block, _ in table.sites]] = True
@@ -111,12 +111,12 @@ def rivals(loop: Loop, table: CostTable) -> list[Variant]:
 
 
 def share(table: CostTable, steps: int, ratio: float) -> CacheSchedule:
-    """A schedule that recomputes components here and there, with so many times fewer MACs.
+    """A schedule of recomputed components with a given MAC reduction.
 
     Args:
         table: MACs of the model's sites.
-        steps: rows.
-        ratio: MACs without a cache over this schedule's; what cannot be reached is approached.
+        steps: number of rows.
+        ratio: MAC reduction; the nearest one possible is used.
     """
     drawn = np.random.default_rng(0).random((steps, len(table.sites)))
     drawn[0] = 0.0
@@ -127,7 +127,7 @@ def share(table: CostTable, steps: int, ratio: float) -> CacheSchedule:
 
 
 def find_published(model: Model, folder: Path | None, name: str) -> CacheSchedule | None:
-    """A published schedule of a model, if there is one below the folder."""
+    """A published schedule of a model, if there is one in the folder."""
     files = sorted(folder.rglob(f"{model.published}/{name}.json")) if folder and model.published else []
     return CacheSchedule.load(files[0]) if files else None
 
@@ -142,7 +142,7 @@ def _under(schedule: CacheSchedule, loop: Loop) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _in_diffusers(config: Any, loop: Loop) -> Iterator[None]:
-    """A cache of diffusers on the denoiser; where its class lacks the mixin that they need, it gets it meanwhile."""
+    """A cache of diffusers on the denoiser; adds the mixin to its class meanwhile, if needed."""
     transformer, kind = loop.transformer, type(loop.transformer)
     first_block = isinstance(config, hooks.FirstBlockCacheConfig)
     with put_back(loop):
@@ -157,7 +157,7 @@ def _in_diffusers(config: Any, loop: Loop) -> Iterator[None]:
 
 
 def _reset(transformer: Any, rows: int, row: int) -> None:
-    """Let a cache start afresh when a generation begins; one that would never compute again, every so many rows."""
+    """Reset a cache at the beginning of a generation, and every few rows if it would never compute again."""
     if row % rows == 0:
         transformer._reset_stateful_cache()
 
@@ -178,7 +178,7 @@ def _in_cache_dit(loop: Loop) -> Iterator[None]:
     transformer = loop.transformer
     with put_back(loop):
         target = transformer
-        if type(transformer).__name__ == "SD3Transformer2DModel":  # it knows the pipeline, and not the denoiser alone
+        if type(transformer).__name__ == "SD3Transformer2DModel":  # needs the pipeline, not only the denoiser
             target = cache_dit.BlockAdapter(
                 transformer=transformer,
                 blocks=transformer.transformer_blocks,

@@ -29,8 +29,8 @@ COLUMNS = {
 }
 _SIGNS = {"pass": "✓", "wrong": "**✗**", "refused": "R", "not tried": "–"}
 _INTRODUCTION = (
-    "# Compatibility\n\nThe table shows which diffusers pipelines ran with a cache schedule, in which modes. A tool builds "
-    "each pipeline class of diffusers' own tests with tiny random components, replaces models from the hub "
+    "# Compatibility\n\nDiffusers pipelines that ran with a cache schedule, and the modes in which they ran. A tool "
+    "builds each pipeline class of diffusers' own tests with tiny random components, replaces models from the hub "
     "by stand-ins, and runs it with random schedules. The output must be bit-identical to that of a slow interpreter "
     "of the schedule that does not use the runtime (`tools/compatibility/interpreter.py`).\n"
 )
