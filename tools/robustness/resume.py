@@ -112,7 +112,8 @@ def run(case: Case, folder: Path) -> tuple[float, float]:
 def kill(case: Case, folder: Path, moment: float, at_work: bool) -> dict[str, Any] | None:
     """Start a command and kill it after a number of seconds, counted from its start or from its first write.
 
-    Returns None if the command ended before.
+    Returns:
+        the results, or None if the command ended before.
     """
     before, begin = written(folder), time.perf_counter()
     process = start(case, folder)
