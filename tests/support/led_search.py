@@ -16,6 +16,7 @@ from typing import Any
 
 import synthetic
 import synthetic_worker
+from few_offspring import rank_few
 from python_path import python_path
 
 from ecad.genetic.search import search
@@ -60,6 +61,7 @@ class Led:
 
 def search_in_batches(pipe: Connection, folder: Path, mode: str, generations: int) -> None:
     """The search of `synthetic`; a step is a batch of images."""
+    rank_few()
     plain = synthetic.evaluator()
 
     def generate(schedule, items):
@@ -73,6 +75,7 @@ def search_in_batches(pipe: Connection, folder: Path, mode: str, generations: in
 
 def search_on_workers(pipe: Connection, folder: Path, options: dict[str, Any]) -> None:
     """The search of `synthetic_worker`; a step is a candidate, and it goes on without being told."""
+    rank_few()
 
     def on_progress(_: object) -> None:
         pipe.send("candidate")

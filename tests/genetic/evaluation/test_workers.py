@@ -19,9 +19,11 @@ from ecad.genetic.evaluation.pool import ImageSet, PooledEvaluator
 from ecad.genetic.search import search
 from ecad.genetic.study.items import all_items
 
+pytestmark = pytest.mark.usefixtures("few_offspring")
+
 
 @pytest.fixture(scope="module")
-def serial(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def serial(few_offspring: None, tmp_path_factory: pytest.TempPathFactory) -> Study:
     folder = tmp_path_factory.mktemp("serial")
     return search(synthetic.problem(), synthetic.evaluator(), folder, generations=4, population_size=6)
 
