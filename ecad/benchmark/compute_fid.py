@@ -92,7 +92,7 @@ def _statistics(
     return Statistics.of(folder_features(files, extractor, cache, partial(bar, label=label, hidden=hidden)))
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: dict[str, object]) -> str:
     kid = "" if row["kid_score"] is None else f", KID {row['kid_score']:.6f}"
     against = row["ref_stats"] or f"{row['num_reference']} reference images"
     return f"{row['gen_dir']}: FID {row['fid_score']:.4f}{kid}, {row['num_generated']} images against {against}"

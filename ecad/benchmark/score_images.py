@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ecad.jobs.score import Item
 
     ItemsByFolder = Mapping[Path, Sequence[Item]]
-    Scores = dict[Path, dict[str, Any]]
+    Scores = dict[Path, dict[str, object]]
 
 
 @dataclass(frozen=True)

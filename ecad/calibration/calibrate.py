@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from ecad.schedules.front import Front, Point
 from ecad.schedules.plan import plan_key
 from ecad.schedules.schedule import CacheSchedule
 from ecad.utils.pareto import pareto
+from ecad.utils.protocols import Pipeline
 
 SPEEDUPS = (1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 3.5, 4, 5, 6)
 LEAST = 2
@@ -29,14 +29,14 @@ _FITS, _CHOICES = 4, 3
 
 
 def calibrate(
-    pipe: Any,
+    pipe: Pipeline,
     prompts: Sequence[str],
     *,
     seed: int = 0,
     speedups: Sequence[float] = SPEEDUPS,
     max_images: float | None = None,
     on_progress: Callable[[float], None] | None = None,
-    **call: Any,
+    **call: object,
 ) -> Front:
     """Make a Pareto front of schedules for a pipeline, without a search.
 
@@ -100,7 +100,7 @@ class Calibration:
 
     def __init__(
         self,
-        pipe: Any,
+        pipe: Pipeline,
         make: Make,
         prompts: int,
         speedups: Sequence[float] = SPEEDUPS,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ecad.calibration.trajectory import Trajectory, fitted_weights
 from ecad.schedules.schedule import CacheSchedule
+from ecad.utils.protocols import Pipeline
 
 # (indices of prompts, schedule or None for uncached) -> images, uint8 (images, height, width, 3).
 Make = Callable[[Sequence[int], CacheSchedule | None], np.ndarray]
@@ -66,7 +66,7 @@ class Fitter:
         places: indices of their prompts.
     """
 
-    def __init__(self, pipe: Any, trajectory: Trajectory, images: Images, places: Sequence[int]) -> None:
+    def __init__(self, pipe: Pipeline, trajectory: Trajectory, images: Images, places: Sequence[int]) -> None:
         self._pipe, self._trajectory, self._images, self._places = pipe, trajectory, images, places
         self._uncached = CacheSchedule.for_model(pipe, trajectory.steps)
         self._known: dict[tuple[tuple[int, ...], bool], Fitted] = {}

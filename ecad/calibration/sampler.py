@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+
+from ecad.utils.protocols import Args, Kwargs, Sampler
 
 # Largest relative residual of the affine form.
 _AFFINE = 1e-2
@@ -25,7 +27,7 @@ class AffineStep(NamedTuple):
     coefficient: float
 
 
-def affine_step(scheduler: Any, output: torch.Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AffineStep:
+def affine_step(scheduler: Sampler, output: torch.Tensor, args: Args, kwargs: Kwargs) -> AffineStep:
     """Measure the affine form of a scheduler's next step, on copies of the scheduler.
 
     Args:
@@ -53,13 +55,13 @@ def latents_of(result: Any) -> torch.Tensor:
     return found
 
 
-def _tried(scheduler: Any, output: torch.Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Tensor:
+def _tried(scheduler: Sampler, output: torch.Tensor, args: Args, kwargs: Kwargs) -> torch.Tensor:
     with _unchanged_noise(kwargs.get("generator")):
         return latents_of(copy.deepcopy(scheduler).step(output, *args, **kwargs))
 
 
 @contextmanager
-def _unchanged_noise(generators: Any) -> Iterator[None]:
+def _unchanged_noise(generators: torch.Generator | list[torch.Generator] | None) -> Iterator[None]:
     """Restore the states of random generators: a sampler may draw noise."""
     known = generators if isinstance(generators, list) else [] if generators is None else [generators]
     states = [generator.get_state() for generator in known]

@@ -22,12 +22,18 @@ from ecad.calibration.sampler import affine_step, latents_of
 from ecad.errors import EcadError
 from ecad.runtime.overrides import After, Around
 from ecad.schedules.output_weights import MAX_OUTPUTS, OutputWeights
+from ecad.utils.protocols import Args, Kwargs, Pipeline, Sampler
 
 # Relative eigenvalues of the normal equations below this are rounding.
 _ROUNDING = 1e-9
 # The weight of a prompt is the inverse of its squared error, which counts at least this much relative to its target.
 _SMALLEST = 1e-6
 _ROUNDS = 4
+
+
+# (step, its arguments) -> its result.
+Call = Callable[..., Any]
+See = Callable[[Call, Args, Kwargs], Any]
 
 
 @dataclass
@@ -63,7 +69,7 @@ class Trajectory:
 
 
 @contextmanager
-def recorded_trajectory(pipe: Any) -> Iterator[Trajectory]:
+def recorded_trajectory(pipe: Pipeline) -> Iterator[Trajectory]:
     """Record the uncached batch that a pipeline generates in a `with` block.
 
     Raises:
@@ -71,7 +77,7 @@ def recorded_trajectory(pipe: Any) -> Iterator[Trajectory]:
     """
     found = Trajectory()
 
-    def see(step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def see(step: Call, args: Args, kwargs: Kwargs) -> Any:
         output, rest, named = _split(args, kwargs)
         if len(found.coefficients) == found.steps:
             try:
@@ -108,7 +114,7 @@ class OutputFit:
         self.weights: list[tuple[float, ...]] = []
         self.error = -np.inf
 
-    def see(self, scheduler: Any, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def see(self, scheduler: Sampler, step: Call, args: Args, kwargs: Kwargs) -> Any:
         """Call a sampler's step with the fitted output."""
         output, rest, named = _split(args, kwargs)
         row, target = len(self.weights), self._trajectory.latents[len(self.weights) + 1]
@@ -129,7 +135,7 @@ class OutputFit:
 
 
 def fitted_weights(
-    pipe: Any, trajectory: Trajectory, runs: Sequence[bool], corrects: bool, make: Callable[[], Any]
+    pipe: Pipeline, trajectory: Trajectory, runs: Sequence[bool], corrects: bool, make: Callable[[], object]
 ) -> tuple[OutputWeights, float]:
     """Fit the output weights of one schedule.
 
@@ -148,7 +154,7 @@ def fitted_weights(
     """
     fit = OutputFit(trajectory, runs, corrects)
 
-    def see(step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def see(step: Call, args: Args, kwargs: Kwargs) -> Any:
         return fit.see(pipe.scheduler, step, args, kwargs)
 
     with _around_steps(pipe, see, lambda: bool(fit.weights)):
@@ -157,9 +163,7 @@ def fitted_weights(
 
 
 @contextmanager
-def _around_steps(
-    pipe: Any, see: Callable[[Callable[..., Any], Any, Any], Any], is_begun: Callable[[], bool]
-) -> Iterator[None]:
+def _around_steps(pipe: Pipeline, see: See, is_begun: Callable[[], bool]) -> Iterator[None]:
     """Wrap a scheduler's step in `see` for one generation; a second one raises EcadError."""
 
     def begin() -> None:
@@ -174,14 +178,14 @@ def _around_steps(
             override.remove()
 
 
-def _split(args: Any, kwargs: Any) -> tuple[torch.Tensor, Any, dict[str, Any]]:
+def _split(args: Args, kwargs: Kwargs) -> tuple[torch.Tensor, Args, Kwargs]:
     """Split the arguments of a scheduler's step into the denoiser's output and the others."""
     if args:
         return args[0], args[1:], dict(kwargs)
     return kwargs["model_output"], (), {key: value for key, value in kwargs.items() if key != "model_output"}
 
 
-def _sample(args: Any, kwargs: Any) -> torch.Tensor:
+def _sample(args: Args, kwargs: Kwargs) -> torch.Tensor:
     found: torch.Tensor = kwargs["sample"] if "sample" in kwargs else args[1]
     return found
 

@@ -258,7 +258,7 @@ def _first_look(scored: Mapping[str, ScoredImages]) -> Table:
     return table
 
 
-def _facts(entry: Entry) -> dict[str, Any]:
+def _facts(entry: Entry) -> dict[str, object]:
     scores = {name: {"mean": s.mean, "low": s.low, "high": s.high} for name, s in entry.scores.items()}
     return {
         "name": entry.name,

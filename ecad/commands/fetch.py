@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -30,7 +30,7 @@ def fetch(
     known = [*fetching.SOURCES, "mjhq"]
     if unknown := [name for name in names if name not in known]:
         raise EcadError(f"{unknown[0]!r} is unknown: expected some of {', '.join(sorted(known))}")
-    files: list[dict[str, Any]] = []
+    files: list[dict[str, object]] = []
     for name in names:
         for source in fetching.SOURCES.get(name, []):
             if not as_json:
@@ -53,7 +53,7 @@ def _bar() -> type:
     class Shown(tqdm):
         """A bar although the commands silence the bars of libraries: this one is ours."""
 
-        def __init__(self, *args: Any, **settings: Any) -> None:
+        def __init__(self, *args: object, **settings: object) -> None:
             super().__init__(*args, **{**settings, "disable": False})
 
     return Shown

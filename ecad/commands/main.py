@@ -48,7 +48,7 @@ def require_exact() -> None:
     warnings.simplefilter("error", EcadWarning)
 
 
-def finish(result: dict[str, Any], line: str, as_json: bool) -> None:
+def finish(result: Mapping[str, object], line: str, as_json: bool) -> None:
     """Print a result: as JSON for programs, as one line for people."""
     print(json.dumps(result, indent=1) if as_json else line)
 
@@ -82,7 +82,7 @@ def _quiet_libraries() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     text = str(message) if category is EcadWarning else f"{category.__name__}: {message}"
     print(f"ecad: warning: {' '.join(text.split())}", file=sys.stderr)
 

@@ -29,7 +29,7 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print the same 
     finish({"image_generators": generators, "families": families}, "\n".join(lines), as_json)
 
 
-def _facts(family: Family) -> dict[str, Any]:
+def _facts(family: Family) -> dict[str, object]:
     return {
         "name": family.name,
         "transformers": list(family.transformers),
@@ -38,7 +38,7 @@ def _facts(family: Family) -> dict[str, Any]:
     }
 
 
-def _block_facts(block_list: BlockList) -> dict[str, Any]:
+def _block_facts(block_list: BlockList) -> dict[str, object]:
     from ecad.sites.readers import readers
 
     key = block_list.block_key.format(path=block_list.path, index="N")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Literal, get_type_hints
 
 import typer
 
@@ -142,7 +142,7 @@ def grouped_options(command: Callable[..., None]) -> Callable[..., None]:
     groups = {name: hints[name] for name in own if is_dataclass(hints[name])}
 
     @wraps(command)
-    def grouped(**values: Any) -> None:
+    def grouped(**values: object) -> None:
         objects = {
             name: group(**{field.name: values.pop(field.name) for field in fields(group) if field.name in values})
             for name, group in groups.items()

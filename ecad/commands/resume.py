@@ -22,7 +22,7 @@ def remember(context: typer.Context, folder: Path) -> None:
     write_atomic(folder / FLAGS, json.dumps(flags, indent=1, default=str) + "\n")
 
 
-def recall(context: typer.Context, folder: Path) -> dict[str, Any]:
+def recall(context: typer.Context, folder: Path) -> dict[str, object]:
     """The parameters of a resumed command: those given now, and the study's stored ones for the others.
 
     Args:

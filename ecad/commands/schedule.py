@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -238,7 +238,7 @@ def _text(source: str) -> str:
         raise EcadError(f"{source}: cannot read this file: {reason}") from error
 
 
-def _facts(schedule: CacheSchedule) -> dict[str, Any]:
+def _facts(schedule: CacheSchedule) -> dict[str, object]:
     facts = {
         "name": schedule.name,
         "steps": schedule.num_steps,

@@ -10,6 +10,10 @@ import torch
 from ecad.cost.architectures import Architecture
 from ecad.errors import EcadError
 
+# The configuration of a transformer, and keyword arguments of its forward.
+Config = Mapping[str, Any]
+Inputs = dict[str, Any]
+
 
 def forward_inputs(architecture: Architecture, height: int, width: int, text_tokens: int) -> dict[str, torch.Tensor]:
     """Keyword arguments of the forward in one step of one image; shapes only (meta device).
@@ -63,7 +67,7 @@ def check_size(architecture: Architecture, height: int, width: int) -> None:
         )
 
 
-def _pixart(config: Mapping[str, Any], batch: int, height: int, width: int, text_tokens: int) -> dict[str, Any]:
+def _pixart(config: Config, batch: int, height: int, width: int, text_tokens: int) -> Inputs:
     text_width = config.get("caption_channels") or config.get("cross_attention_dim", 1152)
     return {
         "hidden_states": torch.empty(batch, config.get("in_channels", 4), height, width),
@@ -74,7 +78,7 @@ def _pixart(config: Mapping[str, Any], batch: int, height: int, width: int, text
     }
 
 
-def _flux(config: Mapping[str, Any], batch: int, height: int, width: int, text_tokens: int) -> dict[str, Any]:
+def _flux(config: Config, batch: int, height: int, width: int, text_tokens: int) -> Inputs:
     image_tokens = (height // 2) * (width // 2)
     return {
         "hidden_states": torch.empty(batch, image_tokens, config.get("in_channels", 64)),
@@ -90,8 +94,8 @@ def _flux(config: Mapping[str, Any], batch: int, height: int, width: int, text_t
 class _Inputs(NamedTuple):
     """Per transformer class: config -> latents along the side of a token, and the function that makes the inputs."""
 
-    patch_size: Callable[[Mapping[str, Any]], int]
-    make: Callable[[Mapping[str, Any], int, int, int, int], dict[str, Any]]
+    patch_size: Callable[[Config], int]
+    make: Callable[[Config, int, int, int, int], Inputs]
 
 
 _INPUTS = {

@@ -18,6 +18,7 @@ from ecad.cost.architectures import Architecture
 from ecad.cost.inputs import check_size, forward_inputs
 from ecad.errors import EcadError
 from ecad.sites.discovery import Site, discover
+from ecad.utils.protocols import Args, Kwargs
 
 _LAYERS = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
 _ATEN = torch.ops.aten
@@ -39,7 +40,7 @@ class Measured(NamedTuple):
     attention: np.ndarray
 
 
-def measure(transformer: torch.nn.Module, inputs: Mapping[str, Any]) -> Measured:
+def measure(transformer: torch.nn.Module, inputs: Mapping[str, object]) -> Measured:
     """Count the multiply-accumulates of one forward at the sites that perform them.
 
     Args:
@@ -115,7 +116,9 @@ class _Meter(TorchDispatchMode):
         stack.callback(before.remove)
         stack.callback(after.remove)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: torch._ops.OpOverload, types: object, args: Args = (), kwargs: Kwargs | None = None
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         packet = func.overloadpacket
         if packet in _SUMMED_OVER:

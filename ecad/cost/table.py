@@ -91,7 +91,7 @@ class CostTable:
         runs = self.fixed_per_step - self.without_denoiser + int(self.per_site.sum())
         return CostTable(DENOISER_SITES, self.without_denoiser, np.array([runs]), None, self.without_denoiser)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The JSON value that `from_json` reads."""
         return {
             "sites": [list(site) for site in self.sites],

@@ -147,7 +147,7 @@ class Executor:
         present = sum(worker.present_seconds(now) for worker in self._all_workers)
         return sum(worker.busy_seconds(now) for worker in self._all_workers) / present if present else 0.0
 
-    def summary(self) -> list[dict[str, Any]]:
+    def summary(self) -> list[dict[str, object]]:
         """One row per worker: its place, completed tasks, failed tries, seconds present and seconds busy."""
         now = self._clock()
         return [
@@ -303,6 +303,6 @@ class Executor:
         return "" if self._log is None else f" (see {self._log})"
 
 
-def _clipped(value: Any) -> str:
+def _clipped(value: object) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -63,7 +63,7 @@ class LocalWorkers:
         self._processes[self._started] = _Process(process, ours, slot)
         return self._started
 
-    def send(self, worker: int, payload: Any) -> None:
+    def send(self, worker: int, payload: object) -> None:
         with suppress(OSError):  # it died: `wait` reports that
             self._processes[worker].pipe.send(payload)
 

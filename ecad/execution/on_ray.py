@@ -45,7 +45,7 @@ class RayWorkers:
         self._spec = self._ray.put(spec)
         self._actor = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_restarts=0)(_Actor)
         self._actors: dict[int, Any] = {}
-        self._expected: dict[Any, int] = {}
+        self._expected: dict[object, int] = {}
         self._started = 0
 
     def wanted(self, unfit: int) -> int:
@@ -58,7 +58,7 @@ class RayWorkers:
         self._expected[actor.report_ready.remote()] = self._started
         return self._started
 
-    def send(self, worker: int, payload: Any) -> None:
+    def send(self, worker: int, payload: object) -> None:
         self._expected[self._actors[worker].work.remote(payload)] = worker
 
     def wait(self, seconds: float) -> list[tuple[int, Reply]]:
@@ -82,7 +82,7 @@ class RayWorkers:
             self._ray.shutdown()
         self._restore_printing()
 
-    def _reply(self, reference: Any) -> Reply:
+    def _reply(self, reference: object) -> Reply:
         number = self._expected.pop(reference)
         try:
             reply: Reply = self._ray.get(reference)
@@ -111,7 +111,7 @@ class _Actor:
     def report_ready(self) -> Reply:
         return self._ready
 
-    def work(self, payload: Any) -> Reply:
+    def work(self, payload: object) -> Reply:
         assert self._work is not None
         return attempt(self._work, payload)
 

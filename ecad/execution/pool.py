@@ -52,7 +52,7 @@ class WorkerSettings:
         return self.executor == "local" and (self.workers or 1) == 1
 
     @contextmanager
-    def open(self, factory: str, options: Mapping[str, Any], log_folder: Path) -> Iterator[Executor]:
+    def open(self, factory: str, options: Mapping[str, object], log_folder: Path) -> Iterator[Executor]:
         """Start workers, and end them with the context; then print one line per host that says what they did.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class Task(NamedTuple):
@@ -16,7 +16,7 @@ class Task(NamedTuple):
     """
 
     label: str
-    payload: Any
+    payload: object
 
 
 class Failure(NamedTuple):

@@ -66,7 +66,7 @@ class WorkerInfo(NamedTuple):
     facts: dict[str, Any]
 
 
-def build(spec: WorkerSpec, node: str = "") -> tuple[Callable[[Any], Any] | None, Reply]:
+def build(spec: WorkerSpec, node: str = "") -> tuple[Callable[[object], object] | None, Reply]:
     """Build a worker's job; `node` distinguishes nodes on one host. Never raises."""
     place = f"{socket.gethostname()}{node}:{os.getpid()}"
     try:
@@ -82,7 +82,7 @@ def build(spec: WorkerSpec, node: str = "") -> tuple[Callable[[Any], Any] | None
         return None, Reply("unfit", f"{place}: {one_line(error)}", traceback.format_exc())
 
 
-def attempt(work: Callable[[Any], Any], payload: Any) -> Reply:
+def attempt(work: Callable[[object], object], payload: object) -> Reply:
     """Run a task. Never raises."""
     began = time.monotonic()
     try:

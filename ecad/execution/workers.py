@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from ecad.execution.tasks import Attempt
 from ecad.execution.worker import Reply
@@ -20,7 +20,7 @@ class Workers(Protocol):
         """Begin to build a worker and return its number; its first reply is `ready` or `unfit`."""
         ...
 
-    def send(self, worker: int, payload: Any) -> None:
+    def send(self, worker: int, payload: object) -> None:
         """Give a task to an idle worker."""
         ...
 

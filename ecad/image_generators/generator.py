@@ -24,6 +24,7 @@ from ecad.sites.discovery import denoisers, find_denoisers
 from ecad.sites.several import columns_of
 from ecad.utils.batching import AdaptiveBatches
 from ecad.utils.fingerprints import part_fingerprint, weights_fingerprint
+from ecad.utils.protocols import Pipeline
 from ecad.utils.seeds import check_seeds
 
 
@@ -47,18 +48,18 @@ class ImageGenerator:
     """
 
     name: str
-    pipe: Any
+    pipe: Pipeline
     architecture: Architecture
     steps: int
     guidance_scale: float | None
-    encode_prompts: Callable[[Any, Sequence[str], int | None], PromptEmbeds]
+    encode_prompts: Callable[[Pipeline, Sequence[str], int | None], PromptEmbeds]
     pipeline_inputs: Callable[[PromptEmbeds], dict[str, Tensor | None]]
-    call: dict[str, Any]
+    call: Mapping[str, object]
     max_tokens: int | None
     text_width: int
     text_parts: tuple[str, ...] = ()
-    images: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    image_digests: Mapping[str, Any] = field(default_factory=dict)
+    images: Mapping[str, object] = field(default_factory=dict, repr=False)
+    image_digests: Mapping[str, object] = field(default_factory=dict)
     making: AdaptiveBatches = field(default_factory=lambda: AdaptiveBatches("images"), repr=False, compare=False)
     encoding: AdaptiveBatches = field(default_factory=lambda: AdaptiveBatches("prompts"), repr=False, compare=False)
 
@@ -71,7 +72,7 @@ class ImageGenerator:
         encoders = [part for name, part in self.pipe.components.items() if name.startswith("text_encoder")]
         return weights_fingerprint(*encoders)
 
-    def call_settings(self) -> dict[str, Any]:
+    def call_settings(self) -> dict[str, object]:
         """What every call of the pipeline is given beside prompts and sizes, as JSON values; pictures as digests."""
         images = {"images": dict(self.image_digests)} if self.image_digests else {}
         return {**self.call, **images}
@@ -213,7 +214,7 @@ class ImageGenerator:
         return steps_of(self.pipe.scheduler, schedule.num_steps, schedule.name)
 
     def _run(
-        self, embeds: PromptEmbeds, seeds: Sequence[int], schedule: CacheSchedule | None, settings: dict[str, Any]
+        self, embeds: PromptEmbeds, seeds: Sequence[int], schedule: CacheSchedule | None, settings: Mapping[str, object]
     ) -> np.ndarray:
         # Noise is drawn on the CPU: the same seed gives the same image on every device.
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]

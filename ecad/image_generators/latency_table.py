@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from functools import partial
 from statistics import median
 from time import perf_counter_ns
-from typing import Any
 
 import numpy as np
 import torch
@@ -100,10 +99,10 @@ def _timed(
         event.record()
         return event
 
-    def begin(pairs: list[tuple[Mark, ...]], *_: Any) -> None:
+    def begin(pairs: list[tuple[Mark, ...]], *_: object) -> None:
         pairs.append((mark(),))
 
-    def end(pairs: list[tuple[Mark, ...]], *_: Any) -> None:
+    def end(pairs: list[tuple[Mark, ...]], *_: object) -> None:
         pairs[-1] += (mark(),)
 
     handles = []

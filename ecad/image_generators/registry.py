@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from ecad.image_generators.text_inputs import encode_flux, encode_pixart, flux_i
 from ecad.image_generators.unregistered import load_any
 from ecad.prompts.embeds import PromptEmbeds
 from ecad.utils.device import choose_device
+from ecad.utils.protocols import Pipeline
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class _TextKind:
         width: key of the transformer's configuration with the width of text embeddings.
     """
 
-    encode: Callable[[Any, Sequence[str], int | None], PromptEmbeds]
+    encode: Callable[[Pipeline, Sequence[str], int | None], PromptEmbeds]
     inputs: Callable[[PromptEmbeds], dict[str, Tensor | None]]
     parts: tuple[str, ...]
     width: str
@@ -64,7 +65,7 @@ class _Row:
     guidance_scale: float
     cuda_dtype: torch.dtype
     text: _TextKind
-    call: dict[str, Any]
+    call: Mapping[str, object]
     max_tokens: int
 
 
@@ -151,7 +152,7 @@ def _load_unregistered(
     return load_any(Path(name).stem if Path(name).exists() else name, known, device, dtype)
 
 
-def _architecture(name: str, pipe: Any) -> Architecture:
+def _architecture(name: str, pipe: Pipeline) -> Architecture:
     """The architecture of a loaded pipeline, whose weights may be of another size than the registered ones."""
     known = find_architecture(name)
     if pipe.transformer is None:
@@ -176,13 +177,13 @@ def get_architecture(name: str, height: int | None = None, width: int | None = N
     return get_image_generator(name).architecture
 
 
-def _load(name: str, row: _Row, weights: str | None, dtype: torch.dtype, left_out: tuple[str, ...]) -> Any:
+def _load(name: str, row: _Row, weights: str | None, dtype: torch.dtype, left_out: tuple[str, ...]) -> Pipeline:
     import diffusers
 
     pipeline_class = getattr(diffusers, row.pipeline_class)
     known = WEIGHTS[name]
     source = weights or known.pipeline
-    parts: dict[str, Any] = dict.fromkeys(left_out)
+    parts: dict[str, object] = dict.fromkeys(left_out)
     try:
         if weights is not None:
             with warnings.catch_warnings():
@@ -194,7 +195,8 @@ def _load(name: str, row: _Row, weights: str | None, dtype: torch.dtype, left_ou
             transformer_class = getattr(diffusers, find_architecture(name).transformer["_class_name"])
             parts["transformer"] = transformer_class.from_pretrained(source, subfolder="transformer", dtype=dtype)
             source = known.pipeline
-        return pipeline_class.from_pretrained(source, dtype=dtype, **parts)
+        pipe: Pipeline = pipeline_class.from_pretrained(source, dtype=dtype, **parts)
+        return pipe
     except EcadError:
         raise
     except (OSError, ValueError) as error:
@@ -205,7 +207,7 @@ def _load(name: str, row: _Row, weights: str | None, dtype: torch.dtype, left_ou
         ) from error
 
 
-def _check_family(name: str, weights: str, pipeline: Mapping[str, Any]) -> None:
+def _check_family(name: str, weights: str, pipeline: Mapping[str, object]) -> None:
     """Refuse weights of another family, which diffusers would load partially, by the pipeline's config."""
     expected = find_architecture(name).transformer["_class_name"]
     part = pipeline.get("transformer")

@@ -11,13 +11,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ecad.errors import EcadError
 from ecad.prompts.embeds import PromptEmbeds
+from ecad.utils.protocols import Pipeline
 
 # Masked tokens have a weight of exactly 0, but matrix products of other lengths may round differently. Padded to a
 # multiple of this number, a batch gives the same image as padded to the model's full length, at a fifth of the cost.
 _PAD_MULTIPLE = 32
 
 
-def encode_pixart(pipe: Any, prompts: Sequence[str], max_tokens: int | None) -> PromptEmbeds:
+def encode_pixart(pipe: Pipeline, prompts: Sequence[str], max_tokens: int | None) -> PromptEmbeds:
     """Encode prompts for a PixArt pipeline. The padding, which the model masks, is removed."""
 
     def trimmed(texts: Sequence[str]) -> tuple[Tensor, ...]:
@@ -53,7 +54,7 @@ def pixart_inputs(embeds: PromptEmbeds) -> dict[str, Tensor | None]:
     }
 
 
-def encode_flux(pipe: Any, prompts: Sequence[str], max_tokens: int | None) -> PromptEmbeds:
+def encode_flux(pipe: Pipeline, prompts: Sequence[str], max_tokens: int | None) -> PromptEmbeds:
     """Encode prompts for a FLUX pipeline, with all padding, which the model attends to."""
     embeds, pooled, _ = pipe.encode_prompt(list(prompts), list(prompts), max_sequence_length=max_tokens)
     return PromptEmbeds(tuple(embeds), tuple(pooled))
@@ -70,7 +71,7 @@ def flux_inputs(embeds: PromptEmbeds) -> dict[str, Tensor | None]:
     return {"prompt_embeds": torch.stack(embeds.prompt_embeds), "pooled_prompt_embeds": torch.stack(embeds.pooled)}
 
 
-def encode_text(pipe: Any, prompts: Sequence[str], max_tokens: int | None) -> PromptEmbeds:
+def encode_text(pipe: object, prompts: Sequence[str], max_tokens: int | None) -> PromptEmbeds:
     """Store prompts as UTF-8, one byte per token, for a pipeline that takes its prompts as text."""
     rows = [torch.tensor(list(text.encode()), dtype=torch.uint8) for text in prompts]
     return PromptEmbeds(tuple(row[:, None] for row in rows))

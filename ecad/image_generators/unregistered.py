@@ -33,6 +33,7 @@ from ecad.runtime.overrides import Around
 from ecad.sites.discovery import denoisers, discover
 from ecad.sites.several import joint_sites
 from ecad.utils.batching import AdaptiveBatches
+from ecad.utils.protocols import Args, Kwargs, Pipeline
 
 _TRIAL_PROMPT = "a photo"
 
@@ -98,14 +99,14 @@ def load_any(name: str, known: Description, device: str, dtype: torch.dtype | No
     )
 
 
-def _load(place: str, class_name: str | None, dtype: torch.dtype) -> Any:
+def _load(place: str, class_name: str | None, dtype: torch.dtype) -> Pipeline:
     import diffusers
 
     pipeline_class = getattr(diffusers, class_name or "DiffusionPipeline", None)
     if pipeline_class is None or not hasattr(pipeline_class, "from_pretrained"):
         raise EcadError(f"{place}: diffusers has no pipeline class {class_name!r}")
     try:
-        pipe = pipeline_class.from_pretrained(place, dtype=dtype)
+        pipe: Pipeline = pipeline_class.from_pretrained(place, dtype=dtype)
     except (OSError, TypeError, ValueError) as error:
         raise EcadError(
             f"{place}: cannot load a diffusers pipeline from here: {first_line(error).split(' (')[0]}"
@@ -114,7 +115,7 @@ def _load(place: str, class_name: str | None, dtype: torch.dtype) -> Any:
     return pipe
 
 
-def _pictures(files: Mapping[str, str | list[str]]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _pictures(files: Mapping[str, str | list[str]]) -> tuple[dict[str, object], dict[str, object]]:
     """The pictures that a pipeline is called with, and the digests of their files."""
 
     def read(file: str) -> Image.Image:
@@ -123,7 +124,7 @@ def _pictures(files: Mapping[str, str | list[str]]) -> tuple[dict[str, Any], dic
     def digest(file: str) -> str:
         return content_digest(file).hex()[:16]
 
-    def each(make: Callable[[str], Any]) -> dict[str, Any]:
+    def each(make: Callable[[str], object]) -> dict[str, object]:
         return {
             name: [make(file) for file in found] if isinstance(found, list) else make(found)
             for name, found in files.items()
@@ -143,10 +144,10 @@ class _Watched:
 class _Trial:
     """Runs a pipeline once, each of its denoisers really once for each shape of its inputs."""
 
-    def __init__(self, pipe: Any, modules: Mapping[str, torch.nn.Module]) -> None:
+    def __init__(self, pipe: Pipeline, modules: Mapping[str, torch.nn.Module]) -> None:
         self.seen = {name: _Watched() for name in modules}
         self._pipe, self._modules = pipe, modules
-        self._outputs: dict[Any, Any] = {}
+        self._outputs: dict[object, object] = {}
         self._steps = 0
 
     @property
@@ -155,7 +156,7 @@ class _Trial:
         timesteps = getattr(getattr(self._pipe, "scheduler", None), "timesteps", None)
         return self._steps if timesteps is None else len(timesteps)
 
-    def run(self, call: Mapping[str, Any], steps: int) -> Any:
+    def run(self, call: Mapping[str, object], steps: int) -> Any:
         """The output of the pipeline."""
         overrides = [Around(module, "forward", partial(self._forward, name)) for name, module in self._modules.items()]
         if hasattr(self._pipe, "scheduler"):
@@ -167,7 +168,7 @@ class _Trial:
             for override in overrides:
                 override.remove()
 
-    def _forward(self, name: str, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def _forward(self, name: str, forward: Callable[..., object], args: Args, kwargs: Kwargs) -> object:
         seen, begin = self.seen[name], getattr(getattr(self._pipe, "scheduler", None), "begin_index", None) or 0
         seen.rows.append(begin + self._steps)
         if seen.arguments is None:
@@ -178,13 +179,13 @@ class _Trial:
             return self._outputs[key]
         return tree_map_only(torch.Tensor, torch.zeros_like, self._outputs[key])
 
-    def _step(self, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def _step(self, step: Callable[..., object], args: Args, kwargs: Kwargs) -> object:
         self._steps += 1
         return step(*args, **kwargs)
 
 
 def _try_out(
-    name: str, pipe: Any, modules: Mapping[str, torch.nn.Module], call: Mapping[str, Any], steps: int
+    name: str, pipe: Pipeline, modules: Mapping[str, torch.nn.Module], call: Mapping[str, object], steps: int
 ) -> tuple[tuple[int, int], dict[str, Any]]:
     """Make one image; returns its size in pixels, and its measurements as JSON values (see `Architecture`)."""
     trial = _Trial(pipe, modules)
@@ -227,7 +228,7 @@ def _try_out(
     return (height, width), measured
 
 
-def _measure(denoiser: torch.nn.Module, arguments: Mapping[str, Any]) -> tuple[Measured, Any]:
+def _measure(denoiser: torch.nn.Module, arguments: Mapping[str, object]) -> tuple[Measured, np.ndarray]:
     """MACs of one forward and bytes of its outputs, on the meta device if the model allows it, which saves memory."""
     with suppress(Exception):  # some models need the values of tensors, which meta tensors do not have
         twin, shapes = on_meta(denoiser), as_meta(arguments)

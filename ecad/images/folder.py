@@ -27,12 +27,12 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 def begin_folder(
     folder: Path,
-    settings: Mapping[str, Any],
-    rows: Iterable[tuple[str, Mapping[str, Any]]],
+    settings: Mapping[str, object],
+    rows: Iterable[tuple[str, Mapping[str, object]]],
     scratch: Path,
     replace: bool = False,
     *,
-    older: Mapping[str, Any] | None = None,
+    older: Mapping[str, object] | None = None,
     made_with: Mapping[str, str] | None = None,
 ) -> None:
     """Write the manifest of images before they are generated, so that every image has a line.
@@ -89,7 +89,7 @@ class Head:
         made_with: Package or device -> all versions that images were generated with, the oldest first.
     """
 
-    settings: dict[str, Any]
+    settings: dict[str, object]
     made_with: dict[str, list[str]] = field(default_factory=dict)
 
     def line(self) -> str:
@@ -130,7 +130,7 @@ def _warn(text: str) -> None:
     warnings.warn(EcadWarning(text), stacklevel=4)
 
 
-def read_manifest(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def read_manifest(folder: Path) -> tuple[dict[str, object], dict[str, dict[str, object]]]:
     """The settings of a folder's images, and file -> its description, for existing and missing files.
 
     Raises:
@@ -178,7 +178,7 @@ def _tables(folder: Path) -> Iterator[sqlite3.Connection]:
         raise EcadError(f"{folder / MANIFEST}: cannot write this file: {error}") from error
 
 
-def _line(file: str, row: Mapping[str, Any]) -> str:
+def _line(file: str, row: Mapping[str, object]) -> str:
     return json.dumps({"file": file, **row}, ensure_ascii=False)
 
 
@@ -195,7 +195,7 @@ def is_whole(path: Path, size: tuple[int, int]) -> bool:
     return found == size and content.endswith(_PNG_END)
 
 
-def _first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+def _first_difference(before: Mapping[str, object], now: Mapping[str, object]) -> tuple[str, object, object] | None:
     """The path of the first setting that differs, and its values before and now."""
     for name in {**before, **now}:
         one, other = before.get(name), now.get(name)
@@ -207,7 +207,9 @@ def _first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tupl
     return None
 
 
-def _conflict(tables: sqlite3.Connection, settings: Mapping[str, Any], known_settings: Mapping[str, Any]) -> str | None:
+def _conflict(
+    tables: sqlite3.Connection, settings: Mapping[str, object], known_settings: Mapping[str, object]
+) -> str | None:
     """Why the new images cannot be added to the existing ones; None if they can."""
     if differing := _first_difference(known_settings, settings):
         name, before, now = differing

@@ -23,7 +23,7 @@ _BLOCKS = {"Fn_compute_blocks": 1, "Bn_compute_blocks": 0}
 _NO_LIMITS = {"max_warmup_steps": 1, "max_continuous_cached_steps": -1, "residual_diff_threshold": 1e9}
 
 
-def config_file(schedule: CacheSchedule) -> dict[str, dict[str, Any]]:
+def config_file(schedule: CacheSchedule) -> dict[str, dict[str, object]]:
     """What a file for `--cache-dit-config` holds (`--backend diffusers`), as JSON values.
 
     Args:

@@ -10,6 +10,7 @@ same ones.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ecad.errors import EcadError
@@ -32,13 +33,13 @@ class EcadCacheBackend:
         config: with `schedule`, the file of a schedule or a front, and of a front `speedup` or `quality`.
     """
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: object) -> None:
         self.config = config
         self.enabled = False
         self._schedule: CacheSchedule | None = None
         self._run: CacheRun | None = None
 
-    def enable(self, pipeline: Any) -> None:
+    def enable(self, pipeline: object) -> None:
         """Run the pipeline's denoiser under the schedule; called once, when the pipeline is loaded.
 
         Args:
@@ -58,7 +59,7 @@ class EcadCacheBackend:
         self._enable(pipeline, self._schedule)
         self.enabled = True
 
-    def refresh(self, pipeline: Any, num_inference_steps: int, verbose: bool = True) -> None:
+    def refresh(self, pipeline: object, num_inference_steps: int, verbose: bool = True) -> None:
         """Forget what another request left, and run the schedule for this request's number of steps.
 
         Args:
@@ -80,7 +81,7 @@ class EcadCacheBackend:
         """Whether the cache is enabled."""
         return self.enabled
 
-    def _enable(self, pipeline: Any, schedule: CacheSchedule) -> None:
+    def _enable(self, pipeline: object, schedule: CacheSchedule) -> None:
         from ecad.runtime.cache import enable_cache
 
         if self._run is not None:
@@ -93,10 +94,10 @@ class _Loop:
     module by itself is taken for a denoiser.
     """
 
-    def __init__(self, pipeline: Any) -> None:
+    def __init__(self, pipeline: object) -> None:
         self._pipeline = pipeline
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(self._pipeline, name)
@@ -113,8 +114,8 @@ def register() -> None:
             module.get_cache_backend = _with_ecad(known)
 
 
-def _with_ecad(known: Any) -> Any:
-    def get_cache_backend(cache_backend: str | None, cache_config: Any) -> Any:
+def _with_ecad(known: Callable[..., object]) -> Callable[..., object]:
+    def get_cache_backend(cache_backend: str | None, cache_config: object) -> object:
         if cache_backend != NAME:
             return known(cache_backend, cache_config)
         if isinstance(cache_config, dict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ecad.errors import EcadError
 from ecad.image_generators.generator import ImageGenerator
@@ -25,7 +25,7 @@ class Conditions:
         made_with: Package or device -> its version.
     """
 
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     made_with: Mapping[str, str]
 
 

@@ -6,12 +6,11 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
 
 from ecad.execution import Executor, Job, Task
 from ecad.image_generators import ImageGenerator, get_image_generator
 from ecad.prompts.files import Prompt
-from ecad.prompts.index import Entry, Index
+from ecad.prompts.index import Entry, Index, Row
 from ecad.prompts.names import mjhq_stem, prompt_stem
 from ecad.prompts.store import write_shard
 from ecad.utils.files import as_file_name
@@ -92,7 +91,7 @@ def worker(image_generator: str, weights: str | None, device: str) -> Job:
     """Load a text encoder; a task is (folder of the store, file of the shard, rows of its prompts)."""
     generator = get_image_generator(image_generator, weights, device=device, only="text")
 
-    def work(task: tuple[str, str, list[dict[str, Any]]]) -> int:
+    def work(task: tuple[str, str, list[Row]]) -> int:
         folder, name, rows = task
         write_shard(Path(folder), name, rows, generator.encode)
         return generator.count_cut([row["text"] for row in rows])
@@ -100,7 +99,7 @@ def worker(image_generator: str, weights: str | None, device: str) -> Job:
     return Job(work, {"settings": embedding_settings(generator)})
 
 
-def embedding_settings(generator: ImageGenerator) -> dict[str, Any]:
+def embedding_settings(generator: ImageGenerator) -> dict[str, object]:
     """What embeddings depend on, as JSON values."""
     parts = generator.text_parts_fingerprints()
     return {

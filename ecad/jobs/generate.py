@@ -49,7 +49,7 @@ class Item:
         """The seed of the noise: the prompt's seed plus the image's."""
         return self.stored.entry.seed + self.seed
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> dict[str, object]:
         """The image's row of the manifest."""
         entry = self.stored.entry
         return {
@@ -308,7 +308,7 @@ def stored_embeds(generator: ImageGenerator, batch: Batch) -> PromptEmbeds:
     return moved[[place[item.stored.entry.stem] for item in batch]]
 
 
-def _numbers(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def _numbers(config: Mapping[str, object]) -> Mapping[str, object]:
     for name, kinds in (("guidance_scale", (int, float)), ("height", (int,)), ("width", (int,))):
         value = config.get(name, 1)
         if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value < float("inf"):

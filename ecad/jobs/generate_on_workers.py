@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from ecad.errors import EcadWarning
 from ecad.execution import Executor, Task
@@ -100,7 +99,7 @@ def worker(image_generator: str, weights: str | None, device: str, exact: bool, 
         with ImageWriter(Path(scratch)) as writer:
             return make(todo[place], writer)
 
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "conditions": asdict(conditions_of(generator, batches)),
         "calls": {job.folder.relative_to(output_dir).as_posix(): dict(job.call) for job in jobs},
         "misfits": misfits,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypedDict, TypeGuard
 
 import numpy as np
 
@@ -22,6 +22,18 @@ from ecad.quality.scorers import Scorer
 from ecad.utils.files import parse_json, write_atomic
 
 _SEED = re.compile(r"__image_seed[:-](-?\d+)$")
+
+
+class _Scored(TypedDict):
+    digest: str
+    prompt_id: str
+    score: float
+
+
+class Row(_Scored, total=False):
+    """The score of an image in the output."""
+
+    deleted: bool
 
 
 @dataclass(frozen=True)
@@ -41,10 +53,10 @@ def score_folder(
     *,
     again: bool = False,
     delete_after: bool = False,
-    facts: Mapping[str, Any] | None = None,
+    facts: Mapping[str, object] | None = None,
     batch_size: int = 64,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Score images and write the scores; images that an earlier run scored are skipped.
 
     `total_score` is the mean over prompts of the mean over their images, so that every prompt has the same weight.
@@ -100,14 +112,14 @@ class FolderScores:
 
     def keep(self, batch: Sequence[Item], scores: Sequence[float]) -> None:
         """Write the scores of a batch to the journal."""
-        rows = {
+        rows: dict[str, Row] = {
             _name(self._folder, item): {"digest": self._digests[item], "prompt_id": item.prompt.id, "score": score}
             for item, score in zip(batch, scores, strict=True)
         }
         _append(self._journal, self._scorer, rows)
         self._known |= rows
 
-    def finish(self, delete_after: bool = False, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def finish(self, delete_after: bool = False, facts: Mapping[str, object] | None = None) -> dict[str, object]:
         """Write the output after all images are scored, and return its content."""
         named = {_name(self._folder, item): item for item in self._items}
         kept = {name: row for name, row in self._known.items() if name in named or row.get("deleted")}
@@ -151,7 +163,7 @@ def score_batch(batch: Sequence[Item], scorer: Scorer) -> list[float]:
     return [float(score) for score in scores]
 
 
-def _summary(rows: dict[str, dict[str, Any]], scorer: Scorer) -> dict[str, Any]:
+def _summary(rows: dict[str, Row], scorer: Scorer) -> dict[str, object]:
     by_prompt: dict[str, dict[str, float]] = defaultdict(dict)
     for name, row in sorted(rows.items()):
         seed = _SEED.search(Path(name).stem)
@@ -168,7 +180,7 @@ def _summary(rows: dict[str, dict[str, Any]], scorer: Scorer) -> dict[str, Any]:
     }
 
 
-def _known_score(known: dict[str, dict[str, Any]], folder: Path, item: Item, digest: str) -> float | None:
+def _known_score(known: dict[str, Row], folder: Path, item: Item, digest: str) -> float | None:
     row = known.get(_name(folder, item))
     return None if row is None or row["digest"] != digest else row["score"]
 
@@ -186,7 +198,7 @@ def _digest(item: Item) -> str:
     return digest.hexdigest()[:32]
 
 
-def _read_output(output: Path, scorer: Scorer) -> dict[str, dict[str, Any]]:
+def _read_output(output: Path, scorer: Scorer) -> dict[str, Row]:
     if not output.exists():
         return {}
     found = _load(output)
@@ -201,7 +213,7 @@ def _read_output(output: Path, scorer: Scorer) -> dict[str, dict[str, Any]]:
     return dict(rows)
 
 
-def _load(output: Path) -> dict[str, Any]:
+def _load(output: Path) -> dict[str, object]:
     try:
         found = parse_json(output.read_bytes())
     except (OSError, ValueError) as error:
@@ -211,9 +223,9 @@ def _load(output: Path) -> dict[str, Any]:
     return found
 
 
-def _read_journal(journal: Path, scorer: Scorer) -> dict[str, dict[str, Any]]:
+def _read_journal(journal: Path, scorer: Scorer) -> dict[str, Row]:
     """The scores of an interrupted run: complete lines of this scorer."""
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, Row] = {}
     for line in journal.read_bytes().split(b"\n")[:-1] if journal.exists() else ():
         try:
             entry = parse_json(line)
@@ -225,7 +237,7 @@ def _read_journal(journal: Path, scorer: Scorer) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _are_rows(found: Any) -> TypeGuard[dict[str, dict[str, Any]]]:
+def _are_rows(found: object) -> TypeGuard[dict[str, Row]]:
     """Whether a value from a file has the format of `FolderScores.keep`: image -> digest, prompt and score."""
     return isinstance(found, dict) and all(
         isinstance(row, dict)
@@ -237,7 +249,7 @@ def _are_rows(found: Any) -> TypeGuard[dict[str, dict[str, Any]]]:
     )
 
 
-def _append(journal: Path, scorer: Scorer, rows: dict[str, dict[str, Any]]) -> None:
+def _append(journal: Path, scorer: Scorer, rows: dict[str, Row]) -> None:
     line = json.dumps({"scorer": scorer.name, "version": scorer.version, "rows": rows})
     try:
         journal.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,8 +23,8 @@ def score_folders_on(
     again: bool = False,
     delete_after: bool = False,
     batch_size: int = 64,
-    progress: Callable[[Iterable[Any], int], Iterable[Any]],
-) -> dict[Path, dict[str, Any]]:
+    progress: Callable[[Iterable[tuple[int, list[float]]], int], Iterable[tuple[int, list[float]]]],
+) -> dict[Path, dict[str, object]]:
     """`score_folder` of many folders on workers built by `worker`.
 
     Args:
@@ -79,5 +78,5 @@ def _plain(item: Item) -> tuple[str, tuple[str, str], str | None]:
     return os.path.abspath(item.file), (item.prompt.id, item.prompt.text), reference
 
 
-def _elsewhere(*_: Any) -> np.ndarray:
+def _elsewhere(*_: object) -> np.ndarray:
     raise AssertionError("images are scored by the workers")

@@ -249,7 +249,7 @@ def _from_json(file: Path) -> Iterator[Prompt]:
     raise EcadError(f"{file}: expected a list of prompts, found {type(entries).__name__}")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -257,7 +257,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _from_object(where: str, entry: Any) -> Prompt:
+def _from_object(where: str, entry: object) -> Prompt:
     """The prompt of a JSON value or row: a text, or an object with fields."""
     fields = entry if isinstance(entry, dict) else {"prompt": entry}
     text, name, category = (_named(where, list(fields), names) for names in (_PROMPT, _ID, _CATEGORY))
@@ -273,7 +273,7 @@ def _from_object(where: str, entry: Any) -> Prompt:
     )
 
 
-def _categorised(file: Path, name: str, entry: Any) -> Prompt:
+def _categorised(file: Path, name: str, entry: object) -> Prompt:
     fields = entry if isinstance(entry, dict) else {}
     text, category = fields.get("prompt"), fields.get("category")
     if not (name and isinstance(text, str) and text.strip() and isinstance(category, str) and category.strip()):

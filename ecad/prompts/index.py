@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypedDict
 
 from ecad.errors import EcadError
 from ecad.prompts.files import Prompt
@@ -25,6 +25,16 @@ _LONGEST = 220
 _PIECE = 1 << 16
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
+
+
+class Row(TypedDict):
+    """A prompt in the index."""
+
+    stem: str
+    id: str
+    text: str
+    category: str | None
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,7 @@ class Index:
         """The number of prompts."""
         return self._counts[-1]
 
-    def shards(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    def shards(self) -> Iterator[tuple[str, list[Row]]]:
         """The file of each shard, and the rows of its prompts."""
         return ((name, self._rows(shard)) for shard, name in enumerate(self.names))
 
@@ -123,7 +133,7 @@ class Index:
         self._counts.append(prompts)
         return prompts
 
-    def _rows(self, shard: int) -> list[dict[str, Any]]:
+    def _rows(self, shard: int) -> list[Row]:
         begin, end = self._begins[shard], self._ends[shard]
         try:
             with open(self.file, "rb") as stream:
@@ -133,7 +143,7 @@ class Index:
             raise EcadError(f"{self.file}: the file has changed since it was opened") from error
 
 
-def index_text(entries: Iterable[Entry], settings: Mapping[str, Any], batch_size: int) -> Iterator[str]:
+def index_text(entries: Iterable[Entry], settings: Mapping[str, object], batch_size: int) -> Iterator[str]:
     """The content of an index, piece by piece."""
     head = json.dumps({"format": _FORMAT, "settings": dict(settings)}, indent=1, ensure_ascii=False)
     yield head.removesuffix("\n}") + ',\n "shards": {'
@@ -218,11 +228,11 @@ class _Json:
         return bool(piece)
 
 
-def _entry(row: Mapping[str, Any]) -> Entry:
+def _entry(row: Row) -> Entry:
     return Entry(row["stem"], Prompt(row["id"], row["text"], row["category"]), row["seed"])
 
 
-def _is_row(row: dict[str, Any]) -> bool:
+def _is_row(row: Row) -> bool:
     """Whether a row of an index is an entry whose images stay in their folder."""
     texts = isinstance(row["id"], str) and isinstance(row["text"], str) and isinstance(row["category"], str | None)
     return texts and type(row["seed"]) is int and stays_inside(row["stem"]) and len(row["stem"].encode()) <= _LONGEST

@@ -58,7 +58,7 @@ def _read(file: Path) -> dict[str, Any]:
     return content
 
 
-def _tensor(file: Path, content: dict[str, Any], name: str, dims: int) -> Tensor:
+def _tensor(file: Path, content: dict[str, object], name: str, dims: int) -> Tensor:
     value = content.get(name)
     if isinstance(value, Tensor) and value.dim() == dims + 1 and len(value) == 1:
         value = value[0]
@@ -68,7 +68,7 @@ def _tensor(file: Path, content: dict[str, Any], name: str, dims: int) -> Tensor
     return value
 
 
-def _trimmed(file: Path, content: dict[str, Any], name: str, mask: str) -> Tensor:
+def _trimmed(file: Path, content: dict[str, object], name: str, mask: str) -> Tensor:
     embeds = _tensor(file, content, name, 2)
     if mask not in content:
         return embeds

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
 from ecad.errors import EcadError
 from ecad.prompts.embeds import PromptEmbeds
-from ecad.prompts.index import INDEX, Entry, Index, index_text
+from ecad.prompts.index import INDEX, Entry, Index, Row, index_text
 from ecad.utils.files import locked, make_folder, write_atomic
 from ecad.utils.lazy import Lazy
 
@@ -41,14 +41,14 @@ class Stored:
 
     entry: Entry
     file: Path
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
 
 
 def write_store(
     folder: str | os.PathLike[str],
     entries: Iterable[Entry],
     encode: Callable[[Sequence[str]], PromptEmbeds],
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     batch_size: int,
     replace: bool = False,
 ) -> Iterator[None]:
@@ -78,7 +78,7 @@ def write_store(
 def stores_to_write(
     output_dir: Path,
     folders: Iterable[tuple[str, Iterable[Entry]]],
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     batch_size: int,
     replace: bool = False,
 ) -> Iterator[dict[str, Index]]:
@@ -109,9 +109,7 @@ def stores_to_write(
             (output_dir / _LOCK).unlink(missing_ok=True)
 
 
-def write_shard(
-    folder: Path, name: str, rows: Sequence[Mapping[str, Any]], encode: Callable[[Sequence[str]], PromptEmbeds]
-) -> None:
+def write_shard(folder: Path, name: str, rows: Sequence[Row], encode: Callable[[Sequence[str]], PromptEmbeds]) -> None:
     """Encode the prompts of one shard, unless the shard exists."""
     from safetensors.torch import save
 

@@ -145,7 +145,7 @@ def build(state: Mapping[str, Tensor]) -> tuple[Any, Any, nn.Sequential]:
     )
 
 
-def _filled(model_class: Any, config: Any, state: Mapping[str, Tensor], **options: Any) -> Any:
+def _filled(model_class: Any, config: object, state: Mapping[str, Tensor], **options: object) -> Any:
     """A model with the state's tensors; further tensors, such as BLIP's projections, do not affect the score."""
     with torch.device("meta"):
         wanted = model_class(config, **options).state_dict()

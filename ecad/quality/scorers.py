@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from torch import nn
 
 from ecad.builtin import JUDGE_FOLDER
 from ecad.errors import EcadError
@@ -15,6 +15,9 @@ from ecad.images.files import Images
 from ecad.quality.fidelity import load_lpips, psnr, ssim
 from ecad.utils.batching import AdaptiveBatches
 from ecad.utils.fingerprints import weights_fingerprint
+
+# (images, prompts) -> scores.
+Score = Callable[[Images, Sequence[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def quality_names() -> list[str]:
     return [name for name in scorer_names() if name != "lpips"]
 
 
-def _halving(score: Callable[[Images, Sequence[str]], np.ndarray]) -> Callable[..., np.ndarray]:
+def _halving(score: Score) -> Callable[..., np.ndarray]:
     """Score in smaller batches if memory runs out."""
     scoring = AdaptiveBatches("images to score")
 
@@ -97,14 +100,14 @@ def _comparison(measure: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Call
     return score
 
 
-def _image_reward(weights: str | None, device: str) -> tuple[Any, Any, str]:
+def _image_reward(weights: str | None, device: str) -> tuple[nn.Module, Score, str]:
     from ecad.quality.image_reward import HUB_ID, ImageReward
 
     scorer = ImageReward(weights, device)
     return scorer.model, scorer.score, weights or HUB_ID
 
 
-def _clip(weights: str | None, device: str) -> tuple[Any, Any, str]:
+def _clip(weights: str | None, device: str) -> tuple[nn.Module, Score, str]:
     from ecad.quality.clip import Clip
 
     chosen = weights or "ViT-B/32"
@@ -112,7 +115,7 @@ def _clip(weights: str | None, device: str) -> tuple[Any, Any, str]:
     return scorer.model, scorer.score, chosen
 
 
-def _pick(weights: str | None, device: str) -> tuple[Any, Any, str]:
+def _pick(weights: str | None, device: str) -> tuple[nn.Module, Score, str]:
     from ecad.quality.clip import Clip
 
     # The published repository uses the tokenizer and processor of the model that it was fine-tuned from.
@@ -121,14 +124,14 @@ def _pick(weights: str | None, device: str) -> tuple[Any, Any, str]:
     return scorer.model, scorer.preference, chosen
 
 
-def _judge(weights: str | None, device: str) -> tuple[Any, Any, str]:
+def _judge(weights: str | None, device: str) -> tuple[nn.Module, Score, str]:
     model, score, _ = _clip(weights or os.fspath(JUDGE_FOLDER), device)
     return model, score, weights or "built-in"
 
 
 _PICK_PROCESSOR = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 # Name -> (weights, device) -> (module, (images, prompts) -> scores, name of the weights).
-_SCORERS: dict[str, Callable[[str | None, str], tuple[Any, Any, str]]] = {
+_SCORERS: dict[str, Callable[[str | None, str], tuple[nn.Module, Score, str]]] = {
     "image_reward": _image_reward,
     "clip": _clip,
     "pick": _pick,

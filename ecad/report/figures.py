@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -95,7 +95,7 @@ def surrogate_figure(results: Results) -> go.Figure:
     return go.Figure([line, points], layout(280, {"l": 50, "r": 12, "t": 12, "b": 44}, xaxis=across, yaxis=up))
 
 
-def _front_layout(across: str, quality: str) -> dict[str, Any]:
+def _front_layout(across: str, quality: str) -> dict[str, object]:
     return layout(
         440,
         {"l": 56, "r": 12, "t": 40, "b": 48},

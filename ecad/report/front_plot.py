@@ -20,7 +20,7 @@ from ecad.utils.plot_style import KINDS, LIGHT
 
 _MARKERS = {"uncached": "s", "baseline": "D", "found": "o"}
 # Fixed ids and no date, so that the same results give the same file.
-_STYLE: dict[Any, Any] = {
+_STYLE: Any = {
     "font.size": 10,
     "svg.hashsalt": "ecad",
     "axes.edgecolor": LIGHT["muted"],

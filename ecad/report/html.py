@@ -7,7 +7,6 @@ import io
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import plotly
 from jinja2 import DictLoader, Environment, StrictUndefined
@@ -22,7 +21,7 @@ MAX_SIDE = 256
 _WEBP_QUALITY = 88
 
 
-def render(name: str, scripts: Sequence[str], data: dict[str, Any], **values: Any) -> str:
+def render(name: str, scripts: Sequence[str], data: dict[str, object], **values: object) -> str:
     """Render a page as HTML text.
 
     Args:

@@ -78,7 +78,7 @@ def page(results: Results, folder: str | os.PathLike[str], live: str | None = No
     )
 
 
-def _entry(entry: Entry, row: list[str], folder: Path) -> dict[str, Any]:
+def _entry(entry: Entry, row: list[str], folder: Path) -> dict[str, object]:
     """The template's values for one entry."""
     images = [data_uri(folder / path) for path in entry.images]
     return {
@@ -120,7 +120,7 @@ def _known(results: Results, cost: summary.Cost) -> bool:
     )
 
 
-def _plots(results: Results, tables: list[tuple[int, Sites]]) -> dict[str, Any]:
+def _plots(results: Results, tables: list[tuple[int, Sites]]) -> dict[str, object]:
     """All figures of the page as plotly's JSON values, by the name that the script uses."""
     made = {
         f"{quality}/{cost}": figures.front_figure(results, quality.partition("/")[2] or None, cost)
@@ -138,7 +138,7 @@ def _plots(results: Results, tables: list[tuple[int, Sites]]) -> dict[str, Any]:
     return {key: json.loads(figure.to_json()) for key, figure in made.items()}
 
 
-def _table(results: Results, steps: int, sites: Sites) -> dict[str, Any]:
+def _table(results: Results, steps: int, sites: Sites) -> dict[str, object]:
     """What schedules of one shape share. The script completes the document to a schedule file."""
     first = _of_shape(results, steps, sites)[0]
     return {
@@ -169,7 +169,7 @@ def _products(results: Results, steps: int, sites: Sites) -> Products | None:
     return next((products for products in known if products is not None), None)
 
 
-def _point(results: Results, entry: Entry, row: list[str], tables: list[tuple[int, Sites]]) -> dict[str, Any]:
+def _point(results: Results, entry: Entry, row: list[str], tables: list[tuple[int, Sites]]) -> dict[str, object]:
     """The script's values for one entry."""
     schedule = entry.schedule
     document = schedule.to_json()
@@ -193,7 +193,7 @@ def _point(results: Results, entry: Entry, row: list[str], tables: list[tuple[in
     }
 
 
-def _candidates(results: Results) -> dict[str, Any]:
+def _candidates(results: Results) -> dict[str, object]:
     """The numbers of all candidates, and their bits if all have them; the script unpacks these on demand."""
     best = results.uncached
     whole = best is not None and all(one.bits for one in results.candidates)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -103,7 +103,7 @@ class StepsBySigma:
         )
 
 
-def by_sigma(schedule: CacheSchedule, sigmas: Sequence[float] | npt.NDArray[np.floating[Any]]) -> StepsBySigma:
+def by_sigma(schedule: CacheSchedule, sigmas: Sequence[float] | npt.NDArray[np.float64]) -> StepsBySigma:
     """Transfer the whole steps of a schedule to the noise levels of a run, by the rule above.
 
     A row that computes any site computes the whole denoiser.
@@ -137,7 +137,7 @@ def by_sigma(schedule: CacheSchedule, sigmas: Sequence[float] | npt.NDArray[np.f
     return StepsBySigma(rows, computed, schedule.forecast, grid, schedule.output_products, weights)
 
 
-def at_sigmas(schedule: CacheSchedule, sigmas: Sequence[float] | npt.NDArray[np.floating[Any]]) -> CacheSchedule:
+def at_sigmas(schedule: CacheSchedule, sigmas: Sequence[float] | npt.NDArray[np.float64]) -> CacheSchedule:
     """A schedule of whole steps for another sampler or number of steps, by the rule above.
 
     Args:
@@ -212,7 +212,7 @@ def sigmas_of(schedule: CacheSchedule) -> Sigmas | None:
     return checked_sigmas(schedule.config, schedule.num_steps)
 
 
-def checked_sigmas(config: Mapping[str, Any], steps: int) -> Sigmas | None:
+def checked_sigmas(config: Mapping[str, object], steps: int) -> Sigmas | None:
     """Like `sigmas_of`, for a config and a number of steps."""
     values = config.get(KEY)
     if values is None:

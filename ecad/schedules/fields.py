@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ Bits = npt.NDArray[np.bool_]
 _OBJECTS = ("config", "metrics", "attributes", "skeleton")
 
 
-def checked_fields(schedule: CacheSchedule) -> dict[str, Any]:
+def checked_fields(schedule: CacheSchedule) -> dict[str, object]:
     """Check the fields of a schedule as its caller gave them.
 
     Returns:
@@ -77,7 +77,7 @@ def _bit_table(values: npt.ArrayLike, num_sites: int) -> Bits:
     return table
 
 
-def _check_custom_compute(entries: Mapping[tuple[int, str, str], Any], num_rows: int, blocks: set[str]) -> None:
+def _check_custom_compute(entries: Mapping[tuple[int, str, str], object], num_rows: int, blocks: set[str]) -> None:
     for (step, block, key), entry in entries.items():
         if not 0 <= step < num_rows or block not in blocks or not key.startswith(CUSTOM_PREFIX):
             expected = f"{CUSTOM_PREFIX}* of one of {num_rows} steps and {len(blocks)} blocks"

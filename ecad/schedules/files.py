@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -62,7 +61,7 @@ def in_file(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
 
 
-def macs_metrics(macs_by_step: np.ndarray, accounting: str) -> dict[str, Any]:
+def macs_metrics(macs_by_step: np.ndarray, accounting: str) -> dict[str, object]:
     """MACs of one image in the form of the published files, which count two `flops` per MAC.
 
     Args:
@@ -86,7 +85,7 @@ def macs_metrics(macs_by_step: np.ndarray, accounting: str) -> dict[str, Any]:
     }
 
 
-def update_metrics(file: Path, schedule: CacheSchedule, values: Mapping[str, Any]) -> None:
+def update_metrics(file: Path, schedule: CacheSchedule, values: Mapping[str, object]) -> None:
     """Add metrics to a schedule file, atomically. Everything else in the file is kept, including concurrent changes.
 
     Args:

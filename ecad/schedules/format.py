@@ -62,7 +62,7 @@ class _CustomCompute(_Strict):
     kwargs: dict[str, JsonValue]
 
 
-def parse(text: str) -> Any:
+def parse(text: str) -> object:
     """Parse the text of a schedule file. Its content is checked by `read`.
 
     Raises:
@@ -171,7 +171,7 @@ def write(schedule: CacheSchedule) -> dict[str, Any]:
     return _fill(schedule.skeleton or _EMPTY_DOCUMENT, values)
 
 
-def _fill(skeleton: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+def _fill(skeleton: Mapping[str, object], values: dict[str, object]) -> dict[str, object]:
     """Put the values in the skeleton's places; values without a place follow, unless they are empty."""
     placed = {key: values[key] if key in values else plain.thaw(other) for key, other in skeleton.items()}
     return placed | {key: value for key, value in values.items() if key not in placed and value}
@@ -201,7 +201,7 @@ def _steps(schedule: CacheSchedule) -> dict[str, Step]:
     return steps
 
 
-def _refuse_dit_schedule(document: Mapping[str, Any]) -> None:
+def _refuse_dit_schedule(document: Mapping[str, object]) -> None:
     inner = document.get("cache_schedule")
     if "dit_schedule" in document or (isinstance(inner, dict) and "dit_schedule" in inner):
         raise ScheduleError(

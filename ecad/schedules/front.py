@@ -203,7 +203,7 @@ class _File(BaseModel):
     points: list[_Point] = JsonField(min_length=1)
 
 
-def _written(point: Point) -> dict[str, Any]:
+def _written(point: Point) -> dict[str, object]:
     return {
         "cost": point.cost,
         "quality": point.quality,

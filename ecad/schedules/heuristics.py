@@ -6,7 +6,6 @@ Each function takes the model's sites and a number of steps, and records its arg
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -175,7 +174,7 @@ def _block_schedule(
     return _schedule(heuristic, name, sites, recompute, **arguments)
 
 
-def _schedule(heuristic: str, name: str, sites: Sites, recompute: Bits, **arguments: Any) -> CacheSchedule:
+def _schedule(heuristic: str, name: str, sites: Sites, recompute: Bits, **arguments: object) -> CacheSchedule:
     return CacheSchedule(recompute, sites, name=name, attributes={"heuristic": heuristic, **arguments})
 
 

@@ -14,13 +14,13 @@ from ecad.errors import ScheduleError
 _MAX_DEPTH = 64
 
 
-class RepeatedKey(dict[str, Any]):
+class RepeatedKey(dict[str, object]):
     """A JSON object in which a key occurs twice. It lasts only until `check` reports its location."""
 
     key: str
 
 
-def unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """An `object_pairs_hook` for `json.loads` that notices repeated keys, which a dict would swallow."""
     plain = dict(pairs)
     if len(plain) == len(pairs):
@@ -104,7 +104,7 @@ def frozen(value: object, path: tuple[str, ...]) -> Mapping[str, Any]:
     return read_only
 
 
-def freeze(value: Any) -> Any:
+def freeze(value: object) -> Any:
     """Make a read-only copy of a JSON value."""
     if isinstance(value, Mapping):
         return MappingProxyType({key: freeze(item) for key, item in value.items()})
@@ -113,7 +113,7 @@ def freeze(value: Any) -> Any:
     return value
 
 
-def thaw(value: Any) -> Any:
+def thaw(value: object) -> Any:
     """The inverse of `freeze`: dicts and lists that `json` can write.
 
     >>> thaw(freeze({"latencies": [1.0, 2.0]}))

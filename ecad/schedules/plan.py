@@ -21,7 +21,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -348,5 +347,5 @@ def is_uncached(schedule: CacheSchedule | None) -> bool:
     return bool(executed(schedule.recompute, readers(schedule.sites)).all())
 
 
-def _custom(schedule: CacheSchedule) -> dict[tuple[int, str, str], Mapping[str, Any]]:
+def _custom(schedule: CacheSchedule) -> dict[tuple[int, str, str], Mapping[str, object]]:
     return {key: entry for key, entry in schedule.custom_compute.items() if key[0] < schedule.num_steps}

@@ -60,13 +60,13 @@ class Provenance:
     held_out: Mapping[str, Interval] = Field(default_factory=dict)
     held_out_images: _Count = 0
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The JSON value in a schedule file, under `attributes.provenance`."""
         found: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
         return found
 
 
-def provenance_of(attributes: Mapping[str, Any]) -> Provenance | None:
+def provenance_of(attributes: Mapping[str, object]) -> Provenance | None:
     """Read the provenance from a schedule's attributes.
 
     Args:
@@ -93,7 +93,7 @@ def provenance_of(attributes: Mapping[str, Any]) -> Provenance | None:
         raise plain.fault(f"malformed provenance: {first['msg']}", ("attributes", KEY, *first["loc"])) from None
 
 
-def made_for(attributes: Mapping[str, Any]) -> tuple[Provenance | None, int | None]:
+def made_for(attributes: Mapping[str, object]) -> tuple[Provenance | None, int | None]:
     """Read what a schedule was made for, also if it was resampled since.
 
     Args:

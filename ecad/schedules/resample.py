@@ -44,7 +44,7 @@ def resample(
         changes = {"name": f"{schedule.name}_at_{new_steps}_steps", "config": _resampled_config(schedule, new_steps)}
         if schedule.output_products is not None:
             changes["output_products"] = resampled_products(schedule.output_products, new_steps)
-    origin: dict[str, Any] = {"name": schedule.name, "steps": schedule.num_steps, "blocks": len(schedule.blocks)}
+    origin: dict[str, object] = {"name": schedule.name, "steps": schedule.num_steps, "blocks": len(schedule.blocks)}
     if new_sites == schedule.sites and KEY in schedule.attributes:
         origin[KEY] = schedule.attributes[KEY]
     return schedule.replace(
@@ -129,10 +129,10 @@ def _by_components(sites: Sites) -> dict[tuple[str, ...], list[str]]:
 
 def _custom_compute(
     schedule: CacheSchedule, new_steps: int, source: Mapping[str, str]
-) -> dict[tuple[int, str, str], dict[str, Any]]:
+) -> dict[tuple[int, str, str], dict[str, object]]:
     """TGATE's entries with the gate at the same relative time. Other computations cannot be transferred."""
     steps = schedule.num_steps
-    scaled: dict[tuple[str, str], dict[str, Any]] = {}
+    scaled: dict[tuple[str, str], dict[str, object]] = {}
     for (step, block, key), entry in schedule.custom_compute.items():
         if step >= steps:
             continue
@@ -153,7 +153,7 @@ def _custom_compute(
     }
 
 
-def _resampled_config(schedule: CacheSchedule, new_steps: int) -> dict[str, Any]:
+def _resampled_config(schedule: CacheSchedule, new_steps: int) -> dict[str, object]:
     """The config, with noise levels and the gate of a TGATE pipeline at the same relative times."""
     config: dict[str, Any] = plain.thaw(schedule.config)
     if (sigmas := sigmas_of(schedule)) is not None:

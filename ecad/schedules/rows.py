@@ -10,9 +10,10 @@ import inspect
 from typing import Any
 
 from ecad.errors import ScheduleError
+from ecad.utils.protocols import Sampler
 
 
-def rows_of(sampler: Any, steps: int) -> int:
+def rows_of(sampler: Sampler, steps: int) -> int:
     """Return the number of rows that a sampler has for a number of steps.
 
     Args:
@@ -43,7 +44,7 @@ def rows_of(sampler: Any, steps: int) -> int:
         raise ScheduleError(f"{type(sampler).__name__} does not take {steps} steps: {reason}") from error
 
 
-def steps_of(sampler: Any, rows: int, name: str = "unnamed") -> int:
+def steps_of(sampler: Sampler, rows: int, name: str = "unnamed") -> int:
     """Return the number of steps for which a sampler has as many rows as a schedule.
 
     Args:
@@ -81,7 +82,7 @@ steps: resample it for this sampler, `ecad schedule resample --steps 3 --image-g
     )
 
 
-def _rows_or_none(sampler: Any, steps: int) -> int | None:
+def _rows_or_none(sampler: Sampler, steps: int) -> int | None:
     try:
         return rows_of(sampler, steps)
     except ScheduleError:

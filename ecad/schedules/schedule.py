@@ -185,7 +185,7 @@ class CacheSchedule:
         return cls(genes.reshape(-1, len(checked)), checked, **fields)
 
     @classmethod
-    def for_model(cls, model: Any, steps: int) -> CacheSchedule:
+    def for_model(cls, model: object, steps: int) -> CacheSchedule:
         """Make a schedule for any model that recomputes all of its sites at every step.
 
         Args:
@@ -344,6 +344,6 @@ class CacheSchedule:
         forecast = ", others extrapolated" if self.forecast else ""
         return f"CacheSchedule({self.name!r}, {table}, {self.share_recomputed:.1%} recomputed{forecast})"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         # Read-only mappings cannot be copied or sent to another process; the JSON value can.
         return CacheSchedule.from_json, (self.to_json(),)

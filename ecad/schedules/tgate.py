@@ -27,12 +27,12 @@ def entry_gate(entry: Mapping[str, Any]) -> int | None:
     return kwargs[GATE] if entry["name"] == NAME and set(kwargs) == {GATE} and _is_step(kwargs[GATE]) else None
 
 
-def gate_entry(gate: int) -> dict[str, Any]:
+def gate_entry(gate: int) -> dict[str, object]:
     """The custom computation that `entry_gate` reads."""
     return {"name": NAME, "kwargs": {GATE: gate}}
 
 
-def pipeline_gate(config: Mapping[str, Any]) -> int | None:
+def pipeline_gate(config: Mapping[str, object]) -> int | None:
     """The gate step of the pipeline that a schedule's config names; None if it is not a TGATE pipeline.
 
     Raises:
@@ -51,7 +51,7 @@ def pipeline_gate(config: Mapping[str, Any]) -> int | None:
     return gate
 
 
-def with_pipeline_gate(config: Mapping[str, Any], gate: int) -> dict[str, Any]:
+def with_pipeline_gate(config: Mapping[str, object], gate: int) -> dict[str, object]:
     """A copy of a config that names a TGATE pipeline, with another gate step."""
     changed: dict[str, Any] = plain.thaw(config)
     changed["pipeline"]["kwargs"][GATE] = gate

@@ -33,7 +33,7 @@ class Site(NamedTuple):
     module: nn.Module
 
 
-def denoisers(pipe: Any) -> dict[str, Any]:
+def denoisers(pipe: object) -> dict[str, Any]:
     """The denoisers of a pipeline, by attribute name: modules, or engines, which are any callables.
 
     Args:
@@ -50,7 +50,7 @@ def denoisers(pipe: Any) -> dict[str, Any]:
     )
 
 
-def find_denoisers(pipe: Any) -> dict[str, Any]:
+def find_denoisers(pipe: object) -> dict[str, Any]:
     """What `denoisers` gives; empty if there is none."""
     if _is_a(pipe, "Module"):
         return {"transformer": unwrapped(pipe)}
@@ -63,7 +63,7 @@ def find_denoisers(pipe: Any) -> dict[str, Any]:
     return {}
 
 
-def one_denoiser(pipe: Any) -> Any:
+def one_denoiser(pipe: object) -> Any:
     """The only denoiser of a pipeline.
 
     Args:

@@ -86,7 +86,7 @@ def _sum_of_bits(tensor: torch.Tensor) -> int | None:
         return None
 
 
-def _configuration(part: object) -> Any:
+def _configuration(part: object) -> object:
     """The values of a component's configuration that are not its class's defaults, as JSON values."""
     if (backend := getattr(part, "backend_tokenizer", None)) is not None:
         return json.loads(backend.to_str())
@@ -103,7 +103,7 @@ def _configuration(part: object) -> Any:
     return None
 
 
-def _non_default(kind: type, config: Mapping[str, Any]) -> dict[str, Any]:
+def _non_default(kind: type, config: Mapping[str, object]) -> dict[str, object]:
     parameters: Iterable[inspect.Parameter] = inspect.signature(kind).parameters.values()
     defaults = {one.name: _plain(one.default) for one in parameters if one.default is not inspect.Parameter.empty}
     return {
@@ -113,11 +113,11 @@ def _non_default(kind: type, config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _without_origin(config: Mapping[str, Any]) -> dict[str, Any]:
+def _without_origin(config: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in config.items() if not str(key).startswith("_") and key not in _ORIGIN}
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     return json.loads(json.dumps(value, default=str))
 
 

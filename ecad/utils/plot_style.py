@@ -44,7 +44,7 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
     return {"title": {"text": title, "font": {"size": 13}, "standoff": 12}, **lines, **more}
 
 
-def layout(height: int, margin: dict[str, int], **more: Any) -> dict[str, Any]:
+def layout(height: int, margin: dict[str, int], **more: object) -> dict[str, object]:
     """A plotly layout.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from ecad._version import __version__
 
@@ -36,7 +35,7 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     return found
 
 
-def without_parts(settings: Mapping[str, Any]) -> dict[str, Any]:
+def without_parts(settings: Mapping[str, object]) -> dict[str, object]:
     """Settings of embeddings or images as earlier releases wrote them: without the fingerprint of every component.
 
     >>> without_parts({"dtype": "float32", "parts": {"vae": "12ab"}, "embeddings": {"parts": {"tokenizer": "34cd"}}})

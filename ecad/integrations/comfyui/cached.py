@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -74,7 +74,7 @@ class CachedCalls:
         # ComfyUI copies a model's options at every node. Only one copy runs at a time, and each run begins anew.
         return self
 
-    def run(self, executor: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def run(self, executor: Callable[..., object], *args: object, **kwargs: object) -> object:
         """One run of a sampler, seen from around: nothing is known at its beginning, nothing is kept after it."""
         self._forget()
         self.computed = self.forecast = 0

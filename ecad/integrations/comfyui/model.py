@@ -42,10 +42,10 @@ class Model(Protocol):
     def set_model_unet_function_wrapper(self, unet_wrapper_function: UnetWrapper) -> None: ...
 
     def set_model_sampler_post_cfg_function(
-        self, post_cfg_function: Callable[[dict[str, Any]], torch.Tensor], disable_cfg1_optimization: bool = False
+        self, post_cfg_function: Callable[[dict[str, object]], torch.Tensor], disable_cfg1_optimization: bool = False
     ) -> None: ...
 
-    def add_wrapper_with_key(self, wrapper_type: str, key: str, wrapper: Callable[..., Any]) -> None: ...
+    def add_wrapper_with_key(self, wrapper_type: str, key: str, wrapper: Callable[..., object]) -> None: ...
 
     def remove_wrappers_with_key(self, wrapper_type: str, key: str) -> None: ...
 
@@ -54,7 +54,7 @@ class Model(Protocol):
 OUTER_SAMPLE = "outer_sample"
 
 
-def on_each_run(model: Model, key: str, wrapper: Callable[..., Any]) -> None:
+def on_each_run(model: Model, key: str, wrapper: Callable[..., object]) -> None:
     """Have each run of a sampler with this model go through a wrapper; replaces the one with the same key."""
     model.remove_wrappers_with_key(OUTER_SAMPLE, key)
     model.add_wrapper_with_key(OUTER_SAMPLE, key, wrapper)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from ecad.errors import EcadError
 from ecad.integrations.chosen import chosen_schedule
@@ -25,7 +24,7 @@ class CacheSchedule:
     DESCRIPTION = "Skips denoising steps as a cache schedule says and extrapolates the model's output there."
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> dict[str, object]:
         return {
             "required": {
                 "model": ("MODEL",),
@@ -54,7 +53,7 @@ class RecordCacheSchedules:
     )
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> dict[str, object]:
         return {"required": {"model": ("MODEL",), "name": ("STRING", {"default": "recorded"})}}
 
     def record(self, model: Model, name: str) -> tuple[Model]:

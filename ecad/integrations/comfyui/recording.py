@@ -64,7 +64,7 @@ class Recorder:
             self._outputs[sigma] = output.detach().to("cpu", torch.float32, copy=True)
         return denoised
 
-    def run(self, executor: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def run(self, executor: Callable[..., torch.Tensor], *args: Any, **kwargs: torch.Tensor) -> torch.Tensor:
         """One run of a sampler, seen from around: `executor(noise, latent_image, sampler, sigmas, ...)`."""
         told: torch.Tensor = args[3] if len(args) > 3 else kwargs["sigmas"]
         sigmas = told.double().tolist()
