@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from regret_table import COSTS, print_tables, summary
 
 from ecad import builtin
 from ecad.calibration.of_generator import calibrated_front, weights_fitter
@@ -38,15 +39,14 @@ from ecad.genetic.evaluation.evaluator import evaluate
 from ecad.genetic.evaluation.image_evaluator import evaluator_of
 from ecad.genetic.evaluation.problems import problem_of
 from ecad.genetic.search import search
-from ecad.genetic.study.items import Batch
 from ecad.genetic.selection import near_front, select_by_validation
+from ecad.genetic.study.items import Batch
 from ecad.image_generators import ImageGenerator, get_image_generator
 from ecad.prompts import Prompt
 from ecad.schedules import CacheSchedule
 from ecad.schedules.plan import plan_key
 from ecad.utils.console import console
 from ecad.utils.files import write_atomic
-from regret_table import COSTS, print_tables, summary
 
 SEARCH, VALIDATION, CALIBRATION = 4, 8, 8
 GENERATIONS = 12

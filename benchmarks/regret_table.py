@@ -43,7 +43,9 @@ def _of_arm(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _at_cost(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One cost: what is handed out, its regret and its gain over the beginning."""
-    scores = {name: np.array([row[name] for row in rows]) for name in ("handed_out", "best", "beginning") if name in rows[0]}
+    scores = {
+        name: np.array([row[name] for row in rows]) for name in ("handed_out", "best", "beginning") if name in rows[0]
+    }
     found = {"cost": rows[0]["cost"], "handed_out": _estimate(scores["handed_out"])}
     if "best" in scores:
         found["regret"] = _estimate(scores["best"] - scores["handed_out"])
