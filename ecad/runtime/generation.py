@@ -10,7 +10,7 @@ from ecad.errors import EcadError
 from ecad.runtime.caller import Scope, Site, call_site, innermost
 from ecad.runtime.inputs import Inputs
 from ecad.runtime.passes import Pass
-from ecad.runtime.rows import GivenRow, SchedulerRows, Time
+from ecad.runtime.rows import GivenRow, Numbers, SchedulerRows
 
 if TYPE_CHECKING:
     from ecad.runtime.denoiser import CachedDenoiser
@@ -52,7 +52,7 @@ class Generation:
         self._passes: dict[CachedDenoiser, list[Pass]] = {}
         self._planned: dict[CachedDenoiser, PlannedSchedule] = {}
         self._sites: set[Site] = set()
-        self._stray: set[Time] = set()
+        self._stray: set[Numbers] = set()
 
     @property
     def num_steps(self) -> int:
@@ -100,7 +100,7 @@ class Generation:
             self._sites.add(site)
             return row
         if row is None and inputs.time is not None and site in self._sites and not self._moves():
-            self._stray.add(inputs.time)
+            self._stray.add(inputs.time.numbers)
             if len(self._stray) >= min(_STRAY, self.num_steps - 1):
                 raise EcadError(
                     "the pipeline's scheduler stands still while its timesteps change, so that rows cannot be told "

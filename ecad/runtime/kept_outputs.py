@@ -115,7 +115,7 @@ class Kept:
         self._tally, self._storage = tally, storage
         self._output: Any = None
         self._before: Any = None
-        self._versions: list[int | None] = []
+        self._versions: list[tuple[torch.Tensor, int]] = []
         self._computed_as: Any = None
 
     @property
@@ -124,13 +124,16 @@ class Kept:
 
         An output that was changed in place since it was kept is no longer what the component returned, so it is gone.
         """
-        return self._output is not None and self._versions == _versions(self._output)
+        for tensor, version in self._versions:
+            if tensor._version != version:
+                return False
+        return self._output is not None
 
     def get(self) -> Any:
         """What a reuse gives, on the device and in the type in which it was computed; None if nothing is kept."""
         if not self.is_there:
             return None
-        output = self._restored(self._output)
+        output = self._output if self._computed_as is None else self._restored(self._output)
         return _copied(output) if self.is_shared else output
 
     def keep(self, output: Any, line: Line = AS_IT_IS) -> None:
@@ -171,7 +174,7 @@ class Kept:
 
     def release(self) -> None:
         """No reuse is to come before the next output."""
-        self._output = None
+        self._output, self._versions = None, []
         self._count()
 
     def free(self) -> None:
@@ -238,8 +241,9 @@ def _copied(output: Any) -> Any:
     return pytree.tree_map_only(torch.Tensor, torch.clone, output)
 
 
-def _versions(output: Any) -> list[int | None]:
-    return [None if tensor.is_inference() else tensor._version for tensor in tensors_in([output])]
+def _versions(output: Any) -> list[tuple[torch.Tensor, int]]:
+    """Every tensor, and how often it has been changed in place, where that is counted."""
+    return [(tensor, tensor._version) for tensor in tensors_in([output]) if not tensor.is_inference()]
 
 
 def _storage(tensor: torch.Tensor) -> torch.UntypedStorage:

@@ -117,10 +117,6 @@ class Pass:
             of_site.append(Kept(self.tally, self.storage, site in self.copied))
         return of_site[number]
 
-    def has_all_of(self, sites: Sequence[int]) -> bool:
-        """Whether there is something to reuse at each of some sites."""
-        return all(self._kept[site] and self._kept[site][0].is_there for site in sites)
-
     def all_kept(self, site: int) -> list[Kept]:
         """Of a site, for all its calls in a forward."""
         return self._kept[site]
@@ -215,6 +211,19 @@ class Forward:
         if self.actions[site] is _FREE:
             kept.release()
         return output
+
+    def take_all(self, sites: Sequence[int]) -> dict[int, Any] | None:
+        """What is kept for the first call of each of some sites; None, and nothing is taken, if any of them lacks it."""
+        outputs = {}
+        for site in sites:
+            kept = self.of.all_kept(site)
+            if not kept or (output := kept[0].get()) is None:
+                return None
+            outputs[site] = output
+        for site in sites:
+            if self.actions[site] is _FREE:
+                self.of.kept(site, 0).release()
+        return outputs
 
     def own(self, site: int, number: int, backup: Any = None) -> None:
         """Note that the model changes an output in place.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -15,8 +16,8 @@ _ROUNDING = 1e-5
 _FEW = 16
 
 
-class Time(NamedTuple):
-    """The timestep that a forward is given, as numbers.
+class Numbers(NamedTuple):
+    """What a timestep holds.
 
     Attributes:
         least, most: of its elements; they differ where every token or frame has a timestep of its own.
@@ -28,24 +29,59 @@ class Time(NamedTuple):
     rounding: float | None
 
 
-def time_of(value: Any) -> Time | None:
-    """Read a forward's timestep argument; None if it holds no numbers.
+class Time:
+    """The timestep that a forward is given.
 
     Args:
         value: a number, or a tensor of any shape.
-
-    >>> time_of(torch.tensor([0.5, 0.25]))[:2]
-    (0.25, 0.5)
     """
-    if isinstance(value, (int, float)):
-        return Time(float(value), float(value), None if isinstance(value, int) else _ROUNDING)
-    if not isinstance(value, torch.Tensor) or not value.numel() or value.is_complex() or value.is_meta:
-        return None
-    # Small ones are read without an operator.
-    numbers = value if value.numel() <= _FEW else torch.stack(torch.aminmax(value.detach()))
-    found = pytree.tree_leaves(numbers.tolist())
-    rounding = max(torch.finfo(value.dtype).eps, _ROUNDING) if value.is_floating_point() else None
-    return Time(float(min(found)), float(max(found)), rounding)
+
+    def __init__(self, value: float | torch.Tensor) -> None:
+        self._value = value
+
+    @cached_property
+    def numbers(self) -> Numbers:
+        """Its numbers; to read them waits for the device.
+
+        >>> Time(torch.tensor([0.5, 0.25])).numbers[:2]
+        (0.25, 0.5)
+        """
+        value = self._value
+        if not isinstance(value, torch.Tensor):
+            return Numbers(float(value), float(value), None if isinstance(value, int) else _ROUNDING)
+        # Small ones are read without an operator.
+        few = value if value.numel() <= _FEW else torch.stack(torch.aminmax(value.detach()))
+        found = pytree.tree_leaves(few.tolist())
+        rounding = max(torch.finfo(value.dtype).eps, _ROUNDING) if value.is_floating_point() else None
+        return Numbers(float(min(found)), float(max(found)), rounding)
+
+    def place_in(self, timesteps: torch.Tensor) -> int | None:
+        """Which element of a tensor this timestep is, in the same memory; None if it lies elsewhere.
+
+        Args:
+            timesteps: of shape (rows,).
+
+        >>> timesteps = torch.tensor([3, 2, 1])
+        >>> Time(timesteps[1].expand(2)).place_in(timesteps), Time(torch.tensor(2)).place_in(timesteps)
+        (1, None)
+        """
+        value = self._value
+        if not type(value) is type(timesteps) is torch.Tensor or value.is_meta:
+            return None
+        if value.dtype != timesteps.dtype or value.device != timesteps.device or timesteps.ndim != 1:
+            return None
+        if any(stride for size, stride in zip(value.shape, value.stride(), strict=True) if size > 1):
+            return None
+        size = timesteps.itemsize * max(1, timesteps.stride(0))
+        place, rest = divmod(value.data_ptr() - timesteps.data_ptr(), size)
+        return place if not rest and 0 <= place < len(timesteps) else None
+
+
+def time_of(value: object) -> Time | None:
+    """A forward's timestep argument as a `Time`; None if it holds no numbers."""
+    if isinstance(value, torch.Tensor):
+        return None if not value.numel() or value.is_complex() or value.is_meta else Time(value)
+    return Time(value) if isinstance(value, (int, float)) else None
 
 
 class GivenRow:
@@ -77,8 +113,9 @@ class SchedulerRows:
     """The rows of one generation of a scheduler.
 
     A scheduler's own index comes first, and where it has none, the timestep of its last step. The timestep of the
-    forward must be that row's, as far as pipelines hand it on in a way that is known (whole, as a fraction, turned
-    round, as a sigma). Before the first step, the timestep alone tells the row.
+    forward must be that row's: it is the very element of the scheduler's timesteps, or its number is, as far as
+    pipelines hand it on in a way that is known (whole, as a fraction, turned round, as a sigma). Before the first step,
+    the timestep alone tells the row.
 
     Args:
         scheduler: whose timesteps have been set.
@@ -91,7 +128,7 @@ class SchedulerRows:
         self._stepped: int | None = None
         self._tables: list[_Table] | None = None
         self._first: int | None = None
-        self._times: dict[int, Time] = {}
+        self._times: dict[int, Numbers] = {}
 
     def __len__(self) -> int:
         return len(self.scheduler.timesteps)
@@ -122,7 +159,11 @@ class SchedulerRows:
         Args:
             time: the timestep that it is given.
         """
-        fitting = self._fitting(time)
+        place = None if time is None else time.place_in(self.scheduler.timesteps)
+        if place is not None:
+            return self._row_of_element(place)
+        numbers = None if time is None else time.numbers
+        fitting = self._fitting(numbers)
         row = self._row(fitting)
         if row is None and self.has_moved and len(self._times) == 1:
             # One row alone may agree with a table by chance.
@@ -130,14 +171,29 @@ class SchedulerRows:
             row = self._row(None)
         if row is None or not (self._first or 0) <= row < len(self):
             return None
-        if time is not None:
-            if fitting is None and not self._is_new_or_same(row, time):
+        if numbers is not None:
+            if fitting is None and not self._is_new_or_same(row, numbers):
                 return None
-            self._times[row] = time
-            self._tables = [table for table in self._tables or () if row in table.rows_near(time)]
+            self._times[row] = numbers
+            self._tables = [table for table in self._tables or () if row in table.rows_near(numbers)]
+        return self._counted(row)
+
+    def _row_of_element(self, place: int) -> int | None:
+        """The row of a forward whose timestep is an element of the scheduler's; nothing needs to be read for it."""
+        index = self._index()
+        row = place if index is None else index
+        if row != place and (row >= len(self) or self._whole[row] != self._whole[place]):
+            return None
+        return self._counted(row) if row >= (self._first or 0) else None
+
+    def _counted(self, row: int) -> int:
         if self._first is None:
             self._first = row
         return row
+
+    @cached_property
+    def _whole(self) -> list[float]:
+        return [float(timestep) for timestep in self.scheduler.timesteps.tolist()]
 
     def _index(self) -> int | None:
         index = getattr(self.scheduler, "step_index", None)
@@ -154,7 +210,7 @@ class SchedulerRows:
             return first
         return fitting[0] if len(fitting) == 1 else None
 
-    def _fitting(self, time: Time | None) -> list[int] | None:
+    def _fitting(self, time: Numbers | None) -> list[int] | None:
         """The rows whose timestep this is; None where the way in which the pipeline writes timesteps is not known."""
         if time is None:
             return None
@@ -165,7 +221,7 @@ class SchedulerRows:
             return None
         return sorted({row for table in tables for row in table.rows_near(time)})
 
-    def _tables_of(self, time: Time) -> list[_Table]:
+    def _tables_of(self, time: Numbers) -> list[_Table]:
         """In which tables the first timestep of a generation stands where it should."""
         whole, *others = _tables(self.scheduler)
         index = self._index()
@@ -182,7 +238,7 @@ class SchedulerRows:
         # everything, so the scheduler's first step corrects a wrong guess before anything is reused.
         return [whole] if not at_first or self._rows_to_run() == len(self) - near[0] else at_first
 
-    def _is_new_or_same(self, row: int, time: Time) -> bool:
+    def _is_new_or_same(self, row: int, time: Numbers) -> bool:
         """Whether a timestep that cannot be looked up is one timestep a row, as the scheduler's are."""
         if row in self._times:
             return self._times[row] == time
@@ -202,7 +258,7 @@ class _Table(NamedTuple):
     numbers: list[float]
     size: float = 0.0
 
-    def rows_near(self, time: Time) -> list[int]:
+    def rows_near(self, time: Numbers) -> list[int]:
         cut = min(1.0, 1e-2 * max(map(abs, self.numbers), default=0.0))
 
         def allowed(number: float) -> float:

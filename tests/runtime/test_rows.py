@@ -102,7 +102,8 @@ def test_a_sampler_without_an_index_is_counted(kind):
 
 
 @pytest.mark.parametrize("rows_to_run", [2, None])
-def test_a_timestep_that_might_be_of_two_rows_is_believed_if_the_pipeline_agrees(rows_to_run):
+@pytest.mark.parametrize("written", ["the sampler's own", "a copy"])
+def test_a_timestep_that_might_be_of_two_rows(written, rows_to_run):
     """250 is the third row, and the first of timesteps that are turned round."""
     scheduler = diffusers.DDIMScheduler()
     watch = SchedulerWatch(lambda: None)
@@ -111,10 +112,31 @@ def test_a_timestep_that_might_be_of_two_rows_is_believed_if_the_pipeline_agrees
     rows, told = watch.begin(lambda: rows_to_run), []
     assert scheduler.timesteps.tolist() == [750, 500, 250, 0]
     for timestep in scheduler.timesteps[2:]:
-        told.append(rows.row_of(time_of(timestep)))
+        told.append(rows.row_of(time_of(timestep.expand(2) if written != "a copy" else timestep.clone())))
         scheduler.step(torch.zeros(1, 4, 2, 2), timestep, torch.zeros(1, 4, 2, 2))
-    # The guess is a first row, which computes everything; the first step corrects it.
-    assert told == [0 if rows_to_run is None else 2, 3]
+    # Of a copy nobody knows which it is, unless the pipeline says how many rows it runs. The guess is a first row, which
+    # computes everything, and the first step corrects it.
+    assert told == [0 if (written, rows_to_run) == ("a copy", None) else 2, 3]
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_timestep_of_the_sampler_s_own_is_known_by_where_it_lies(place):
+    timesteps = torch.tensor([9, 5, 5, 1])
+    same = timesteps[place]
+    assert [time_of(one).place_in(timesteps) for one in (same, same[None], same.expand(2, 3))] == [place] * 3
+    others = (same.clone(), same + 0, same.float(), timesteps, timesteps[1:3], 5, torch.tensor([9, 5, 5, 1])[place])
+    assert [time_of(one).place_in(timesteps) for one in others] == [None] * 7
+    assert time_of(same).place_in(timesteps[::2]) == {0: 0, 2: 1}.get(place)
+
+
+def test_a_timestep_of_the_sampler_s_own_is_not_read():
+    scheduler = diffusers.HeunDiscreteScheduler()
+    rows, told = begun(scheduler, 4), []
+    for timestep in scheduler.timesteps:
+        time = time_of(timestep.expand(2))
+        told += [rows.row_of(time), "numbers" in vars(time)]
+        step(scheduler)
+    assert told == [part for row in range(7) for part in (row, False)]
 
 
 def test_a_sampler_that_is_stepped_twice_a_row_and_set_back():
@@ -290,6 +312,38 @@ def test_a_sampler_with_more_rows_than_steps_is_refused_before_anything_runs():
     with ecad.cached(specimen.pipe, specimen.schedules(1)), pytest.raises(ecad.ScheduleError, match="found 5"):
         specimen.run()
     assert ran == []
+
+
+class ImageToImage(Loop):
+    """A loop that begins in the middle of its sampler's timesteps, and does not say where."""
+
+    def __init__(self, scheduler, written) -> None:
+        super().__init__()
+        self.scheduler, self.written = scheduler, written
+
+    @torch.no_grad()
+    def __call__(self, num_inference_steps: int, generator: torch.Generator, **_: object) -> tuple[torch.Tensor]:
+        latents = torch.randn(1, 4, 8, 8, generator=generator)
+        self.scheduler.set_timesteps(2 * num_inference_steps)
+        for t in self.scheduler.timesteps[num_inference_steps:]:
+            noise_now = self.transformer(latents, noise(1, 5, 12), self.written(t[None])).sample
+            latents = self.scheduler.step(noise_now, t, latents, generator=generator).prev_sample
+        return (latents,)
+
+
+@pytest.mark.parametrize("scheduler", [diffusers.DDPMScheduler, diffusers.DDIMScheduler])
+@pytest.mark.parametrize("written", ["the sampler's own", "a copy"])
+def test_image_to_image_that_says_nothing(scheduler, written):
+    """Half of 1000 is also where timesteps that are turned round begin, so a copy costs a row."""
+    pipe = ImageToImage(scheduler(), {"the sampler's own": lambda t: t, "a copy": torch.clone}[written])
+    specimen = Specimen(pipe, {"transformer_blocks": "attn1 attn2 ff"}, {}, begin=STEPS)
+    bits = np.zeros((2 * STEPS, len(specimen.components())), bool)
+    bits[STEPS + 1] = written == "a copy"
+    schedule = CacheSchedule(bits, tuple(specimen.components()))
+    expected = interpret(specimen, {"transformer": schedule})
+    with ecad.cached(specimen.pipe, schedule) as run:
+        assert torch.equal(specimen.run(), expected.latents)
+    assert (run.stats.computed, run.stats.reused, run.stats.cached_bytes) == (expected.computed, expected.reused, 0)
 
 
 class Unstepped(Loop):

@@ -164,6 +164,13 @@ def _prepare(server: Server, request: Request) -> None:
     server.schedule = wanted
 
 
+def _rest(server: Server) -> None:
+    """Take the cache off, and generate the same small image after every round: schedulers hold as much as it needed."""
+    ecad.disable_cache(server.served.pipe)
+    server.schedule = server.run = None
+    server.served.image(0, server.served.kind.sizes[0], 4, 0, lambda *_: None)
+
+
 def _visit(server: Server, request: Request, expected: dict[Request, str]) -> Iterator[str]:
     """Another pipeline generates a whole image with the same denoiser, bare or with the schedule."""
     other = server.served.sibling()
@@ -267,8 +274,7 @@ def stress(generations: int, threads: int, seed: int, rounds: int = 8) -> dict[s
             part = requests[number * generations // rounds : (number + 1) * generations // rounds]
             run_round(pool, servers, part, tally, expected, chance)
             for server in [server for group in servers for server in group]:
-                ecad.disable_cache(server.served.pipe)
-                server.schedule = server.run = None
+                _rest(server)
             if number == 0:  # so that leftovers show in the following rounds
                 run_crowd(pool, threads, crowd, tally, expected)
             memory.append({"tensors": live_bytes(), "process": psutil.Process().memory_info().rss})

@@ -11,20 +11,22 @@ import enum
 import functools
 import logging
 import types
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from copy import copy
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
 
-_CONTENTS = ("_modules", "_forward_hooks", "_forward_pre_hooks")
-_TENSORS = ("_parameters", "_buffers")
+_CONTENTS = ("_modules", "_forward_hooks", "_forward_pre_hooks", "_parameters", "_buffers")
 # What every module has and no forward without gradients looks at, and what stands in for the denoiser's own methods.
 _UNUSED = frozenset(
     name
     for name in vars(nn.Module())
     if name.startswith(("_backward", "_state_dict", "_load_state_dict", "_non_persistent", "_forward"))
+    and name not in _CONTENTS
 ) | {"forward", "cache_context", "__reduce_ex__"}
 _FIXED = (str, bytes, bool, int, float, complex, type(None), torch.dtype, torch.device, torch.Size, enum.Enum, range)
 _CODE = (
@@ -50,11 +52,19 @@ class Facts:
     """
 
     def __init__(self, denoiser: nn.Module, components: Collection[nn.Module]) -> None:
-        self._now: list[Any] = []
-        self._then: list[Any] = []
+        # What has to stay empty: hooks, and what would hold tensors.
+        self._empty: list[Mapping[Any, Any]] = []
+        # Attributes of objects: all of their dicts, what looks up those that count, and what that found.
+        self._attributes: list[dict[str, Any]] = []
+        self._look_ups: list[Callable[[dict[str, Any]], Any]] = []
+        # Attributes of classes, and dicts, lists, tuples and sets.
+        self._others: list[Any] = []
+        # Parameters and buffers of a module, and other tensors: a container and where in it.
         self._holders: list[dict[str, Any]] = []
+        self._single: list[tuple[Any, Any]] = []
         self._seen: set[int] = set()
-        self._forwards = [(vars(component), vars(component)["forward"]) for component in components]
+        self._components = [vars(component) for component in components]
+        self._forwards = [attributes["forward"] for attributes in self._components]
         for component in components:
             self._note_hooks(component)
         for part in _outside(denoiser, set(components)):
@@ -63,72 +73,92 @@ class Facts:
             if part is not denoiser:  # the denoiser's own hooks run outside of what is recorded
                 self._note_hooks(part)
             self._note(part)
+        self._lengths_then, self._found_then = self._state()
+        self._others_then = [dict(one) if isinstance(one, Mapping) else copy(one) for one in self._others]
         self._kinds = [_kind(tensor) for tensor in self.tensors()]
 
     def hold(self) -> bool:
         """Whether everything is as it was, but for the tensors."""
-        try:
-            same = self._now == self._then  # in C, where the same object counts as equal without being looked at
-        except (RuntimeError, ValueError):  # a tensor was put in another's place
+        if any(self._empty) or torch_module._has_any_global_hook():
             return False
-        forwards = all(holder.get("forward") is forward for holder, forward in self._forwards)
-        return same and forwards and not torch_module._has_any_global_hook()
+        # In C, where the same object counts as equal without being looked at.
+        forwards = [attributes.get("forward") for attributes in self._components]
+        try:
+            lengths, found = self._state()
+            same = (forwards, lengths, found) == (self._forwards, self._lengths_then, self._found_then)
+            return same and self._others == self._others_then
+        except (KeyError, RuntimeError, ValueError):  # an attribute is gone, or a tensor was put in another's place
+            return False
 
     def tensors(self) -> list[torch.Tensor]:
         """The parameters, buffers and other tensors that are there now."""
-        return [tensor for holder in self._holders for tensor in holder.values() if tensor is not None]
+        held = [tensor for holder in self._holders for tensor in holder.values() if tensor is not None]
+        return held + [container[key] for container, key in self._single]
 
     def pointers(self) -> list[int]:
         """Where they lie."""
-        return [tensor.data_ptr() for holder in self._holders for tensor in holder.values() if tensor is not None]
+        return [tensor.data_ptr() for tensor in self.tensors()]
 
     def are_alike(self, tensors: list[torch.Tensor]) -> bool:
         """Whether tensors are of the shapes and types of those that were there."""
         return [_kind(tensor) for tensor in tensors] == self._kinds
 
+    def _state(self) -> tuple[list[int], list[Any]]:
+        """How many attributes each object has, and those that count."""
+        found = [look_up(attributes) for look_up, attributes in zip(self._look_ups, self._attributes, strict=True)]
+        return list(map(len, self._attributes)), found
+
     def _note_hooks(self, part: nn.Module) -> None:
         if part._forward_hooks or part._forward_pre_hooks:
             raise Unrecordable
-        self._watch(part._forward_hooks, {})
-        self._watch(part._forward_pre_hooks, {})
+        self._empty += [part._forward_hooks, part._forward_pre_hooks]
 
     def _note(self, part: nn.Module) -> None:
-        self._watch(part._modules, dict(part._modules))
-        self._holders += [part._parameters, part._buffers]
-        self._attributes(vars(part))
+        for holder in (part._parameters, part._buffers):
+            (self._holders if holder else self._empty).append(holder)
+        self._note_dict(part._modules)
+        self._note_attributes(vars(part))
         for cls in type(part).__mro__[: type(part).__mro__.index(nn.Module)]:
             if id(cls) not in self._seen:
                 self._seen.add(id(cls))
-                self._watch(vars(cls), dict(vars(cls)))
+                self._note_dict(vars(cls))
 
-    def _attributes(self, attributes: dict[str, Any]) -> None:
-        self._watch(attributes, dict(attributes))
-        for name, value in attributes.items():
-            if name not in _UNUSED and name not in (*_CONTENTS, *_TENSORS) and not name.startswith("_ecad"):
-                self._look_into(value)
+    def _note_dict(self, one: Mapping[Any, Any]) -> None:
+        (self._others if one else self._empty).append(one)
 
-    def _look_into(self, value: Any) -> None:
+    def _note_attributes(self, attributes: dict[str, Any]) -> None:
+        counting = [name for name in attributes if name not in _UNUSED and not name.startswith("_ecad")]
+        if not attributes:
+            self._empty.append(attributes)
+        self._attributes.append(attributes)
+        self._look_ups.append(itemgetter(*counting) if counting else lambda _: None)
+        for name in counting:
+            if name not in _CONTENTS:
+                self._look_into(attributes[name], attributes, name)
+
+    def _look_into(self, value: Any, container: Any, key: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            self._single.append((container, key))
+            return
         if id(value) in self._seen or isinstance(value, (*_FIXED, *_CODE, nn.Module)):
             return
         self._seen.add(id(value))
-        if isinstance(value, torch.Tensor):
-            self._holders.append({"": value})
-        elif isinstance(value, dict):
-            self._watch(value, dict(value))
-            for part in (*value.keys(), *value.values()):
-                self._look_into(part)
-        elif isinstance(value, (list, tuple, set, frozenset)):
-            self._watch(value, type(value)(value) if type(value) in (list, set) else value)
-            for part in value:
-                self._look_into(part)
+        if isinstance(value, dict):
+            self._note_dict(value)
+            for name, part in value.items():
+                self._look_into(part, value, name)
+        elif isinstance(value, (list, tuple)):
+            self._others.append(value)
+            for place, part in enumerate(value):
+                self._look_into(part, value, place)
+        elif isinstance(value, (set, frozenset)):
+            self._others.append(value)
+            if not all(isinstance(part, (*_FIXED, *_CODE)) for part in value):
+                raise Unrecordable
         elif hasattr(value, "__dict__"):
-            self._attributes(vars(value))
+            self._note_attributes(vars(value))
         else:
             raise Unrecordable
-
-    def _watch(self, now: Any, then: Any) -> None:
-        self._now.append(now)
-        self._then.append(then)
 
 
 def _outside(module: nn.Module, components: Collection[nn.Module]) -> Iterator[nn.Module]:

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from ecad.runtime.passes import Forward
 
 
 class Instruction(NamedTuple):
@@ -38,7 +37,7 @@ class Graph:
         shapes, dtypes: place -> shape and dtype, of tensors.
         outputs: places of what the forward returns, flattened.
         structure: of what it returns.
-        forward: place of the running `Forward`, after the tensors that go in, which take the first places.
+        inputs: how many tensors go in; they take the first places.
         size: number of places.
         is_pure: whether no operator changes a tensor in place.
         exact: whether a part of a linear layer gives the same bits as the whole layer, where that was tried.
@@ -52,7 +51,7 @@ class Graph:
     dtypes: dict[int, torch.dtype]
     outputs: list[int]
     structure: pytree.TreeSpec
-    forward: int
+    inputs: int
     size: int
     is_pure: bool
     exact: dict[object, bool] = field(default_factory=dict)
@@ -94,16 +93,6 @@ class Call:
             leaves[index] = tensor
         args, kwargs = pytree.tree_unflatten(leaves, self.structure)
         return pytree.tree_leaves(self.module(*args, **kwargs))
-
-
-def kept(site: int, forward: Forward) -> list[Any]:
-    """The operator that gives what is kept for a component.
-
-    Args:
-        site: of the component.
-        forward: that is running.
-    """
-    return pytree.tree_leaves(forward.take(site))
 
 
 def as_list(*values: Any) -> list[Any]:

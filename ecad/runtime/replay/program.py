@@ -8,14 +8,12 @@ numbers without those, so images stay the same bit for bit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
-from ecad.runtime.passes import Forward
-from ecad.runtime.replay.graph import Graph, Instruction, kept
+from ecad.runtime.replay.graph import Graph, Instruction
 from ecad.runtime.replay.rewrites import narrow, split_linears
 from ecad.schedules.plan import Action
 
@@ -32,25 +30,25 @@ class Program:
         constants: of the graph, as `Graph.bind` gives them; not kept.
 
     Attributes:
-        reads: sites whose kept output it reads.
+        reads: sites whose kept output has to be there.
     """
 
     def __init__(self, graph: Graph, actions: Sequence[Action], constants: Mapping[int, Any]) -> None:
         called = [instruction.site for instruction in graph.instructions if instruction.site is not None]
         self.reads = [site for site in called if actions[site] in _READS]
         values = dict(constants)
-        code = _live(
-            [_acting(instruction, actions, graph.forward) for instruction in graph.instructions], graph.outputs
-        )
+        code = _live([_acting(instruction, actions) for instruction in graph.instructions], graph.outputs)
         outputs = graph.outputs
         if graph.is_pure:  # a part taken early would not see what changes later
             code, outputs = narrow(graph, code, values)
         code, self._parts = split_linears(graph, _live(code, outputs), values)
-        code = _live(code, outputs)
+        code, self._kept = _apart(_live(code, outputs), values)
         dead = _last_reads(code, outputs)
         self._code = [(i.op, i.args, i.out, places) for i, places in zip(code, dead, strict=True)]
-        self._outputs, self._structure, self._inputs = outputs, graph.structure, graph.forward + 1
-        self._size = 1 + max([*values, *(instruction.out for instruction in (*code, *self._parts)), graph.forward])
+        self._outputs, self._structure, self._inputs = outputs, graph.structure, graph.inputs
+        kept = [place for _, _, place in self._kept]
+        made = [instruction.out for instruction in (*code, *self._parts)]
+        self._size = 1 + max([*values, *made, *kept, graph.inputs])
         # What `narrow` and `split_linears` have added.
         self._literals = {place: value for place, value in values.items() if place not in constants}
         self._read = {place for _, args, *_ in self._code for place in args} | set(outputs)
@@ -76,16 +74,20 @@ class Program:
         """Let go of every tensor."""
         self._environment = None
 
-    def run(self, forward: Forward, tensors: Sequence[torch.Tensor]) -> Any:
+    def run(self, kept: dict[int, Any], tensors: Sequence[torch.Tensor]) -> Any:
         """What the forward returns.
 
         Args:
-            forward: that is running.
-            tensors: those among its arguments, flattened.
+            kept: site -> output, of the sites that it reads; emptied, so that memory is free after its last read.
+            tensors: those among the arguments, flattened.
         """
         assert self._environment is not None
         environment = self._environment.copy()
-        environment[: self._inputs] = [*tensors, forward]
+        environment[: self._inputs] = tensors
+        for site, index, place in self._kept:
+            output = kept[site]
+            environment[place] = output if isinstance(output, torch.Tensor) else pytree.tree_leaves(output)[index]
+        kept.clear()
         for op, args, out, dead in self._code:
             environment[out] = op(*[environment[place] for place in args])
             for place in dead:
@@ -93,14 +95,30 @@ class Program:
         return pytree.tree_unflatten([environment[place] for place in self._outputs], self._structure)
 
 
-def _acting(instruction: Instruction, actions: Sequence[Action], forward: int) -> Instruction:
-    """A component that computes is called, even if nobody reads it; another one gives what is kept, if anybody does."""
-    _, _, out, site, _ = instruction
-    if site is None:
+def _acting(instruction: Instruction, actions: Sequence[Action]) -> Instruction:
+    """A component that computes is called, even if nobody reads it; of another one what is kept is given."""
+    if instruction.site is None:
         return instruction
-    if actions[site] in _COMPUTES:
+    if actions[instruction.site] in _COMPUTES:
         return instruction._replace(always=True)
-    return Instruction(partial(kept, site), (forward,), out, site, always=actions[site] is Action.FREE)
+    return instruction._replace(op=_given, args=())
+
+
+def _given() -> None:
+    """Stands for the call of a component whose output is kept."""
+
+
+def _apart(code: Sequence[Instruction], values: Mapping[int, Any]) -> tuple[list[Instruction], list[tuple[int, int, int]]]:
+    """Set apart what is kept: (site, which of the tensors of its output, place of that tensor)."""
+    sites = {instruction.out: instruction.site for instruction in code if instruction.op is _given}
+    left, kept = [], []
+    for instruction in code:
+        site = sites.get(instruction.args[0]) if instruction.args else None
+        if site is not None:
+            kept.append((site, values[instruction.args[1]], instruction.out))
+        elif instruction.op is not _given:
+            left.append(instruction)
+    return left, kept
 
 
 def _live(instructions: Sequence[Instruction], outputs: Sequence[int]) -> list[Instruction]:

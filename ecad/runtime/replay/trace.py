@@ -82,8 +82,7 @@ class Recorder(TorchDispatchMode):
         self._components, self._running = components, forward
         self._leaks = _LeakWatch(self)
         self._instructions: list[Instruction] = []
-        self._forward = len(inputs)
-        self._size = len(inputs) + 1
+        self._inputs = self._size = len(inputs)
         # Weak, so that recording needs no more memory than running.
         self._tensors: MutableMapping[torch.Tensor, int] = WeakTensorKeyDictionary()
         self._shapes: dict[int, torch.Size] = {}
@@ -195,7 +194,7 @@ class Recorder(TorchDispatchMode):
             self._dtypes,
             places,
             structure,
-            self._forward,
+            self._inputs,
             self._size,
             not self._changed,
         )

@@ -90,7 +90,9 @@ class Recorded:
         program.bind(constants)
         self.now.forward = forward = Forward(self.of, 1)
         forward.actions = [action]
-        return program.run(forward, [x])
+        kept = forward.take_all(program.reads)
+        assert kept is not None
+        return program.run(kept, [x])
 
     def plain(self, x, action=Action.REUSE):
         """What the block gives."""
