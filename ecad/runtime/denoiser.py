@@ -185,7 +185,7 @@ class CachedDenoiser:
         if rows.outputs:
             runs, ahead, _ = rows.outputs[step]
             return not runs and one.output.reaches(ahead)
-        return self._is_whole and rows.actions[step][0] in (Action.REUSE, Action.FREE) and one.has_all_of([0])
+        return self._is_whole and rows.actions[step][0] in (Action.REUSE, Action.FREE) and one.has(0)
 
     def _forward(self, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """One forward of the denoiser: who calls, which row, which pass, what its plan says, and done."""

@@ -117,6 +117,10 @@ class Pass:
             of_site.append(Kept(self.tally, self.storage, site in self.copied))
         return of_site[number]
 
+    def has(self, site: int) -> bool:
+        """Whether there is something to reuse at a site."""
+        return bool(self._kept[site]) and self._kept[site][0].is_there
+
     def all_kept(self, site: int) -> list[Kept]:
         """Of a site, for all its calls in a forward."""
         return self._kept[site]
@@ -213,7 +217,7 @@ class Forward:
         return output
 
     def take_all(self, sites: Sequence[int]) -> dict[int, Any] | None:
-        """What is kept for the first call of each of some sites; None, and nothing is taken, if any of them lacks it."""
+        """What is kept for the first call of each of some sites; None if one of them lacks it."""
         outputs = {}
         for site in sites:
             kept = self.of.all_kept(site)

@@ -114,8 +114,8 @@ def test_a_timestep_that_might_be_of_two_rows(written, rows_to_run):
     for timestep in scheduler.timesteps[2:]:
         told.append(rows.row_of(time_of(timestep.expand(2) if written != "a copy" else timestep.clone())))
         scheduler.step(torch.zeros(1, 4, 2, 2), timestep, torch.zeros(1, 4, 2, 2))
-    # Of a copy nobody knows which it is, unless the pipeline says how many rows it runs. The guess is a first row, which
-    # computes everything, and the first step corrects it.
+    # Of a copy nobody knows which it is, unless the pipeline says how many rows it runs. Row 0 is a guess that computes
+    # everything, and the first step corrects it.
     assert told == [0 if (written, rows_to_run) == ("a copy", None) else 2, 3]
 
 

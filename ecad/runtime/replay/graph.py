@@ -11,7 +11,6 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 
-
 class Instruction(NamedTuple):
     """`out = op(*args)`, all of them places.
 

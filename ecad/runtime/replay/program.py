@@ -108,7 +108,9 @@ def _given() -> None:
     """Stands for the call of a component whose output is kept."""
 
 
-def _apart(code: Sequence[Instruction], values: Mapping[int, Any]) -> tuple[list[Instruction], list[tuple[int, int, int]]]:
+def _apart(
+    code: Sequence[Instruction], values: Mapping[int, Any]
+) -> tuple[list[Instruction], list[tuple[int, int, int]]]:
     """Set apart what is kept: (site, which of the tensors of its output, place of that tensor)."""
     sites = {instruction.out: instruction.site for instruction in code if instruction.op is _given}
     left, kept = [], []
