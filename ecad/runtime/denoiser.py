@@ -249,11 +249,11 @@ class CachedDenoiser:
             return recordings.record(run, call, forward, components, self._is_alone)
         program = recordings.program(call, forward.actions)
         # A block that was left out so far has nothing to give, and computes.
-        kept = None if program is None else forward.take_all(program.reads)
+        kept = None if program is None else forward.get_all(program.reads)
         if program is None or kept is None:
             return run(*args, **kwargs)
         forward.is_seen = False
-        return self._compute(forward, program.run, (kept, call.tensors), {})
+        return self._compute(forward, program.run, (forward, kept, call.tensors), {})
 
     def _compute(self, forward: Forward | None, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Call something that runs components, which do as a forward says; without one they compute."""

@@ -216,7 +216,7 @@ class Forward:
             kept.release()
         return output
 
-    def take_all(self, sites: Sequence[int]) -> dict[int, Any] | None:
+    def get_all(self, sites: Sequence[int]) -> dict[int, Any] | None:
         """What is kept for the first call of each of some sites; None if one of them lacks it."""
         outputs = {}
         for site in sites:
@@ -224,10 +224,11 @@ class Forward:
             if not kept or (output := kept[0].get()) is None:
                 return None
             outputs[site] = output
-        for site in sites:
-            if self.actions[site] is _FREE:
-                self.of.kept(site, 0).release()
         return outputs
+
+    def release(self, site: int) -> None:
+        """Let go of what is kept for the first call of a site."""
+        self.of.kept(site, 0).release()
 
     def own(self, site: int, number: int, backup: Any = None) -> None:
         """Note that the model changes an output in place.

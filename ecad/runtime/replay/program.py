@@ -8,17 +8,21 @@ numbers without those, so images stay the same bit for bit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
+from ecad.runtime.passes import Forward
 from ecad.runtime.replay.graph import Graph, Instruction
 from ecad.runtime.replay.rewrites import narrow, split_linears
 from ecad.schedules.plan import Action
 
 _COMPUTES = (Action.COMPUTE, Action.KEEP)
 _READS = (Action.REUSE, Action.FREE)
+# Place of the running `Forward`: the last one, however many there are.
+_FORWARD = -1
 
 
 class Program:
@@ -48,7 +52,7 @@ class Program:
         self._outputs, self._structure, self._inputs = outputs, graph.structure, graph.inputs
         kept = [place for _, _, place in self._kept]
         made = [instruction.out for instruction in (*code, *self._parts)]
-        self._size = 1 + max([*values, *made, *kept, graph.inputs])
+        self._size = 2 + max([*values, *made, *kept, graph.inputs])
         # What `narrow` and `split_linears` have added.
         self._literals = {place: value for place, value in values.items() if place not in constants}
         self._read = {place for _, args, *_ in self._code for place in args} | set(outputs)
@@ -74,16 +78,17 @@ class Program:
         """Let go of every tensor."""
         self._environment = None
 
-    def run(self, kept: dict[int, Any], tensors: Sequence[torch.Tensor]) -> Any:
+    def run(self, forward: Forward, kept: dict[int, Any], tensors: Sequence[torch.Tensor]) -> Any:
         """What the forward returns.
 
         Args:
+            forward: that is running.
             kept: site -> output, of the sites that it reads; emptied, so that memory is free after its last read.
             tensors: those among the arguments, flattened.
         """
         assert self._environment is not None
         environment = self._environment.copy()
-        environment[: self._inputs] = tensors
+        environment[: self._inputs], environment[_FORWARD] = tensors, forward
         for site, index, place in self._kept:
             output = kept[site]
             environment[place] = output if isinstance(output, torch.Tensor) else pytree.tree_leaves(output)[index]
@@ -101,11 +106,16 @@ def _acting(instruction: Instruction, actions: Sequence[Action]) -> Instruction:
         return instruction
     if actions[instruction.site] in _COMPUTES:
         return instruction._replace(always=True)
-    return instruction._replace(op=_given, args=())
+    return instruction._replace(op=_given, args=(), always=actions[instruction.site] is Action.FREE)
 
 
 def _given() -> None:
     """Stands for the call of a component whose output is kept."""
+
+
+def _release(site: int, forward: Forward) -> None:
+    """Let go of what is kept for a component, where it would be called for the last time before it computes again."""
+    forward.release(site)
 
 
 def _apart(
@@ -120,6 +130,8 @@ def _apart(
             kept.append((site, values[instruction.args[1]], instruction.out))
         elif instruction.op is not _given:
             left.append(instruction)
+        elif instruction.always:
+            left.append(instruction._replace(op=partial(_release, instruction.site), args=(_FORWARD,)))
     return left, kept
 
 

@@ -90,9 +90,9 @@ class Recorded:
         program.bind(constants)
         self.now.forward = forward = Forward(self.of, 1)
         forward.actions = [action]
-        kept = forward.take_all(program.reads)
+        kept = forward.get_all(program.reads)
         assert kept is not None
-        return program.run(kept, [x])
+        return program.run(forward, kept, [x])
 
     def plain(self, x, action=Action.REUSE):
         """What the block gives."""
