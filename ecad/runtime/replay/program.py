@@ -130,7 +130,7 @@ def _apart(
             kept.append((site, values[instruction.args[1]], instruction.out))
         elif instruction.op is not _given:
             left.append(instruction)
-        elif instruction.always:
+        elif instruction.always and instruction.site is not None:
             left.append(instruction._replace(op=partial(_release, instruction.site), args=(_FORWARD,)))
     return left, kept
 
