@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProcessor
+from tiny_transformers import transformer
 from torch import nn
+from zoo import noise
 
 import ecad
+from ecad.schedules import CacheSchedule
 
 
 @pytest.mark.parametrize("at", range(4))
@@ -303,3 +306,17 @@ def test_offloading_and_another_scheduler_at_once(pixart):
     pixart.pipe.scheduler = diffusers.DDIMScheduler()
     pixart.run()
     assert run.stats.computed == pixart.expected_calls(schedule)
+
+
+@torch.no_grad()
+def test_a_denoiser_on_the_meta_device_reuses_shapes():
+    model = transformer("SanaTransformer2DModel").to("meta")
+    schedule = CacheSchedule.for_model(model, steps=2)
+    bits = np.array([[True] * len(schedule.sites), [False] * len(schedule.sites)])
+    run = ecad.enable_cache(model, CacheSchedule(bits, schedule.sites))
+    given = noise(1, 4, 8, 8).to("meta"), noise(1, 5, 12).to("meta"), torch.ones(1, device="meta")
+    for row in range(2):
+        with run.step(row):
+            assert model(*given).sample.is_meta
+    assert (run.stats.computed, run.stats.reused) == (len(schedule.sites), len(schedule.sites))
+    run.disable()

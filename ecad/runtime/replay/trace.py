@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from ecad.runtime.kept_outputs import tensors_in
 from ecad.runtime.passes import Forward
 from ecad.runtime.replay.facts import Facts
 from ecad.runtime.replay.graph import Call, Graph, Instruction, as_list
+from ecad.runtime.replay.operators import is_random, is_view, with_names, written
 from ecad.runtime.replay.rewrites import batch_tables, drop_ones, merge_views
 
 # Numbers leave a tensor unseen here; whatever depends on them cannot be replayed.
@@ -100,9 +101,10 @@ class Recorder(TorchDispatchMode):
         self._memory: dict[int, set[int]] = {}
         self._changed: set[int] = set()
         self._shared: set[int] = set()
-        # Memory of what components returned -> a weak reference, so that the number is not given out again, the site
-        # and which of its calls.
-        self._outputs: dict[int, tuple[StorageWeakRef, int, int]] = {}
+        # Of all memory met, so that none of their numbers is given out again while they count.
+        self._references: dict[int, StorageWeakRef] = {}
+        # Memory of what components returned -> the site and which of its calls.
+        self._outputs: dict[int, tuple[int, int]] = {}
 
     def __enter__(self) -> Recorder:
         super().__enter__()
@@ -116,7 +118,7 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         schema = getattr(func, "_schema", None)
         if schema is not None and schema.is_mutable:
-            self._spare_outputs(_written(func, args, kwargs or {}))
+            self._spare_outputs(written(func, args, kwargs or {}))
         result = func(*args, **(kwargs or {}))
         if not self.paused and self.faithful:
             if schema is None:
@@ -139,9 +141,7 @@ class Recorder(TorchDispatchMode):
         """
         with self._sparing(tensors_in([args, kwargs])), self._paused():
             result = compute(*args, **kwargs)
-        for tensor in tensors_in([result]):
-            storage = tensor.untyped_storage()
-            self._outputs[storage._cdata] = StorageWeakRef(storage), site, number
+        self._outputs |= dict.fromkeys(self._memory_of(result), (site, number))
         if self.faithful:
             self.faithful = number == 0
             leaves, structure = pytree.tree_flatten((args, kwargs))
@@ -169,7 +169,7 @@ class Recorder(TorchDispatchMode):
     def _sparing(self, given: Iterable[torch.Tensor]) -> Iterator[None]:
         """Within the `with`, a component may change in place what another one has returned."""
         known = self._outputs
-        exposed = [(one, known[memory][1:]) for one in given for memory in _memory_of(one) & known.keys()]
+        exposed = [(one, known[memory]) for one in given for memory in self._memory_of(one) & known.keys()]
         before = [(one, one.clone(), whose, self._running.backup(*whose)) for one, whose in exposed]
         yield
         for one, copy, whose, backup in before:
@@ -206,13 +206,13 @@ class Recorder(TorchDispatchMode):
 
     def _spare_outputs(self, written: Sequence[Any]) -> None:
         """What a component returned is about to be changed in place, and what is kept of it must not be."""
-        for memory in _memory_of(written) & self._outputs.keys():
-            _, site, number = self._outputs.pop(memory)
+        for memory in self._memory_of(written) & self._outputs.keys():
+            site, number = self._outputs.pop(memory)
             self._running.own(site, number)
             self.faithful = False
 
     def _note(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
-        if _is_random(func, args, kwargs):
+        if is_random(func, args, kwargs):
             self.faithful = False
             return
         named = {name: value for name, value in kwargs.items() if isinstance(value, torch.Tensor)}
@@ -220,19 +220,19 @@ class Recorder(TorchDispatchMode):
         op = partial(func, **kwargs) if kwargs else func
         if named:
             literals = {name: value for name, value in kwargs.items() if name not in named}
-            op = partial(_with_names, partial(func, **literals), tuple(named))
+            op = partial(with_names, partial(func, **literals), tuple(named))
             kwargs = literals
         if func._schema.is_mutable:
-            self._change(_written(func, args, kwargs))
+            self._change(written(func, args, kwargs))
             place = self._add(op, places, always=True)
         else:
             key = (func, repr(kwargs), *named, *places)
-            if key in self._known and not _is_view(op):
-                self._shared |= _memory_of(result) | self._memory[self._known[key]]
+            if key in self._known and not is_view(op):
+                self._shared |= self._memory_of(result) | self._memory[self._known[key]]
             place = self._known.setdefault(key, self._size)
             if place == self._size:
                 self._add(op, places)
-        self._memory[place] = _memory_of(result)
+        self._memory[place] = self._memory_of(result)
         if isinstance(result, torch.Tensor):
             self._track(result, place)
         elif isinstance(result, (list, tuple)):
@@ -242,8 +242,8 @@ class Recorder(TorchDispatchMode):
 
     def _change(self, tensors: Sequence[Any]) -> None:
         """Note a change in place. What was computed so far is not the same as what will be."""
-        memory = _memory_of(tensors)
-        constant = _memory_of([value for value in self._constants.values() if isinstance(value, torch.Tensor)])
+        memory = self._memory_of(tensors)
+        constant = self._memory_of([value for value in self._constants.values() if isinstance(value, torch.Tensor)])
         if memory & (constant | self._shared | self._held_memory()):
             self.faithful = False
         self._changed |= memory
@@ -259,7 +259,7 @@ class Recorder(TorchDispatchMode):
         for instruction in self._instructions:
             op, args, out, site, always = instruction
             literal = self._fixed.issuperset(args)
-            constant = literal or (_is_view(op) and looked_at.issuperset(args))
+            constant = literal or (is_view(op) and looked_at.issuperset(args))
             if not constant or site is not None or always or self._memory.get(out, set()) & self._changed:
                 code.append(instruction)
                 continue
@@ -277,7 +277,7 @@ class Recorder(TorchDispatchMode):
                 key = (operator.getitem, place, index)
                 if key not in self._known:
                     self._known[key] = self._add(operator.getitem, [place, self._place(index)])
-                    self._memory[self._known[key]] = _memory_of(part)
+                    self._memory[self._known[key]] = self._memory_of(part)
                 self._track(part, self._known[key])
             elif part is not None:
                 self.faithful = False
@@ -294,11 +294,21 @@ class Recorder(TorchDispatchMode):
         self._size += 1
         return self._size - 1
 
+    def _memory_of(self, values: Any) -> set[int]:
+        """A number for each storage among some values."""
+        found = set()
+        for tensor in tensors_in([values]):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self._references:
+                self._references[storage._cdata] = StorageWeakRef(storage)
+            found.add(storage._cdata)
+        return found
+
     def _held_or_constant(self, tensor: torch.Tensor) -> int:
         if id(tensor) not in self._held:  # made of literals, or of nobody's
             return self._constant(tensor, fixed=False)
         place = self._new_place()
-        self._sources[place], self._memory[place] = self._held[id(tensor)], _memory_of(tensor)
+        self._sources[place], self._memory[place] = self._held[id(tensor)], self._memory_of(tensor)
         return place
 
     def _constant(self, value: Any, fixed: bool) -> int:
@@ -332,35 +342,3 @@ class _LeakWatch(TorchFunctionMode):
         if func in _LEAKS and not self._recorder.paused:
             self._recorder.faithful = False
         return func(*args, **(kwargs or {}))
-
-
-def _is_random(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    if torch.Tag.nondeterministic_seeded not in func.tags:
-        return False
-    names = [argument.name for argument in func._schema.arguments]
-    given = dict(zip(names, args, strict=False)) | dict(kwargs)
-    return "dropout_p" not in names or given.get("dropout_p", 0.0) != 0.0  # attention draws for its dropout only
-
-
-def _with_names(func: Callable[..., Any], names: tuple[str, ...], *values: Any) -> Any:
-    by_place = len(values) - len(names)
-    return func(*values[:by_place], **dict(zip(names, values[by_place:], strict=True)))
-
-
-def _is_view(op: Any) -> bool:
-    if op is operator.getitem:
-        return True
-    schema = getattr(op.func if isinstance(op, partial) else op, "_schema", None)
-    return schema is not None and any(returned.alias_info is not None for returned in schema.returns)
-
-
-def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-    """What an operator changes in place among its arguments."""
-    arguments = func._schema.arguments
-    changed = [argument.name for argument in arguments if argument.alias_info and argument.alias_info.is_write]
-    given = dict(zip((argument.name for argument in arguments), args, strict=False)) | dict(kwargs)
-    return [given[name] for name in changed if name in given]
-
-
-def _memory_of(values: Any) -> set[int]:
-    return {tensor.untyped_storage()._cdata for tensor in tensors_in([values])}

@@ -221,6 +221,24 @@ def test_a_block_that_changes_an_output_in_place_has_no_graph_and_is_given_copie
         assert torch.equal(block.plain(x), x + expected)
 
 
+@torch.no_grad()
+def test_memory_that_was_freed_does_not_count_when_it_is_used_again():
+    def before(x):
+        once, again = x + 1, x + 1  # one operator, so that neither result may be changed in place
+        total = once * again
+        del once, again
+        for _ in range(100):
+            fresh = x * 3  # where one of them was
+            fresh.add_(1)
+            total = total + fresh
+        return total
+
+    recorded = Recorded(before)
+    assert recorded.graph is not None
+    x = torch.randn(2, 3, 4)
+    assert torch.equal(recorded.run(x), recorded.plain(x))
+
+
 class Eater(nn.Module):
     """A component that changes in place what it is given."""
 
