@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from ecad.cost.architectures import Architecture
 from ecad.cost.inputs import check_size
 from ecad.errors import EcadError, NotFiniteError
 from ecad.prompts.embeds import PromptEmbeds
-from ecad.runtime.cache import cached
+from ecad.runtime.cache import cached, enabled_runs
 from ecad.runtime.calibration import recorded_products
 from ecad.schedules import CacheSchedule
 from ecad.schedules.rows import rows_of, steps_of
@@ -193,7 +193,21 @@ class ImageGenerator:
         def make(batch: range) -> np.ndarray:
             return self._run(embeds[batch], [seeds[i] for i in batch], schedule, settings)
 
-        return np.concatenate(self.making.run(make, len(seeds)))
+        with nullcontext() if schedule is None else self.enabled(schedule):
+            return np.concatenate(self.making.run(make, len(seeds)))
+
+    @contextmanager
+    def enabled(self, schedule: CacheSchedule) -> Iterator[None]:
+        """Within the `with`, a schedule is enabled on the pipeline, once for any number of calls of `generate` with it.
+
+        Args:
+            schedule: as for `generate`.
+        """
+        if any(one is schedule for run in enabled_runs(self.pipe) for one in run.schedules.values()):
+            yield
+            return
+        with cached(self.pipe, self.schedules(schedule), exact=True):
+            yield
 
     def output_products(self, embeds: PromptEmbeds, seeds: Sequence[int]) -> np.ndarray | None:
         """Measure the inner products of the denoiser's outputs after guidance at any two steps of uncached images.
@@ -218,17 +232,16 @@ class ImageGenerator:
     ) -> np.ndarray:
         # Noise is drawn on the CPU: the same seed gives the same image on every device.
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        with nullcontext() if schedule is None else cached(self.pipe, self.schedules(schedule), exact=True):
-            images = pictures_of(
-                self.pipe(
-                    **self.pipeline_inputs(embeds),
-                    **self.call,
-                    **self.images,
-                    **settings,
-                    generator=generators,
-                    output_type="np",
-                )
+        images = pictures_of(
+            self.pipe(
+                **self.pipeline_inputs(embeds),
+                **self.call,
+                **self.images,
+                **settings,
+                generator=generators,
+                output_type="np",
             )
+        )
         if not np.isfinite(images).all():
             under = "without a schedule" if schedule is None else f"under schedule {schedule.name!r}"
             raise NotFiniteError(f"{self.name} {under} made images with NaN or infinite values")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -238,8 +239,11 @@ def make_images(
     make = unit_maker(generator)
     with scratch_folder(output_dir, shard) as scratch, ImageWriter(scratch) as writer:
         begin_folders(jobs, batches, made, scratch, replace)
-        for unit in units(jobs, batches, shard):
-            yield make(unit, writer)
+        # Several jobs take turns, so that the embeddings of a batch are read once.
+        only = jobs[0].schedule if len(jobs) == 1 else None
+        with nullcontext() if only is None else generator.enabled(only):
+            for unit in units(jobs, batches, shard):
+                yield make(unit, writer)
 
 
 def begin_folders(

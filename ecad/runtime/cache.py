@@ -100,6 +100,16 @@ def disable_cache(pipe: Any) -> None:
     Args:
         pipe: what was given to `enable_cache`, or a pipeline that shares its denoiser.
     """
+    for run in enabled_runs(pipe):
+        run.disable()
+
+
+def enabled_runs(pipe: Any) -> list[CacheRun]:
+    """The caches that are enabled on a pipeline or a bare denoiser, or on one that it shares.
+
+    Args:
+        pipe: as for `disable_cache`.
+    """
     modules = denoisers(pipe)
     called = [getattr(pipe, name, pipe) for name in modules]
     holders = [*modules.values(), *(one.module if isinstance(one, EngineProxy) else one for one in called)]
@@ -107,9 +117,7 @@ def disable_cache(pipe: Any) -> None:
     scheduler = getattr(pipe, "scheduler", None)
     if scheduler is not None:
         runs |= {override.of for override in overrides_on(scheduler) if getattr(override.of, "pipe", None) is pipe}
-    for run in runs:
-        if isinstance(run, CacheRun):
-            run.disable()
+    return [run for run in runs if isinstance(run, CacheRun)]
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from ecad.image_generators import ImageGenerator
 from ecad.images.folder import MANIFEST, read_manifest
 from ecad.jobs.generate import cut_batches, job_of, make_images, units
 from ecad.prompts.store import find_stored
+from ecad.runtime.cache import enabled_runs
+from ecad.runtime.cache_run import CacheRun
 from ecad.schedules import CacheSchedule, heuristics
 
 
@@ -82,6 +84,19 @@ def test_the_image_is_that_of_its_prompt_and_seed_under_its_schedule(
     image = np.asarray(Image.open(tmp_path / "x/a/0001__prompt_seed-000__image_seed-005.png")).astype(int)
     # Another batch size may round otherwise.
     assert np.abs(image - alone).max() <= 2
+
+
+def test_a_job_of_many_batches_enables_its_schedule_once(
+    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enabled: list[CacheRun] = []
+    attach = CacheRun.attach
+    batches = cut_batches(find_stored(stores), [0, 1], 2)
+    jobs = [job_of(generator, every_2, tmp_path / "x")]
+    monkeypatch.setattr(CacheRun, "attach", lambda run: (enabled.append(run), attach(run))[1])
+    assert sum(make_images(generator, jobs, batches, tmp_path)) == 6
+    assert len(batches) > len(enabled) == 1
+    assert enabled_runs(generator.pipe) == []
 
 
 def test_shards_make_the_same_bytes_without_overlap(
