@@ -48,7 +48,7 @@ from ecad.genetic.evaluation.problems import problem_of
 from ecad.genetic.search import search
 from ecad.image_generators import ImageGenerator, get_image_generator
 from ecad.prompts import Prompt
-from ecad.quality.fidelity import load_lpips
+from ecad.quality.fidelity import Lpips
 from ecad.schedules import CacheSchedule
 from ecad.utils.console import bar, console
 from ecad.utils.files import write_atomic
@@ -159,7 +159,7 @@ def with_times(rows: list[dict[str, Any]], times: Mapping[str, np.ndarray]) -> N
 
 def lpips_or_reason() -> tuple[Any, str | None]:
     try:
-        return load_lpips(), None
+        return Lpips(), None
     except EcadError:
         return None, "torchmetrics or AlexNet's weights were not found"
 

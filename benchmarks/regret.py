@@ -171,7 +171,8 @@ class Run:
         return {"images": {"in all": front.provenance["images"]}, "costs": rows}
 
     def _selected(self, study: Study, fit: Fits, validation: Evaluator) -> list[Choice]:
-        found = select_by_validation(near_front(study), fit, validation, _silent)
+        finalists = near_front(study.within_limits(), study.uncached_cost)
+        found = select_by_validation(finalists, lambda one: fit(one.plain), lambda one: validation, _silent)
         return [Choice(one.plain, one.cost / study.uncached_cost) for one in found]
 
     def _compared(
@@ -207,7 +208,7 @@ def _images(study: Study, fit: Fits) -> dict[str, float]:
     """What was spent, in uncached images' worth of MACs, uncached references included."""
     whole = study.uncached_cost
     costs = {str(one.path): one.cost / whole for one in study.candidates}
-    finalists = near_front(study)
+    finalists = near_front(study.within_limits(), study.uncached_cost)
     forecasting = [one for one in finalists if one.plain.forecast]
     validated = sum(one.cost / whole for one in [*finalists, *forecasting])
     fitted = sum(one.cost / whole for one in forecasting)

@@ -30,6 +30,7 @@ COMMANDS = {
             "calibrate",
             "Make a front of schedules from a handful of images, without a search.",
         ),
+        "study": _Home("ecad.commands.study", "app", "List studies, export one as a table, show what its probes say."),
         "report": _Home(
             "ecad.commands.report", "report", "Write plots, tables and a page of a search or of generated images."
         ),

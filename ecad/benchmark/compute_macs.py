@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -13,6 +14,9 @@ from rich.table import Table
 from ecad.commands.main import finish, main
 from ecad.commands.options import ImageGeneratorOption, Pixels
 from ecad.utils.console import console
+
+if TYPE_CHECKING:
+    from ecad.cost import Architecture
 
 
 def macs(
@@ -41,23 +45,29 @@ def macs(
     check_image_generator(image_generator)
     schedules = {file: CacheSchedule.load(file) for file in schedule_files(input_dir)}
     from ecad.cost import count_macs_by_component, uncached_macs
-    from ecad.image_generators import get_architecture
+    from ecad.image_generators import get_image_generator
 
-    # By its name, a generator's sizes may depend on the schedule.
-    model = image_generator if image_generator in image_generators() else get_architecture(image_generator)
+    # By its name, a registered generator's sizes may depend on the schedule.
+    loaded = None if image_generator in image_generators() else get_image_generator(image_generator)
+
+    @cache
+    def model(rows: int) -> str | Architecture:
+        return image_generator if loaded is None else loaded.architecture_for(rows)
+
     # All are counted before the first file is written: a folder is done, or untouched.
-    counts = {}
+    counts, whole = {}, {}
     for file, schedule in schedules.items():
         with in_file(file):
-            counts[file] = count_macs_by_component(schedule, model, accounting, height, width)  # type: ignore[arg-type]
+            asked = (model(schedule.num_steps), accounting, height, width)
+            counts[file] = count_macs_by_component(schedule, *asked)  # type: ignore[arg-type]
+            whole[file] = uncached_macs(schedule, *asked)  # type: ignore[arg-type]
     rows = []
     for file, schedule in schedules.items():
         by_step = np.asarray(sum(counts[file].values()))
         kept = "total_macs" in schedule.metrics and not recompute_existing
         if not kept:
             update_metrics(file, schedule, macs_metrics(by_step, accounting))
-        uncached = uncached_macs(schedule, model, accounting, height, width)  # type: ignore[arg-type]
-        total = int(by_step.sum())
+        uncached, total = whole[file], int(by_step.sum())
         kept_total = schedule.metrics["total_macs"] if kept else total
         row = {"file": str(file), "total_macs": total, "uncached_macs": uncached, "fewer": uncached / total}
         rows.append({**row, "in_file": kept_total, "written": not kept})

@@ -17,6 +17,7 @@ from ecad.commands.options import AsJson, Device, FileMode, ScoreBatch, WorkerOp
 from ecad.errors import EcadError
 from ecad.execution.pool import shared_path
 from ecad.prompts import PromptFile
+from ecad.quality.names import check_scorer
 from ecad.utils.console import bar, say
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score images. `total_score` is the mean over prompts of the mean over each prompt's images."""
+    check_scorer(scoring.scorer)
     prompts = PromptFile(benchmark_prompts, file_mode)  # type: ignore[arg-type]
     pictures = images_of(image_dir)
     folders = {place: list(files) for place, files in groupby(sorted(pictures.files), key=lambda file: file.parent)}

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,19 +15,23 @@ from ecad.commands.main import finish, main
 from ecad.commands.options import ImageGeneratorOption, ModelOptions, WorkerOptions, grouped_options
 from ecad.commands.progress import search_progress
 from ecad.commands.resume import recall, remember
-from ecad.commands.search_options import AlgorithmOptions, ImageSets, ProblemOptions, ScoringOptions
+from ecad.commands.search_options import AlgorithmOptions, ProblemOptions, ScoringOptions, Task
+from ecad.commands.search_plan import show_plan
+from ecad.errors import EcadError
 from ecad.utils.console import bar, console, say
 from ecad.utils.files import output_folder
 
 if TYPE_CHECKING:
+    from ecad.genetic.evaluation.evaluator import Evaluator
     from ecad.genetic.evaluation.workers import SearchSetup
     from ecad.genetic.held_out import HeldOut
     from ecad.genetic.run import Progress
+    from ecad.genetic.searches import Searched
     from ecad.genetic.study.study import Candidate, Study
-    from ecad.schedules import CacheSchedule
 
 # By psnr, more images per candidate than this add little (docs/search.md).
 ENOUGH_IMAGES = 16
+_NO_FRONT = "no schedule was found within the limits: search longer, or relax --target-speedup or --min-quality"
 
 
 @grouped_options
@@ -44,143 +49,197 @@ def optimize(
     workers: WorkerOptions,
     model: ModelOptions,
     live: Annotated[bool, typer.Option("--live", help="Show the search in a browser while it runs.")] = False,
+    log: Annotated[
+        str | None, typer.Option(help="Log progress to tensorboard, mlflow or wandb, if it is installed.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Time one batch, print images, minutes and memory, and end.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the front as JSON.")] = False,
 ) -> None:
     """Search for cache schedules: a Pareto front of cost against quality."""
     if resume:
         optimize(context=context, **recall(context, output_dir))
         return
-    algorithm.check()
+    scoring.check()
     model.check(image_generator)
     wanted = problem.settings(algorithm.mode)
+    searches = max(1, len(wanted.steps))
+    division = scoring.divided(image_generator, algorithm.max_images, searches)
+    budget = algorithm.budget(None if division is None else division.search_images)
+    images = scoring.image_sets(image_generator, division)
+    if live and searches > 1:
+        raise EcadError("--live shows one search: leave it out, or give one number of --steps")
+    initial = algorithm.initial()
     from ecad.genetic.evaluation.workers import ModelSettings, search_setup
-    from ecad.genetic.study.layout import FRONT
+    from ecad.genetic.trackers import imported_tracker
 
-    images = scoring.image_sets(image_generator)
+    if log is not None:
+        imported_tracker(log)  # before the model is loaded
     each = len(images.search.prompts) * len(images.search.seeds)
     if scoring.quality == "psnr" and algorithm.mode == "fast" and each > ENOUGH_IMAGES:
         say(f"each candidate makes {each} images; 2 to {ENOUGH_IMAGES} rank schedules well by psnr (docs/search.md)")
-    initial = algorithm.initial()
     chosen = ModelSettings(image_generator, model.weights, model.device, scoring.batch_size)
+    task = Task(images, division, budget, algorithm, problem, initial)
+    if dry_run:
+        with TemporaryDirectory() as place, search_setup(workers, Path(place), images.all(), chosen, wanted) as setups:
+            show_plan(setups, task, as_json)
+        return
     with (
         output_folder(output_dir),
         _live(output_dir) if live else nullcontext(),
-        search_setup(workers, output_dir, images.all(), chosen, wanted) as setup,
+        search_setup(workers, output_dir, images.all(), chosen, wanted) as setups,
     ):
-        with search_progress(as_json, setup.executor.status if setup.executor else None) as show:
-            on_progress = _remembering(context, output_dir, show)
-            study = _search(setup, output_dir, algorithm, problem, initial, on_progress)
-        front, held_out = _export(study, setup, images, output_dir, as_json)
-    rows = [_row(study, candidate, held_out) for candidate in front]
-    if not as_json:
-        for line in (*(_line(row, scoring.quality) for row in rows), *_held_out_lines(held_out)):
-            console.print(line)
-    for name, reason in study.failures.items():
-        say(f"{name}: given up: {reason}")
-    result: dict[str, Any] = {
-        "front": rows,
-        f"uncached_{study.unit.lower()}": study.uncached_cost,
-        "failures": study.failures,
-    }
-    if setup.executor is not None:
-        result |= {"workers": setup.executor.summary(), "utilisation": setup.executor.utilisation}
-    finish(result, f"{len(front)} schedules in {output_dir / FRONT}", as_json)
+        with _progress(context, output_dir, setups, log, as_json) as on_progress:
+            searched = _search(setups, output_dir, task, on_progress)
+        front, held_out = _export(searched, task, output_dir, as_json)
+    _tell(searched, front, held_out, output_dir, as_json)
+
+
+@contextmanager
+def _progress(
+    context: typer.Context, folder: Path, setups: Sequence[SearchSetup], log: str | None, hidden: bool
+) -> Iterator[Callable[[SearchSetup, Progress], None]]:
+    """Show and log progress, and store the flags after the first candidate: a mistake among them leaves nothing."""
+    from ecad.genetic.trackers import tracker
+
+    pool = setups[0].executor
+    now_searched: SearchSetup | None = None
+
+    def status() -> str:
+        steps = f"{now_searched.steps} steps" if now_searched and len(setups) > 1 else ""
+        return ", ".join(filter(None, [steps, pool.status() if pool else ""]))
+
+    with (
+        search_progress(hidden, status if pool or len(setups) > 1 else None) as show,
+        tracker(log, folder) if log else nullcontext(lambda now: None) as track,
+    ):
+
+        def on_progress(setup: SearchSetup, now: Progress) -> None:
+            nonlocal now_searched
+            if now_searched is None:
+                remember(context, folder)
+            now_searched = setup
+            show(now)
+            track(now)
+
+        yield on_progress
 
 
 def _search(
-    setup: SearchSetup,
-    folder: Path,
-    algorithm: AlgorithmOptions,
-    problem: ProblemOptions,
-    initial: list[CacheSchedule],
-    on_progress: Callable[[Progress], None],
-) -> Study:
-    from ecad.genetic.algorithms.spaced_steps import heuristic_schedules
-    from ecad.genetic.search import search
-    from ecad.genetic.settings import Mode
+    setups: Sequence[SearchSetup], folder: Path, task: Task, on_progress: Callable[[SearchSetup, Progress], None]
+) -> list[Searched]:
+    from ecad.genetic.searches import search_each
 
-    if algorithm.mode == "paper" and not initial and not algorithm.random_start:
-        initial = heuristic_schedules(setup.problem, algorithm.population_size)
-    return search(
-        setup.problem,
-        setup.evaluator(0),
+    algorithm = task.algorithm
+    return search_each(
+        setups,
         folder,
-        mode=cast(Mode, algorithm.mode),
-        generations=algorithm.generations,
-        max_seconds=None if algorithm.max_minutes is None else 60 * algorithm.max_minutes,
+        task.budget,
+        target_speedup=task.problem.target_speedup,
+        initial=task.initial_of,
+        on_progress=on_progress,
+        mode=algorithm.mode,
         population_size=algorithm.population_size,
         seed=algorithm.seed,
-        initial=initial,
-        max_cost=problem.max_cost(setup.problem),
-        min_quality=problem.min_quality,
+        min_quality=task.problem.min_quality,
         asynchronous=algorithm.asynchronous,
-        on_progress=on_progress,
     )
 
 
 def _export(
-    study: Study, setup: SearchSetup, images: ImageSets, folder: Path, hidden: bool
+    searched: Sequence[Searched], task: Task, folder: Path, hidden: bool
 ) -> tuple[list[Candidate], dict[str, list[HeldOut]]]:
     """Select by validation, score on held-out images and write schedules; returns them and scorer -> scores."""
     from ecad.genetic.held_out import held_out_intervals, score_held_out
+    from ecad.genetic.searches import owner_of
     from ecad.genetic.study.export import front_of, save_front, with_provenance
     from ecad.genetic.study.layout import FRONT_FILE
 
-    draw = partial(bar, hidden=hidden)
-    front = _selected(study, setup, images, draw)
+    draw, images = partial(bar, hidden=hidden), task.images
+    front = _selected(searched, task, draw)
+    owners = {one.name: owner_of(searched, one) for one in front}
+
+    def judge(place: int, candidate: Candidate) -> tuple[Evaluator, Path]:
+        owner = owners[candidate.name]
+        return owner.setup.evaluator(place), owner.folder
+
     scored = {
-        one.quality: score_held_out(setup.evaluator(place), front, folder, draw)
+        one.quality: score_held_out(front, partial(judge, place), draw)
         for place, one in enumerate(images.held_out, start=1)
         if front
     }
     count = len(images.held_out[0].prompts) if images.held_out else 0
     intervals = [held_out_intervals(one, scored) for one in front]
     known = [
-        with_provenance(one.schedule, setup.provenance, study, found, count)
+        with_provenance(one.schedule, owners[one.name].setup.provenance, owners[one.name].study, found, count)
         for one, found in zip(front, intervals, strict=True)
     ]
     save_front(known, folder)
     if front:
         validated = len(images.validation.prompts) if images.validation else 0
-        front_of(study, front, known, intervals, validated).save(folder / FRONT_FILE)
+        studies = [one.study for one in searched]
+        front_of(studies, front, known, intervals, validated).save(folder / FRONT_FILE)
     return front, scored
 
 
-def _selected(study: Study, setup: SearchSetup, images: ImageSets, draw: Any) -> list[Candidate]:
+def _selected(searched: Sequence[Searched], task: Task, draw: Any) -> list[Candidate]:
+    from ecad.genetic.searches import joint_candidates, joint_front, owner_of, uncached_cost
     from ecad.genetic.selection import SPEEDUPS, near_front, select_by_validation
     from ecad.genetic.study.export import select_for_export
 
-    if images.validation is None or study.settings["mode"] != "fast":
-        return select_for_export(study.front())
-    most = study.settings.get("max_cost")
-    speedups = [*SPEEDUPS, *([] if most is None else [study.uncached_cost / most])]
-    validation = setup.evaluator(len(images.held_out) + 1)
-    return select_by_validation(near_front(study, speedups), setup.fit, validation, draw)
+    if task.images.validation is None or task.algorithm.mode != "fast":
+        return select_for_export(joint_front(searched))
+    speedups = [*SPEEDUPS, *filter(None, [task.problem.target_speedup])]
+    limit = None if task.division is None else task.division.finalists
+    finalists = near_front(joint_candidates(searched), uncached_cost(searched), speedups, limit)
+    place = len(task.images.held_out) + 1
+    fits = [one.setup.fit for one in searched]
+    return select_by_validation(
+        finalists,
+        None if None in fits else lambda one: owner_of(searched, one).setup.fit(one.plain),  # type: ignore[misc]
+        lambda one: owner_of(searched, one).setup.evaluator(place),
+        draw,
+    )
 
 
-def _remembering(context: typer.Context, folder: Path, show: Callable[[Progress], None]) -> Callable[[Progress], None]:
-    """Store the flags after the first candidate: a mistake among them must leave nothing behind."""
-    stored = False
+def _tell(
+    searched: Sequence[Searched],
+    front: Sequence[Candidate],
+    held_out: Mapping[str, Sequence[HeldOut]],
+    folder: Path,
+    as_json: bool,
+) -> None:
+    """Print the front, and what became of the search."""
+    from ecad.genetic.searches import uncached_cost
+    from ecad.genetic.study.layout import FRONT
 
-    def on_progress(now: Progress) -> None:
-        nonlocal stored
-        if not stored:
-            remember(context, folder)
-        stored = True
-        show(now)
+    study, whole = searched[-1].study, uncached_cost(searched)
+    rows = [_row(study, whole, candidate, held_out) for candidate in front]
+    if not as_json:
+        told = _held_out_lines(held_out) if front else [_NO_FRONT]
+        for line in (*(_line(row, study.settings["scorer"]) for row in rows), *told):
+            console.print(line)
+    failures = {f"{one.prefix}{name}": why for one in searched for name, why in one.study.failures.items()}
+    for name, reason in failures.items():
+        say(f"{name}: given up: {reason}")
+    result: dict[str, Any] = {"front": rows, f"uncached_{study.unit.lower()}": whole, "failures": failures}
+    if len(searched) > 1:
+        result["studies"] = [str(one.folder) for one in searched]
+    if (pool := searched[0].setup.executor) is not None:
+        result |= {"workers": pool.summary(), "utilisation": pool.utilisation}
+    finish(result, f"{len(front)} schedules in {folder / FRONT}", as_json)
 
-    return on_progress
 
-
-def _row(study: Study, candidate: Candidate, held_out: Mapping[str, Sequence[HeldOut]]) -> dict[str, Any]:
-    fewer = study.uncached_cost / candidate.cost
-    row = {"name": candidate.schedule.name, study.unit.lower(): candidate.cost, "fewer": fewer}
+def _row(study: Study, whole: int, candidate: Candidate, held_out: Mapping[str, Sequence[HeldOut]]) -> dict[str, Any]:
+    row = {"name": candidate.name, study.unit.lower(): candidate.cost, "fewer": whole / candidate.cost}
+    row["rows"] = candidate.plain.num_steps
     row[study.settings["scorer"]] = candidate.quality
     row["held_out"] = {
         name: {"mean": entry.quality, "low": entry.low, "high": entry.high, "beaten_by": entry.dominated_by}
         for name, entries in held_out.items()
         for entry in entries
-        if entry.candidate.path == candidate.path
+        if entry.candidate.name == candidate.name
     }
     return row
 

@@ -39,7 +39,7 @@ FileMode = Annotated[
         "--file-mode",
         "--format",
         "-m",
-        help="Format of the prompt file: text, json, jsonl, csv, tsv, parquet or mjhq. By default its suffix says it.",
+        help="Format of prompt files: text, json, jsonl, csv, tsv, parquet or mjhq. By default the suffix says it.",
     ),
 ]
 Pixels = Annotated[int | None, typer.Option(min=1, max=MOST_PIXELS, help="Pixels. Default: the generator's own.")]

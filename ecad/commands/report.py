@@ -10,6 +10,7 @@ import typer
 
 from ecad.commands.main import finish, main
 from ecad.commands.options import Weights
+from ecad.commands.resume import searched_generator
 from ecad.errors import EcadError
 from ecad.utils.console import bar, console, say
 
@@ -23,6 +24,9 @@ def report(
             min=1,
             help="Number of images per schedule to make first, for a study; this also scores and times the baselines.",
         ),
+    ] = None,
+    image_generator: Annotated[
+        str | None, typer.Option(help="For --images: where the searched pipeline is; by default as it was searched.")
     ] = None,
     weights: Weights = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps; for --images.")] = "auto",
@@ -38,7 +42,7 @@ def report(
     from ecad.report.comparison import is_comparison, read_comparison, write_comparison
 
     if images is not None:
-        _illustrate(folder, images, weights, device, as_json)
+        _illustrate(folder, images, image_generator, weights, device, as_json)
     if is_comparison(folder):
         if text:
             raise EcadError(f"{folder}: images cannot be shown in a terminal; leave out --text")
@@ -55,7 +59,9 @@ def report(
     finish({"files": files}, f"page: {files[0]}", as_json)
 
 
-def _illustrate(folder: Path, images: int, weights: str | None, device: str, hidden: bool) -> None:
+def _illustrate(
+    folder: Path, images: int, image_generator: str | None, weights: str | None, device: str, hidden: bool
+) -> None:
     from ecad.genetic.illustrate import illustrate
     from ecad.genetic.study.results import generator_of
     from ecad.genetic.study.study import Study
@@ -63,7 +69,9 @@ def _illustrate(folder: Path, images: int, weights: str | None, device: str, hid
 
     study = Study.open(folder)
     try:
-        generator = get_image_generator(generator_of(study), weights, device=device)
+        # A pipeline's own name does not say where it is; the flags of the search do.
+        name = image_generator or searched_generator(folder) or generator_of(study)
+        generator = get_image_generator(name, weights, device=device)
         illustrate(study, folder, generator, images, partial(bar, hidden=hidden))
     finally:
         study.close()

@@ -13,7 +13,7 @@ from ecad.genetic.study.layout import FLAGS
 from ecad.utils.files import parse_json, write_atomic
 
 # These belong to one run of the command, not to the study.
-_OF_A_RUN = {"context", "resume", "output_dir", "live", "as_json"}
+_OF_A_RUN = {"context", "resume", "output_dir", "live", "log", "dry_run", "as_json"}
 
 
 def remember(context: typer.Context, folder: Path) -> None:
@@ -33,9 +33,7 @@ def recall(context: typer.Context, folder: Path) -> dict[str, object]:
         EcadError: the folder has no study with stored flags.
     """
     try:
-        kept = parse_json((folder / FLAGS).read_bytes())
-        if not isinstance(kept, dict):
-            raise ValueError("not an object")
+        kept = _stored(folder)
     except (OSError, ValueError) as error:
         raise EcadError(
             f"{folder}: --resume needs a study with its {FLAGS}, found none; leave --resume out to begin one"
@@ -47,6 +45,25 @@ def recall(context: typer.Context, folder: Path) -> dict[str, object]:
         if name in kept and name not in _OF_A_RUN and not given:
             context.params[name] = _cast(context, parameter, kept[name], folder)
     return {**context.params, "resume": False}
+
+
+def searched_generator(folder: Path) -> str | None:
+    """What `--image-generator` of a study's search was; None if its flags are not stored."""
+    for place in (folder, folder.parent):  # the flags of several numbers of steps are beside their studies
+        try:
+            found = _stored(place).get("image_generator")
+        except (OSError, ValueError):
+            continue
+        return found if isinstance(found, str) else None
+    return None
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    """Raises OSError or ValueError if there are no stored flags."""
+    kept = parse_json((folder / FLAGS).read_bytes())
+    if not isinstance(kept, dict):
+        raise ValueError("not an object")
+    return kept
 
 
 def _cast(context: typer.Context, parameter: Any, value: Any, folder: Path) -> Any:

@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ecad import builtin
-from ecad.commands.options import finite
+from ecad.commands.options import MOST, MOST_STEPS, FileMode, finite
 from ecad.errors import EcadError
 from ecad.prompts import Prompt, read_prompts
+from ecad.quality.names import check_quality
 
 if TYPE_CHECKING:
+    from ecad.genetic.budget import Budget, Division
     from ecad.genetic.evaluation.pool import ImageSet
-    from ecad.genetic.evaluation.workers import ProblemSettings
-    from ecad.genetic.problem import Problem
+    from ecad.genetic.evaluation.workers import ProblemSettings, SearchSetup
+    from ecad.genetic.settings import SearchSettings
     from ecad.schedules import CacheSchedule
 
 # The seeds of the search count from 0.
 HELD_OUT_SEED, VALIDATION_SEED = 1_000_000, 2_000_000
 SEARCH_PROMPTS, VALIDATION_PROMPTS, HELD_OUT_PROMPTS = 4, 8, 24
+# Generations that do not improve the front before a search without other limits ends.
+PATIENCE = 3
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class ScoringOptions:
         typer.Option(
             min=1,
             help="How many of the prompts search; the next ones validate, which selects what is exported, and those "
-            "after them are held out. By default a prompt file searches with all; of the built-in ones 4 do.",
+            "after them are held out. By default a prompt file searches with all, or with --max-images with a third, "
+            "at most 4; of the built-in ones 4 do.",
         ),
     ] = None
     num_images_per_prompt: Annotated[int, typer.Option(min=1, help="Images per prompt; their seeds count from 0.")] = 1
@@ -73,38 +78,67 @@ class ScoringOptions:
         Path | None,
         typer.Option(help="Held-out prompts to score the front on; by default built-in ones, with a built-in model."),
     ] = None
+    file_mode: FileMode = None
     batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 8
 
-    def image_sets(self, image_generator: str) -> ImageSets:
+    def check(self) -> None:
+        """Raise EcadError if a scorer is unknown."""
+        for name in filter(None, (self.quality, self.second_quality)):
+            check_quality(name)
+
+    def divided(self, image_generator: str, max_images: int | None, searches: int) -> Division | None:
+        """How images are divided between searches and selection; None without a limit to them."""
+        from ecad.genetic.budget import divide
+
+        if max_images is None:
+            return None
+        searching, validating, _ = self._split(self._prompts(image_generator), is_limited=True)
+        is_given = self.num_prompts is not None or not validating
+        return divide(
+            max_images,
+            searches=searches,
+            search_prompts=len(searching) * self.num_images_per_prompt if is_given else None,
+            most_prompts=len(searching),
+            most_validation=len(validating),
+        )
+
+    def image_sets(self, image_generator: str, division: Division | None = None) -> ImageSets:
         """The images of the search, those that validate, and the held-out ones for each scorer."""
         from ecad.genetic.evaluation.pool import ImageSet
 
-        searching, validating, rest = self._split(self._prompts(image_generator))
+        is_limited = division is not None
+        searching, validating, rest = self._split(self._prompts(image_generator), is_limited)
+        if division is not None and validating:
+            searching = searching[: max(1, division.search_prompts // self.num_images_per_prompt)]
+            validating = validating[: division.validation_prompts]
         search = ImageSet(searching, range(self.num_images_per_prompt), self.quality)
         validation = ImageSet(validating, [VALIDATION_SEED], self.quality) if validating else None
-        held_out = self._held_out(image_generator) or rest[:HELD_OUT_PROMPTS]
+        held_out = self._held_out(image_generator, is_limited) or rest[:HELD_OUT_PROMPTS]
         scorers = [self.quality, *self._second_scorer(image_generator)] if held_out else []
         return ImageSets(search, validation, [ImageSet(held_out, [HELD_OUT_SEED], scorer) for scorer in scorers])
 
     def _prompts(self, image_generator: str) -> list[Prompt]:
         if self.prompt_file is not None:
-            return read_prompts(self.prompt_file)
+            return read_prompts(self.prompt_file, self.file_mode)  # type: ignore[arg-type]
         if image_generator not in builtin.GENERATORS:
             raise EcadError(f"{image_generator} needs prompts: give a file of them with --prompt-file")
         return [Prompt(f"{i:04d}", text) for i, text in enumerate(builtin.prompts("search"))]
 
-    def _split(self, prompts: list[Prompt]) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
+    def _split(self, prompts: list[Prompt], is_limited: bool) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
         """Prompts that search, that validate, and those that are left; disjoint."""
-        first = self.num_prompts or (len(prompts) if self.prompt_file else SEARCH_PROMPTS)
+        first = self.num_prompts or SEARCH_PROMPTS
+        if self.num_prompts is None and self.prompt_file:
+            first = min(SEARCH_PROMPTS, -(-len(prompts) // 3)) if is_limited else len(prompts)
         if len(prompts) < first:
-            raise EcadError(f"{self.prompt_file}: expected at least {first} prompts, found {len(prompts)}")
+            place = self.prompt_file or "the built-in prompts"
+            raise EcadError(f"{place}: expected at least {first} prompts (--num-prompts), found {len(prompts)}")
         last = first + VALIDATION_PROMPTS
         return prompts[:first], prompts[first:last], prompts[last:] if self.prompt_file else []
 
-    def _held_out(self, image_generator: str) -> list[Prompt]:
+    def _held_out(self, image_generator: str, is_limited: bool) -> list[Prompt]:
         if self.held_out_file is not None:
-            return read_prompts(self.held_out_file)
-        if self.prompt_file is not None and self.num_prompts is not None:
+            return read_prompts(self.held_out_file, self.file_mode)  # type: ignore[arg-type]
+        if self.prompt_file is not None and (is_limited or self.num_prompts is not None):
             return []
         texts = builtin.prompts("held_out")[:HELD_OUT_PROMPTS] if image_generator in builtin.GENERATORS else []
         return [Prompt(f"held_out_{i:04d}", text) for i, text in enumerate(texts)]
@@ -123,6 +157,13 @@ class ScoringOptions:
 class ProblemOptions:
     """The flags that say what a schedule costs and which schedules are allowed."""
 
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            help="Denoising steps; several with commas between, such as 10,14,20, are searched one after the other, "
+            "against the uncached images of the most. By default the generator's own."
+        ),
+    ] = None
     cost: Annotated[str, typer.Option(help="macs, or latency: time measured on this device and added up by site.")] = (
         "macs"
     )
@@ -155,20 +196,20 @@ class ProblemOptions:
         if self.forecast is None and mode == "fast":
             forecast = "either"
         max_bytes = None if self.max_cached_mb is None else int(self.max_cached_mb * 1e6)
-        return ProblemSettings(self.cost == "latency", forecast, max_bytes)
+        return ProblemSettings(self.cost == "latency", forecast, max_bytes, self.numbers_of_steps())
 
-    def max_cost(self, problem: Problem) -> float | None:
-        """The largest cost that reaches the target speed-up."""
-        if self.target_speedup is None:
-            return None
-        most = problem.uncached_cost / self.target_speedup
-        if most < problem.cheapest_cost:
-            fastest = problem.uncached_cost / problem.cheapest_cost
-            raise EcadError(
-                f"--target-speedup {self.target_speedup:g}: no schedule reaches it; the largest reduction is "
-                f"{fastest:.2f}x"
-            )
-        return most
+    def numbers_of_steps(self) -> tuple[int, ...]:
+        """What `steps` lists, the fewest first; nothing for the generator's own."""
+        if self.steps is None:
+            return ()
+        try:
+            found = sorted({int(one) for one in self.steps.split(",")})
+        except ValueError:
+            found = []
+        if not found or not 2 <= found[0] <= found[-1] <= MOST_STEPS:
+            expected = f"whole numbers from 2 to {MOST_STEPS} with commas between, such as 10,14,20"
+            raise EcadError(f"--steps: expected {expected}, found {self.steps!r}")
+        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -185,6 +226,23 @@ class AlgorithmOptions:
     max_minutes: Annotated[
         float | None, typer.Option(callback=finite, min=0, help="Stop after N minutes spent on the study.")
     ] = None
+    max_images: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST,
+            help="Generate at most N images, those that validate included; the search divides them. Held-out images "
+            "are not counted.",
+        ),
+    ] = None
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Stop after N generations in a row that do not improve the front; by default 3 in mode fast, unless "
+            "--generations is given.",
+        ),
+    ] = None
     initial_dir: Annotated[Path | None, typer.Option(help="Folder of schedules to start from.")] = None
     random_start: Annotated[
         bool, typer.Option(help="Mode paper: start from random schedules instead of heuristics.")
@@ -198,13 +256,80 @@ class AlgorithmOptions:
         ),
     ] = False
 
-    def check(self) -> None:
-        """Raise EcadError if the search would never end."""
-        if self.generations is None and self.max_minutes is None:
-            raise EcadError("give --generations or --max-minutes: the search has no end of its own")
+    def budget(self, search_images: int | None) -> Budget:
+        """When the search ends.
+
+        Args:
+            search_images: the part of `max_images` that searches.
+
+        Raises:
+            EcadError: it would never end.
+        """
+        from ecad.genetic.budget import Budget
+
+        patience = self.patience
+        if patience is None and self.generations is None and self.mode == "fast" and not self.asynchronous:
+            patience = PATIENCE
+        limits = self.generations, self.max_minutes, self.max_images, patience
+        if all(limit is None for limit in limits):
+            raise EcadError(
+                "give --generations, --max-images, --max-minutes or --patience: the search has no end of its own"
+            )
+        seconds = None if self.max_minutes is None else 60 * self.max_minutes
+        return Budget(self.generations, seconds, search_images, patience)
 
     def initial(self) -> list[CacheSchedule]:
         """The schedules of `initial_dir`."""
         from ecad.schedules.files import load_schedules
 
         return [] if self.initial_dir is None else [*load_schedules(self.initial_dir).values()]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a search is asked for, from all flags together.
+
+    Args:
+        images: what is scored.
+        division: how images are divided; None if they are not limited.
+        budget: when the searches end.
+        algorithm, problem: the flags.
+        initial: schedules to start from.
+    """
+
+    images: ImageSets
+    division: Division | None
+    budget: Budget
+    algorithm: AlgorithmOptions
+    problem: ProblemOptions
+    initial: list[CacheSchedule]
+
+    def initial_of(self, setup: SearchSetup) -> list[CacheSchedule]:
+        """The first candidates of one search: of several, the schedules of its number of rows."""
+        from ecad.genetic.algorithms.spaced_steps import heuristic_schedules
+
+        if self.algorithm.mode == "paper" and not self.initial and not self.algorithm.random_start:
+            return heuristic_schedules(setup.problem, self.algorithm.population_size)
+        if len(self.problem.numbers_of_steps()) < 2:
+            return self.initial
+        return [one for one in self.initial if one.num_steps == setup.problem.shape[0]]
+
+    def settings_of(self, setup: SearchSetup, uncached_cost: int) -> SearchSettings:
+        """The settings of one search; `uncached_cost` is of the most steps."""
+        import numpy as np
+
+        from ecad.genetic.algorithms.surrogate_search import Ingredients
+        from ecad.genetic.searches import max_cost
+        from ecad.genetic.settings import SearchSettings
+
+        start = [setup.problem.bits(one) for one in self.initial_of(setup)]
+        return SearchSettings(
+            np.array(start, dtype=bool).reshape(-1, *setup.problem.shape),
+            self.algorithm.mode,  # type: ignore[arg-type]
+            self.algorithm.population_size,
+            self.algorithm.seed,
+            max_cost(setup, uncached_cost, self.problem.target_speedup),
+            self.problem.min_quality,
+            Ingredients(),
+            self.algorithm.asynchronous,
+        )

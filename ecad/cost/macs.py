@@ -148,7 +148,7 @@ def count_macs_by_component(
         component -> int64 (steps,), and `OUTSIDE` for everything that always runs.
     """
     architecture, height, width = _resolve(schedule, image_generator, height, width)
-    table = _table_for(schedule, macs_table(architecture, accounting, height, width))
+    table = _table_for(schedule, architecture, macs_table(architecture, accounting, height, width))
     bits = schedule.recompute[:, _columns(schedule, table.sites, architecture.image_generator)]
     found = table.price_components(bits, schedule.forecast)
     gate = tgate.pipeline_gate(schedule.config) if architecture.guidance_pair else None
@@ -175,9 +175,11 @@ def uncached_macs(
     return int(table.price(np.ones((schedule.num_steps, len(table.sites)), dtype=bool)))
 
 
-def _table_for(schedule: CacheSchedule, table: CostTable) -> CostTable:
+def _table_for(schedule: CacheSchedule, architecture: Architecture, table: CostTable) -> CostTable:
     """The table with the sites of a schedule of whole steps for any denoiser, if it is one."""
-    return table.whole() if schedule.sites == DENOISER_SITES else table
+    runs = (architecture.measured or {}).get("runs")
+    has_several = runs is not None and len(runs["denoisers"]) > 1
+    return table.whole() if schedule.sites == DENOISER_SITES and not has_several else table
 
 
 def _resolve(

@@ -83,13 +83,21 @@ class CostTable:
     def _outside(self, runs: np.ndarray, forecast: np.ndarray | bool) -> np.ndarray:
         """The cost of each step outside the sites, int64 (..., steps)."""
         is_forecast = np.asarray(forecast)[..., None] & ~runs.any(axis=-1)
+        if self.active is not None:
+            is_forecast &= self.active.any(axis=1)
         fixed = np.int64(self.fixed_per_step) if self.fixed_by_row is None else self.fixed_by_row
         return np.asarray(np.where(is_forecast, np.int64(self.without_denoiser), fixed))
 
     def whole(self) -> CostTable:
-        """The table of the same denoiser as one site, its own output."""
-        runs = self.fixed_per_step - self.without_denoiser + int(self.per_site.sum())
-        return CostTable(DENOISER_SITES, self.without_denoiser, np.array([runs]), None, self.without_denoiser)
+        """The table of the same denoiser, one of one, as one site, its own output."""
+        kept = self.without_denoiser
+        if self.active is None or self.fixed_by_row is None:
+            runs = self.fixed_per_step - kept + int(self.per_site.sum())
+            return CostTable(DENOISER_SITES, kept, np.array([runs]), None, kept)
+        active = np.asarray(self.active.any(axis=1))
+        runs = int(self.fixed_by_row.max()) - kept + int(self.per_site.sum())
+        fixed = np.where(active, np.int64(kept), 0)
+        return CostTable(DENOISER_SITES, 0, np.array([runs]), None, kept, active=active[:, None], fixed_by_row=fixed)
 
     def to_json(self) -> dict[str, object]:
         """The JSON value that `from_json` reads."""
@@ -99,6 +107,8 @@ class CostTable:
             "without_denoiser": self.without_denoiser,
             "per_site": self.per_site.tolist(),
             "readers": None if self.readers is None else self.readers.tolist(),
+            **({} if self.active is None else {"active": self.active.astype(int).tolist()}),
+            **({} if self.fixed_by_row is None else {"fixed_by_row": self.fixed_by_row.tolist()}),
         }
 
     @classmethod
@@ -116,7 +126,8 @@ class CostTable:
             raise ValueError("a cost exceeds 64 bits") from error
         if per_site.shape != (len(sites),):
             raise ValueError(f"costs of shape {per_site.shape} for {len(sites)} sites")
-        return cls(sites, fixed, per_site, None if readers is None else np.array(readers), without)
+        by_row = _rows_of(document, len(sites))
+        return cls(sites, fixed, per_site, None if readers is None else np.array(readers), without, *by_row)
 
     def _runs(self, recompute: np.ndarray) -> np.ndarray:
         if recompute.ndim < 2 or recompute.shape[-1] != len(self.sites) or not recompute.shape[-2]:
@@ -132,8 +143,20 @@ class CostTable:
                 "the cost is known for one number of rows only",
                 expected=f"{len(self.active)} rows",
                 found=str(recompute.shape[-2]),
-                remedy="describe the pipeline with the number of steps that makes these rows",
+                remedy=f"take the costs from generator.architecture_for({recompute.shape[-2]})",
             )
         # What ran before a denoiser's first row did not run: that row computes.
         first = self.active & (self.active.cumsum(axis=0) == 1)
         return np.asarray(executed(recompute | first, self.readers) & self.active)
+
+
+def _rows_of(document: dict[str, Any], sites: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """`active` and `fixed_by_row` of a table's JSON value, which has both or neither."""
+    if "active" not in document and "fixed_by_row" not in document:
+        return None, None
+    active, fixed = np.array(document["active"], dtype=np.int64), np.array(document["fixed_by_row"], dtype=np.int64)
+    if active.ndim != 2 or active.shape[1] != sites or fixed.shape != active.shape[:1] or not len(active):
+        raise ValueError(f"rows of shapes {active.shape} and {fixed.shape} for {sites} sites")
+    if not np.isin(active, (0, 1)).all():
+        raise ValueError("`active` has other numbers than 0 and 1")
+    return active.astype(bool), fixed

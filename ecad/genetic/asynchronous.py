@@ -56,7 +56,7 @@ class AsynchronousSearch:
         self._queue: deque[tuple[_Pending, int]] = deque()
 
     def search(self) -> None:
-        """Ask, evaluate and tell until the last generation is complete or the time is up."""
+        """Ask, evaluate and tell until the last generation is complete or the budget is used up."""
         self._resume()
         started: list[tuple[_Pending, int]] = []
         for place, found in self._run.evaluator.run(self._jobs(started)):
@@ -64,7 +64,7 @@ class AsynchronousSearch:
             candidate.evaluation.record(start, found, self._run.evaluator, self._run.store, candidate.generation)
             if not candidate.evaluation.missing:
                 self._complete(candidate)
-            if self._run.is_late():
+            if self._run.is_over():
                 return
             if not self._queue:
                 self._ask()

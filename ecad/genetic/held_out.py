@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -67,26 +67,36 @@ def compare(front: Sequence[Candidate], scores: np.ndarray, prompts: np.ndarray)
 
 
 def score_held_out(
-    evaluator: Evaluator, front: Sequence[Candidate], folder: Path, progress: ProgressBar
+    front: Sequence[Candidate], judge: Callable[[Candidate], tuple[Evaluator, Path]], progress: ProgressBar
 ) -> list[HeldOut]:
     """Score a front on held-out images.
 
     Args:
-        evaluator: makes and scores these images.
         front: cheapest first.
-        folder: of the study, which stores the scores.
+        judge: what makes and scores a candidate's held-out images, the same ones for all, and the folder of its study,
+            which stores the scores.
         progress: draws progress.
 
     Returns:
         one entry per candidate, without those whose images were given up.
+
+    Raises:
+        EcadError: a study has held-out scores by other weights of the scorer.
     """
-    with Store.open(folder) as store:
-        scores = evaluate_each(evaluator, [candidate.schedule for candidate in front], store)
-        found = np.array(list(progress(scores, f"held-out prompts, {evaluator.scorer}", total=len(front))))
-    known = np.isfinite(found).all(axis=1)
-    kept = [candidate for candidate, is_known in zip(front, known, strict=True) if is_known]
+    judged = [(candidate, *judge(candidate)) for candidate in front]
+    found: dict[str, np.ndarray] = {}
+    for folder in dict.fromkeys(place for *_, place in judged):
+        own = [(candidate, evaluator) for candidate, evaluator, place in judged if place == folder]
+        evaluator = own[0][1]
+        with Store.open(folder) as store:
+            store.ensure_scorer(evaluator.scorer, evaluator.settings)
+            scores = evaluate_each(evaluator, [candidate.schedule for candidate, _ in own], store)
+            drawn = progress(scores, f"held-out prompts, {evaluator.scorer}", total=len(own))
+            found |= {candidate.name: row for (candidate, _), row in zip(own, drawn, strict=True)}
+    kept = [candidate for candidate in front if np.isfinite(found[candidate.name]).all()]
+    evaluator = judged[0][1]
     prompts = np.repeat(np.arange(len(evaluator.prompts)), len(evaluator.seeds))
-    return compare(kept, found[known], prompts)
+    return compare(kept, np.array([found[candidate.name] for candidate in kept]), prompts)
 
 
 def held_out_intervals(candidate: Candidate, scored: Mapping[str, Sequence[HeldOut]]) -> dict[str, Interval]:
@@ -95,5 +105,5 @@ def held_out_intervals(candidate: Candidate, scored: Mapping[str, Sequence[HeldO
         name: Interval(entry.quality, entry.low, entry.high)
         for name, entries in scored.items()
         for entry in entries
-        if entry.candidate.path == candidate.path
+        if entry.candidate.name == candidate.name
     }

@@ -11,7 +11,7 @@ from typing import Any
 
 from ecad.cost.latency import measure_interleaved, speedups
 from ecad.errors import EcadError
-from ecad.genetic.evaluation.evaluator import LocalEvaluator, evaluate_each
+from ecad.genetic.evaluation.evaluator import REFERENCE_STEPS, LocalEvaluator, evaluate_each
 from ecad.genetic.evaluation.image_evaluator import evaluator_of
 from ecad.genetic.study.items import Item
 from ecad.genetic.study.layout import MEASURED, PICTURES
@@ -47,6 +47,22 @@ def illustrate(study: Study, folder: str | os.PathLike[str], generator: ImageGen
     Raises:
         EcadError: the study is of another generator, another process writes it, or a file cannot be written.
     """
+    check_generator(study, folder, generator)
+    schedules = {name: (kind, schedule) for name, kind, schedule, _ in shown(study)}
+    scored = [schedule for kind, schedule in schedules.values() if kind == "baseline"]
+    with Store.open(folder) as store:
+        for items in filter(None, (study.items, study.held_out)):
+            evaluator = evaluator_for(generator, items, study)
+            store.ensure_scorer(evaluator.scorer, evaluator.settings)
+            for schedule in bar(scored, "baselines"):
+                list(evaluate_each(evaluator, [schedule], store))
+    illustrated = _evenly_spaced({name: schedule for name, (_, schedule) in schedules.items()})
+    _make_images(study, Path(folder), generator, illustrated, images, bar)
+    _measure_times(study, Path(folder), generator, illustrated, bar)
+
+
+def check_generator(study: Study, folder: str | os.PathLike[str], generator: ImageGenerator) -> None:
+    """Raise EcadError if a study is of another generator; `folder` is the study's."""
     settings = study.settings["evaluator"]
     parts = {**generator.text_parts_fingerprints(), **generator.parts()}
     is_same = (generator.name, generator.fingerprint()) == (settings.get("generator"), settings.get("weights"))
@@ -57,22 +73,15 @@ def illustrate(study: Study, folder: str | os.PathLike[str], generator: ImageGen
         expected = f"{generator_of(study)} with weights {settings.get('weights')}"
         found = f"{generator.name} with {generator.fingerprint()}"
         raise EcadError(f"{os.fspath(folder)}: the study is of another model: it needs {expected}, found {found}")
-    schedules = {name: (kind, schedule) for name, kind, schedule, _ in shown(study)}
-    scored = [schedule for kind, schedule in schedules.values() if kind == "baseline"]
-    with Store.open(folder) as store:
-        for items in filter(None, (study.items, study.held_out)):
-            evaluator = _evaluator(generator, items, study)
-            for schedule in bar(scored, "baselines"):
-                list(evaluate_each(evaluator, [schedule], store))
-    illustrated = _evenly_spaced({name: schedule for name, (_, schedule) in schedules.items()})
-    _make_images(study, Path(folder), generator, illustrated, images, bar)
-    _measure_times(study, Path(folder), generator, illustrated, bar)
 
 
-def _evaluator(generator: ImageGenerator, items: Sequence[Item], study: Study) -> LocalEvaluator:
+def evaluator_for(generator: ImageGenerator, items: Sequence[Item], study: Study) -> LocalEvaluator:
+    """What makes and scores a study's images, or held-out ones, as its search did."""
     prompts = list(dict.fromkeys(item.prompt for item in items))
     seeds = list(dict.fromkeys(item.seed for item in items))
-    return evaluator_of(generator, prompts, seeds, study.settings["scorer"], study.settings["batch_size"])
+    settings = study.settings
+    reference = settings["evaluator"].get(REFERENCE_STEPS)
+    return evaluator_of(generator, prompts, seeds, settings["scorer"], settings["batch_size"], reference)
 
 
 def _evenly_spaced(schedules: dict[str, CacheSchedule]) -> dict[str, CacheSchedule]:

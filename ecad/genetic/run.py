@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ecad.errors import EcadError
+from ecad.genetic.budget import Budget
 from ecad.genetic.evaluation.evaluator import Evaluator, evaluate_each, failure_reason
 from ecad.genetic.problem import Problem
 from ecad.genetic.study.store import Store
@@ -56,7 +57,7 @@ class Run:
         evaluator: makes and scores images.
         store: of the study.
         folder: of the study; None writes no candidate files.
-        max_seconds: limit for the whole study; None sets none.
+        budget: when the search ends.
         on_progress: called after each new candidate.
     """
 
@@ -64,7 +65,7 @@ class Run:
     evaluator: Evaluator
     store: Store
     folder: Path | None
-    max_seconds: float | None
+    budget: Budget
     on_progress: Callable[[Progress], None] | None
 
     def __post_init__(self) -> None:
@@ -74,11 +75,16 @@ class Run:
         self.seconds_before = sum(row.seconds for row in self.store.generations())
         self.began = self.mark = time.monotonic()
 
-    def generations(self, algorithm: Nsga2 | SurrogateSearch, most: int | None, population_size: int) -> None:
-        """Search until `most` generations are complete, nothing is left to try, or the time is up."""
+    def generations(self, algorithm: Nsga2 | SurrogateSearch, population_size: int) -> None:
+        """Search until the budget is used up, nothing is left to try, or nothing improves."""
+        most = self.budget.generations
+        areas: list[float] = []
         for number in itertools.count() if most is None else range(most):
             later = None if most is None else (most - number - 1) * population_size
             if not self._generation(algorithm, number, later):
+                return
+            areas.append(self._hypervolume())
+            if self.budget.is_stale(areas):
                 return
 
     def _generation(self, algorithm: Nsga2 | SurrogateSearch, number: int, later: int | None) -> bool:
@@ -96,7 +102,7 @@ class Run:
         schedules = [self.problem.schedule(bits[i], candidate_name(number, i)) for i in todo]
         results = evaluate_each(self.evaluator, schedules, self.store, number)
         for place, i in enumerate(todo, start=1):
-            if self.is_late():
+            if self.is_over():
                 return False
             quality[i] = next(results).mean()
             left = None if later is None else len(todo) - place + later
@@ -138,9 +144,19 @@ class Run:
         front = pareto(cost, quality)
         self.front_cost, self.front_quality = cost[front], quality[front]
 
-    def is_late(self) -> bool:
-        """Whether the time limit of the study has passed."""
-        return self.max_seconds is not None and self._seconds() >= self.max_seconds
+    def is_over(self) -> bool:
+        """Whether the study's time is used up, or its images do not suffice for another candidate."""
+        seconds, images = self.budget.max_seconds, self.budget.max_images
+        if seconds is not None and self._seconds() >= seconds:
+            return True
+        each = len(self.evaluator.prompts) * len(self.evaluator.seeds)
+        return images is not None and self._images() + each > images
+
+    def _images(self) -> int:
+        return sum(row.images for row in self.store.generations())
+
+    def _hypervolume(self) -> float:
+        return hypervolume(self.front_cost, self.front_quality, self.problem.uncached_cost, self.worst_quality)
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.began
@@ -148,14 +164,14 @@ class Run:
     def _report(self, number: int, candidates_left: int | None) -> None:
         if self.on_progress is None:
             return
-        area = hypervolume(self.front_cost, self.front_quality, self.problem.uncached_cost, self.worst_quality)
-        images = sum(row.images for row in self.store.generations())
-        seconds = self._seconds()
+        area, images, seconds = self._hypervolume(), self._images(), self._seconds()
         left = []
         if candidates_left is not None:
             left.append((time.monotonic() - self.began) / self.new * candidates_left)
-        if self.max_seconds is not None:
-            left.append(max(self.max_seconds - seconds, 0.0))
+        if self.budget.max_seconds is not None:
+            left.append(max(self.budget.max_seconds - seconds, 0.0))
+        if self.budget.max_images is not None and images:
+            left.append(seconds / images * max(self.budget.max_images - images, 0))
         self.on_progress(
             Progress(number, self.evaluated, len(self.front_cost), area, images, seconds, min(left, default=None))
         )

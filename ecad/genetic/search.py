@@ -27,12 +27,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ecad.genetic.algorithms.surrogate_search import Ingredients, SurrogateSearch
+from ecad.genetic.algorithms.surrogate_search import Ingredients
 from ecad.genetic.asynchronous import AsynchronousSearch
+from ecad.genetic.budget import Budget
 from ecad.genetic.evaluation.evaluator import Evaluator
 from ecad.genetic.problem import Problem
 from ecad.genetic.run import Progress, Run
-from ecad.genetic.settings import Budget, Mode, SearchSettings
+from ecad.genetic.settings import Mode, SearchSettings, surrogate_search
 from ecad.genetic.study.store import Store
 from ecad.genetic.study.study import Study
 from ecad.schedules import CacheSchedule
@@ -51,6 +52,8 @@ def search(
     mode: Mode = "fast",
     generations: int | None = None,
     max_seconds: float | None = None,
+    max_images: int | None = None,
+    patience: int | None = None,
     population_size: int | None = None,
     seed: int = 0,
     initial: Sequence[CacheSchedule] = (),
@@ -70,6 +73,8 @@ def search(
         mode: "paper", the search as released (arXiv 2506.15682), or "fast".
         generations: of the whole study, the initial one included; None sets no limit.
         max_seconds: limit for the whole study, checked after each candidate; None sets no limit.
+        max_images: limit on the images of candidates, over the whole study; None sets no limit.
+        patience: end after this number of generations in a row that did not improve the front; None sets no limit.
         population_size: candidates per generation, at least 2; None means 72 in mode `paper`, 12 in mode `fast`.
         seed: random seed of the search.
         initial: candidates of generation 0, to which the mode adds its own.
@@ -90,10 +95,9 @@ def search(
     start = np.array([problem.bits(one) for one in initial], dtype=bool).reshape(-1, *problem.shape)
     parts = ingredients or Ingredients()
     settings = SearchSettings(start, mode, population_size, seed, max_cost, min_quality, parts, asynchronous)
-    budget = Budget(generations, max_seconds)
+    budget = Budget(generations, max_seconds, max_images, patience)
     settings.check(problem, budget)
-    path = None if folder is None else Path(folder)
-    store = Store.open(path)
+    path, store = None if folder is None else Path(folder), Store.open(folder)
     try:
         _run(problem, evaluator, store, path, settings, budget, on_progress)
     finally:
@@ -117,27 +121,19 @@ def _run(
         products = read_products(rows, problem.shape[0])
         problem = replace(problem, template=problem.template.replace(output_products=products))
     store.ensure_settings(kept, versions(_PACKAGES))
-    run = Run(problem, evaluator, store, folder, budget.max_seconds, on_progress)
+    store.ensure_scorer(evaluator.scorer, evaluator.settings)
+    run = Run(problem, evaluator, store, folder, budget, on_progress)
     if settings.mode == "paper":
         from ecad.genetic.algorithms.nsga2 import Nsga2  # pymoo takes a second to import
 
         nsga2 = Nsga2(problem, settings.size, settings.seed, settings.initial)
-        run.generations(nsga2, budget.generations, settings.size)
+        run.generations(nsga2, settings.size)
         return
-    algorithm = SurrogateSearch(
-        problem,
-        settings.size,
-        settings.seed,
-        settings.initial,
-        evaluator.decibels,
-        settings.max_cost,
-        -np.inf if settings.min_quality is None else settings.min_quality,
-        settings.ingredients,
-    )
+    algorithm = surrogate_search(problem, settings, evaluator)
     if settings.asynchronous:
         AsynchronousSearch(run, algorithm, settings.seed, budget.generations, settings.size).search()
     else:
-        run.generations(algorithm, budget.generations, settings.size)
+        run.generations(algorithm, settings.size)
 
 
 def _output_products(evaluator: Evaluator, store: Store) -> list[list[float]] | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ecad.genetic.evaluation.evaluator import Evaluator, evaluate
 from ecad.genetic.held_out import ProgressBar
-from ecad.genetic.study.study import Candidate, Study
+from ecad.genetic.study.study import Candidate
 from ecad.schedules import CacheSchedule
 from ecad.utils.pareto import pareto
 
@@ -24,30 +24,54 @@ _FINALISTS = 2
 _ROUNDING = 1e-9
 
 
-def near_front(study: Study, speedups: Sequence[float] = SPEEDUPS) -> list[Candidate]:
-    """The best candidates, by the search's prompts, at or below the cost of each speed-up, cheapest first."""
-    found: dict[str, Candidate] = {}
-    best_first = sorted(study.within_limits(), key=lambda candidate: -candidate.quality)
+def near_front(
+    candidates: Sequence[Candidate],
+    uncached_cost: int,
+    speedups: Sequence[float] = SPEEDUPS,
+    limit: int | None = None,
+) -> list[Candidate]:
+    """The best candidates, by the search's prompts, at or below the cost of each speed-up.
+
+    Args:
+        candidates: to choose from, of one search or of several numbers of steps.
+        uncached_cost: of an image without reuse.
+        speedups: whose best are taken; with a limit, evenly spaced ones, the first and the last among them.
+        limit: at most so many; None takes the second best of each speed-up, too.
+
+    Returns:
+        cheapest first.
+    """
+    best_first = sorted(candidates, key=lambda candidate: -candidate.quality)
+    ranked: list[list[Candidate]] = []
     for speedup in speedups:
-        most = study.uncached_cost / speedup * (1 + _ROUNDING)
-        affordable = [candidate for candidate in best_first if candidate.cost <= most]
-        found |= {str(candidate.path): candidate for candidate in affordable[:_FINALISTS]}
-    return sorted(found.values(), key=lambda candidate: candidate.cost)
+        most = uncached_cost / speedup * (1 + _ROUNDING)
+        ranked.append([candidate for candidate in best_first if candidate.cost <= most][:_FINALISTS])
+    if limit is not None and limit < len(ranked):
+        ranked = [ranked[place] for place in np.unique(np.linspace(0, len(ranked) - 1, limit).round().astype(int))]
+    by_rank = [found[rank] for rank in range(_FINALISTS) for found in ranked if len(found) > rank]
+    found = list({candidate.name: candidate for candidate in by_rank}.values())[:limit]
+    return sorted(found, key=lambda candidate: candidate.cost)
+
+
+def most_finalists(limit: int | None = None) -> int:
+    """The most candidates that `near_front` gives, with its own speed-ups and one more."""
+    most = _FINALISTS * (len(SPEEDUPS) + 1)
+    return most if limit is None else min(limit, most)
 
 
 def select_by_validation(
     finalists: Sequence[Candidate],
-    fit: Callable[[CacheSchedule], CacheSchedule] | None,
-    validation: Evaluator,
+    fit: Callable[[Candidate], CacheSchedule] | None,
+    validation: Callable[[Candidate], Evaluator],
     progress: ProgressBar,
 ) -> list[Candidate]:
     """Select candidates by their scores on validation prompts.
 
     Args:
         finalists: what may be selected.
-        fit: gives a schedule fitted output weights; whether these help is for the validation prompts to say. None fits
-            none.
-        validation: makes and scores these prompts' images.
+        fit: gives a candidate's schedule fitted output weights; whether these help is for the validation prompts to
+            say. None fits none.
+        validation: what makes and scores a candidate's images of these prompts, the same ones for all.
         progress: draws progress.
 
     Returns:
@@ -60,8 +84,9 @@ def select_by_validation(
     if fit is not None:
         forecasting = [one for one in finalists if one.plain.forecast]
         for one in progress(forecasting, "fitting output weights", total=len(forecasting)):
-            entries.append(replace(one, plain=fit(one.plain)))
-    drawn = progress(entries, f"validation prompts, {validation.scorer}", total=len(entries))
-    quality = np.array([evaluate(validation, [one.plain])[0].mean() for one in drawn])
+            entries.append(replace(one, plain=fit(one)))
+    scorer = validation(entries[0]).scorer if entries else ""
+    drawn = progress(entries, f"validation prompts, {scorer}", total=len(entries))
+    quality = np.array([evaluate(validation(one), [one.plain])[0].mean() for one in drawn])
     kept = pareto(np.array([one.cost for one in entries]), quality)
     return [replace(entries[i], quality=float(quality[i])) for i in kept]

@@ -1,4 +1,4 @@
-"""The settings of a search: which candidates it asks for, and when it ends."""
+"""The settings of a search: which candidates it asks for."""
 
 from __future__ import annotations
 
@@ -6,28 +6,18 @@ import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from ecad.errors import EcadError
-from ecad.genetic.algorithms.surrogate_search import Ingredients
-from ecad.genetic.evaluation.evaluator import Evaluator
+from ecad.genetic.algorithms.surrogate_search import Ingredients, SurrogateSearch
+from ecad.genetic.budget import Budget
+from ecad.genetic.evaluation.evaluator import REFERENCE_STEPS, Evaluator
 from ecad.genetic.problem import Problem
 from ecad.schedules.schedule import Bits
 
 Mode = Literal["paper", "fast"]
 # Candidates per generation: the paper's; fewer where each generation learns from the one before.
 POPULATION = {"paper": 72, "fast": 12}
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When a search ends, counted over the whole study.
-
-    Args:
-        generations: the initial one included; None sets no limit.
-        max_seconds: the search ends after the candidate in which they run out; None sets no limit.
-    """
-
-    generations: int | None = None
-    max_seconds: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +53,15 @@ class SearchSettings:
             ("generations", budget.generations, 1),
             ("population_size", self.size, 2),
             ("max_seconds", budget.max_seconds, 0),
+            ("max_images", budget.max_images, 1),
+            ("patience", budget.patience, 1),
             ("max_cost", self.max_cost, problem.cheapest_cost),
         )
         for name, found, minimum in least:
             if found is not None and not found >= minimum:
                 raise EcadError(f"`{name}`: expected at least {minimum}, found {found}")
+        if self.asynchronous and budget.patience is not None:
+            raise EcadError("`patience` counts generations: leave it out of an asynchronous search")
         if self.mode == "fast":
             return
         if self.asynchronous:
@@ -96,3 +90,24 @@ class SearchSettings:
         if self.asynchronous:
             settings["asynchronous"] = True
         return settings
+
+
+def surrogate_search(problem: Problem, settings: SearchSettings, evaluator: Evaluator) -> SurrogateSearch:
+    """The algorithm of mode `fast`.
+
+    Args:
+        problem: the schedules and their costs.
+        settings: of the search.
+        evaluator: what its scores are.
+    """
+    return SurrogateSearch(
+        problem,
+        settings.size,
+        settings.seed,
+        settings.initial,
+        evaluator.decibels,
+        settings.max_cost,
+        -np.inf if settings.min_quality is None else settings.min_quality,
+        settings.ingredients,
+        REFERENCE_STEPS in evaluator.settings,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,15 @@ from torch import Tensor
 
 from ecad.cost.architectures import Architecture
 from ecad.cost.inputs import check_size
-from ecad.errors import EcadError, NotFiniteError
+from ecad.errors import EcadError, NotFiniteError, first_line
+from ecad.image_generators.trial import Trial
 from ecad.prompts.embeds import PromptEmbeds
 from ecad.runtime.cache import cached, enabled_runs
 from ecad.runtime.calibration import recorded_products
 from ecad.schedules import CacheSchedule
+from ecad.schedules.joint import by_denoiser
 from ecad.schedules.rows import rows_of, steps_of
 from ecad.sites.discovery import denoisers, find_denoisers
-from ecad.sites.several import columns_of
 from ecad.utils.batching import AdaptiveBatches
 from ecad.utils.fingerprints import part_fingerprint, weights_fingerprint
 from ecad.utils.protocols import Pipeline
@@ -77,31 +78,46 @@ class ImageGenerator:
         images = {"images": dict(self.image_digests)} if self.image_digests else {}
         return {**self.call, **images}
 
-    def schedules(self, schedule: CacheSchedule) -> CacheSchedule | dict[str, CacheSchedule]:
-        """A schedule as `enable_cache` takes it: for a pipeline with several denoisers, one for each.
-
-        Raises:
-            ScheduleError: A block of the schedule is of no denoiser.
-        """
-        names = list(denoisers(self.pipe))
-        if len(names) < 2:
-            return schedule
-        return {
-            name: CacheSchedule(
-                schedule.recompute[:, places],
-                sites,
-                schedule.name,
-                forecast=schedule.forecast,
-                output_products=schedule.output_products,
-                output_weights=schedule.output_weights,
-                config=schedule.config,
-            )
-            for name, (places, sites) in columns_of(schedule.sites, names).items()
-        }
-
     def rows(self, steps: int | None = None) -> int:
         """The number of rows of a schedule for this generator with a number of steps, by default its own."""
         return rows_of(self.pipe.scheduler, self.steps if steps is None else steps)
+
+    def architecture_for(self, rows: int) -> Architecture:
+        """The architecture, from which costs are computed, for a number of rows.
+
+        Where a denoiser does not run in every row (two denoisers, image-to-image), a trial image tells in which of
+        them it runs; otherwise the architecture holds for any number.
+
+        Args:
+            rows: of a schedule.
+
+        Raises:
+            ScheduleError: the sampler cannot make this number of rows.
+            EcadError: the pipeline cannot make an image in them.
+        """
+        measured = self.architecture.measured or {}
+        runs = measured.get("runs")
+        if runs is None or runs["rows"] == rows:
+            return self.architecture
+        trial = Trial(self.pipe, denoisers(self.pipe))
+        guidance = {} if self.guidance_scale is None else {"guidance_scale": self.guidance_scale}
+        steps = steps_of(self.pipe.scheduler, rows, f"{rows} rows")
+        try:
+            trial.run({**self.call, **self.images, **guidance}, steps)
+        except Exception as error:  # the pipeline may be anybody's code
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise EcadError(f"{self.name}: failed to make an image in {steps} steps: {reason}") from error
+        ranges = [seen.range for seen in trial.seen.values()]
+        found = [
+            {**one, "first": first, "last": last} for one, (first, last) in zip(runs["denoisers"], ranges, strict=True)
+        ]
+        return replace(self.architecture, measured={**measured, "runs": {"rows": rows, "denoisers": found}})
+
+    def at_steps(self, steps: int | None) -> ImageGenerator:
+        """The same generator with another number of steps by default; None keeps its own."""
+        if steps is None or steps == self.steps:
+            return self
+        return replace(self, steps=steps, architecture=self.architecture_for(self.rows(steps)))
 
     def parts(self) -> dict[str, str]:
         """Fingerprints of everything that images depend on besides embeddings and the arguments of the call.
@@ -203,10 +219,11 @@ class ImageGenerator:
         Args:
             schedule: as for `generate`.
         """
-        if any(one is schedule for run in enabled_runs(self.pipe) for one in run.schedules.values()):
+        wanted = by_denoiser(schedule, list(denoisers(self.pipe)))
+        if any(run.schedules == wanted for run in enabled_runs(self.pipe)):
             yield
             return
-        with cached(self.pipe, self.schedules(schedule), exact=True):
+        with cached(self.pipe, wanted, exact=True):
             yield
 
     def output_products(self, embeds: PromptEmbeds, seeds: Sequence[int]) -> np.ndarray | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from statistics import median
 from time import perf_counter_ns
 
@@ -12,12 +14,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from ecad.cost.macs import macs_table
 from ecad.cost.table import CostTable
 from ecad.image_generators.generator import ImageGenerator
 from ecad.prompts.embeds import PromptEmbeds
 from ecad.schedules import CacheSchedule, heuristics
-from ecad.sites.discovery import discover, one_denoiser
+from ecad.sites.discovery import denoisers, discover
 from ecad.sites.readers import readers
+from ecad.sites.several import joint_sites
 from ecad.utils.device import synchronize
 
 # A point in time: nanoseconds of the clock, or a CUDA event.
@@ -25,47 +29,82 @@ Mark = int | torch.cuda.Event
 
 
 def latency_table(generator: ImageGenerator, embeds: PromptEmbeds, rounds: int = 3) -> CostTable:
-    """Measure the latency of an image by step and site, in nanoseconds.
+    """Measure the latency of an image by row and site, in nanoseconds.
 
     The difference between a forward that computes everything and one that reuses everything is divided among the sites
     in proportion to their own times. So the time of norms and gates, which are skipped with a reused component, is part
     of the component's cost.
 
     Args:
-        generator: the generator to measure: denoiser and VAE.
+        generator: the generator to measure: denoisers and VAE.
         embeds: one entry per image of the batch.
         rounds: number of batches of each kind that count; one more of each is made before as a warm-up.
     """
-    denoiser = one_denoiser(generator.pipe)
-    sites = discover(denoiser)
-    modules = [site.module for site in sites]
-    rows = generator.rows()
-    uncached = heuristics.none(tuple((site.block, site.component) for site in sites), rows)
+    modules = denoisers(generator.pipe)
+    found = {name: discover(module) for name, module in modules.items()}
+    sites = joint_sites({name: [(site.block, site.component) for site in one] for name, one in found.items()})
+    rows, active = generator.rows(), macs_table(generator.architecture).active
+    uncached = heuristics.none(sites, rows)
     first_step = np.zeros_like(uncached.recompute)
     first_step[0] = True
     reusing = CacheSchedule(first_step, uncached.sites, "first step only", config=uncached.config)
-    outside, forwards, reused = [], [], []
-    per_module: list[list[list[float]]] = []
+    inner = [site.module for one in found.values() for site in one]
+    outside = []
+    times = [_Times() for _ in modules]
     for number in range(-1, rounds):
-        whole, [full] = _run(generator, embeds, uncached, [denoiser])
-        _, [_, *inside] = _run(generator, embeds, uncached, [denoiser, *modules])
-        _, [cheap] = _run(generator, embeds, reusing, [denoiser])
-        if number >= 0:
-            outside.append(whole - sum(full))
-            forwards += full[1:]
-            reused += cheap[1:]
-            per_module.append(inside)
-    own = np.array([median(time for inside in per_module for time in inside[i]) for i in range(len(sites))])
-    saved = max(median(forwards) - median(reused), 0.0)
-    passes, batch = len(full) / rows, len(embeds)
-    without_denoiser = median(outside) / rows
-    return CostTable(
-        uncached.sites,
-        round((passes * median(reused) + without_denoiser) / batch),
-        np.round(passes * saved * own / own.sum() / batch).astype(np.int64),
-        readers(uncached.sites),
-        round(without_denoiser / batch),
-    )
+        whole, full = _run(generator, embeds, uncached, list(modules.values()))
+        _, within = _run(generator, embeds, uncached, inner)
+        _, cheap = _run(generator, embeds, reusing, list(modules.values()))
+        if number < 0:
+            continue
+        outside.append(whole - sum(map(sum, full)))
+        inside = _cut(within, [len(one) for one in found.values()])
+        for place, one in enumerate(times):
+            one.add(full[place], cheap[place], inside[place])
+    by_denoiser = np.ones((rows, len(modules)), dtype=bool)
+    if active is not None:
+        by_denoiser = active[:, np.cumsum([0, *(len(one) for one in found.values())])[:-1]]
+    ran = by_denoiser.any(axis=1)
+    without = median(outside) / ran.sum() / len(embeds)
+    costs = [one.per_row(int(count), len(embeds)) for one, count in zip(times, by_denoiser.sum(axis=0), strict=True)]
+    per_site = np.round(np.concatenate([one for _, one in costs])).astype(np.int64)
+    if active is None:
+        return CostTable(sites, round(costs[0][0] + without), per_site, readers(sites), round(without))
+    fixed = np.round(by_denoiser @ np.array([one for one, _ in costs]) + without * ran).astype(np.int64)
+    return CostTable(sites, 0, per_site, readers(sites), round(without), active=active, fixed_by_row=fixed)
+
+
+@dataclass
+class _Times:
+    """Nanoseconds of one denoiser: of its uncached forwards, of those that reuse, and of its sites, by round."""
+
+    full: list[list[float]] = field(default_factory=list)
+    cheap: list[list[float]] = field(default_factory=list)
+    inside: list[list[list[float]]] = field(default_factory=list)
+
+    def add(self, full: list[float], cheap: list[float], inside: list[list[float]]) -> None:
+        """Add a round."""
+        self.full.append(full)
+        self.cheap.append(cheap)
+        self.inside.append(inside)
+
+    def per_row(self, rows: int, batch: int) -> tuple[float, np.ndarray]:
+        """Nanoseconds per image of a row that reuses everything, and float (sites,) of what each site adds."""
+        passes = len(self.full[0]) / rows
+        # The first row computes, whatever its bits say.
+        first = max(1, round(passes))
+        forwards = [time for one in self.full for time in one[first:] or one]
+        reused = [time for one in self.cheap for time in one[first:]] or forwards
+        by_site = zip(*self.inside, strict=True)
+        own = np.array([median(time for calls in rounds for time in calls) for rounds in by_site])
+        saved = max(median(forwards) - median(reused), 0.0)
+        return passes * median(reused) / batch, passes * saved * own / own.sum() / batch
+
+
+def _cut(parts: list[list[float]], sizes: list[int]) -> list[list[list[float]]]:
+    """Lists of the given sizes, one after the other."""
+    ends = np.cumsum([0, *sizes]).tolist()
+    return [parts[begin:end] for begin, end in pairwise(ends)]
 
 
 def _run(

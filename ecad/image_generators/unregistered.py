@@ -1,8 +1,7 @@
 """Image generators that are not registered: diffusers pipelines with transformers, from a folder, the hub or a file.
 
 One trial image shows what is known in advance of registered generators: the image size, the inputs of each denoiser
-and the rows in which it runs, their MACs, and the sizes of all outputs. Each denoiser really runs once; after that the
-trial goes on with zeros, since only shapes and rows count.
+and the rows in which it runs, their MACs, and the sizes of all outputs.
 """
 
 from __future__ import annotations
@@ -10,14 +9,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils._pytree import tree_map_only
 
 from ecad.cost.architectures import Architecture
 from ecad.cost.measure import Measured, measure
@@ -25,17 +21,14 @@ from ecad.errors import EcadError, first_line
 from ecad.image_generators.description import Description
 from ecad.image_generators.generator import ImageGenerator, pictures_of
 from ecad.image_generators.text_inputs import encode_text, text_inputs
+from ecad.image_generators.trial import Trial
 from ecad.images.files import content_digest, read_image
 from ecad.runtime.compatibility import latent_shape
-from ecad.runtime.kept_outputs import tensors_in
 from ecad.runtime.output_sizes import as_meta, on_meta, output_sizes
-from ecad.runtime.overrides import Around
 from ecad.sites.discovery import denoisers, discover
 from ecad.sites.several import joint_sites
 from ecad.utils.batching import AdaptiveBatches
-from ecad.utils.protocols import Args, Kwargs, Pipeline
-
-_TRIAL_PROMPT = "a photo"
+from ecad.utils.protocols import Pipeline
 
 
 def load_any(name: str, known: Description, device: str, dtype: torch.dtype | None) -> ImageGenerator:
@@ -133,62 +126,11 @@ def _pictures(files: Mapping[str, str | list[str]]) -> tuple[dict[str, object], 
     return each(read), each(digest)
 
 
-@dataclass
-class _Watched:
-    """What a trial sees of one denoiser: the arguments of its first forward, and the row of every forward."""
-
-    arguments: dict[str, Any] | None = None
-    rows: list[int] = field(default_factory=list)
-
-
-class _Trial:
-    """Runs a pipeline once, each of its denoisers really once for each shape of its inputs."""
-
-    def __init__(self, pipe: Pipeline, modules: Mapping[str, torch.nn.Module]) -> None:
-        self.seen = {name: _Watched() for name in modules}
-        self._pipe, self._modules = pipe, modules
-        self._outputs: dict[object, object] = {}
-        self._steps = 0
-
-    @property
-    def num_rows(self) -> int:
-        """Rows that the sampler made."""
-        timesteps = getattr(getattr(self._pipe, "scheduler", None), "timesteps", None)
-        return self._steps if timesteps is None else len(timesteps)
-
-    def run(self, call: Mapping[str, object], steps: int) -> Any:
-        """The output of the pipeline."""
-        overrides = [Around(module, "forward", partial(self._forward, name)) for name, module in self._modules.items()]
-        if hasattr(self._pipe, "scheduler"):
-            overrides.append(Around(self._pipe.scheduler, "step", self._step))
-        try:
-            with torch.no_grad():
-                return self._pipe(prompt=[_TRIAL_PROMPT], num_inference_steps=steps, output_type="np", **call)
-        finally:
-            for override in overrides:
-                override.remove()
-
-    def _forward(self, name: str, forward: Callable[..., object], args: Args, kwargs: Kwargs) -> object:
-        seen, begin = self.seen[name], getattr(getattr(self._pipe, "scheduler", None), "begin_index", None) or 0
-        seen.rows.append(begin + self._steps)
-        if seen.arguments is None:
-            seen.arguments = inspect.signature(forward).bind(*args, **kwargs).arguments
-        key = name, tuple(tuple(tensor.shape) for tensor in tensors_in([*args, *kwargs.values()]))
-        if key not in self._outputs:
-            self._outputs[key] = forward(*args, **kwargs)
-            return self._outputs[key]
-        return tree_map_only(torch.Tensor, torch.zeros_like, self._outputs[key])
-
-    def _step(self, step: Callable[..., object], args: Args, kwargs: Kwargs) -> object:
-        self._steps += 1
-        return step(*args, **kwargs)
-
-
 def _try_out(
     name: str, pipe: Pipeline, modules: Mapping[str, torch.nn.Module], call: Mapping[str, object], steps: int
 ) -> tuple[tuple[int, int], dict[str, Any]]:
     """Make one image; returns its size in pixels, and its measurements as JSON values (see `Architecture`)."""
-    trial = _Trial(pipe, modules)
+    trial = Trial(pipe, modules)
     try:
         output = trial.run(call, steps)
     except Exception as error:  # the pipeline may be anybody's code
@@ -207,7 +149,7 @@ def _try_out(
     for part, seen in ran.items():
         arguments = seen.arguments or {}
         found, kept = _measure(modules[part], arguments)
-        first, last = min(seen.rows), max(seen.rows) + 1
+        first, last = seen.range
         passes = max(1, round(len(seen.rows) / (last - first)))
         per_number = next(modules[part].parameters()).element_size()
         layers, attention = passes * found.layers, passes * found.attention
@@ -215,17 +157,23 @@ def _try_out(
         parts.append((layers, attention, passes * kept // per_number))
         runs.append({"sites": len(found.sites), "first": first, "last": last})
         runs[-1] |= {"layers": int(layers[-1]), "attention": int(attention[-1])}
-    measured = {
+    measured: dict[str, Any] = {
         "sites": [list(site) for site in joint_sites(sites)],
         **{
             key: [int(value) for values in parts for value in values[place][:-1]] + [int(parts[0][place][-1])]
             for place, key in enumerate(("layers", "attention", "kept_numbers"))
         },
-        "latents": list(latent_shape(list((next(iter(ran.values())).arguments or {}).values()))),
+        "latents": _common_latents([list((seen.arguments or {}).values()) for seen in ran.values()]),
     }
     if len(runs) > 1 or (runs[0]["first"], runs[0]["last"]) != (0, trial.num_rows):
         measured["runs"] = {"rows": trial.num_rows, "denoisers": runs}
     return (height, width), measured
+
+
+def _common_latents(inputs: Sequence[Sequence[object]]) -> list[int] | None:
+    """The shape of the latents, if it is the same for all denoisers."""
+    shapes = {latent_shape(one) for one in inputs}
+    return list(shapes.pop()) if len(shapes) == 1 else None
 
 
 def _measure(denoiser: torch.nn.Module, arguments: Mapping[str, object]) -> tuple[Measured, np.ndarray]:

@@ -150,7 +150,7 @@ def job_of(
     }
     check_size(architecture, call["height"], call["width"])
     if schedule is not None:
-        with cached(generator.pipe, generator.schedules(schedule)):
+        with cached(generator.pipe, schedule):
             pass
     return Job(folder, schedule, call)
 

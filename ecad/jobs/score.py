@@ -20,6 +20,7 @@ from ecad.images.files import content_digest, read_image, read_images
 from ecad.prompts import Prompt
 from ecad.quality.scorers import Scorer
 from ecad.utils.files import parse_json, write_atomic
+from ecad.utils.versions import SCORER_PARTS
 
 _SEED = re.compile(r"__image_seed[:-](-?\d+)$")
 
@@ -91,7 +92,7 @@ class FolderScores:
     Args:
         folder: as for `score_folder`.
         items: as for `score_folder`.
-        scorer: as for `score_folder`; only its name and version are used.
+        scorer: as for `score_folder`; only its facts are used.
         output: as for `score_folder`.
         again: as for `score_folder`.
 
@@ -174,8 +175,7 @@ def _summary(rows: dict[str, Row], scorer: Scorer) -> dict[str, object]:
         "total_score": float(np.mean(list(averages.values()))),
         "avg_by_prompt": averages,
         "score_by_prompt_id": dict(by_prompt),
-        "scorer": scorer.name,
-        "scorer_version": scorer.version,
+        **scorer.facts,
         "num_images": len(rows),
     }
 
@@ -202,15 +202,27 @@ def _read_output(output: Path, scorer: Scorer) -> dict[str, Row]:
     if not output.exists():
         return {}
     found = _load(output)
-    if (found.get("scorer"), found.get("scorer_version")) != (scorer.name, scorer.version):
+    if not _is_of(found, scorer):
+        expected, kept = _described(scorer.facts), _described(found)
         raise EcadError(
-            f"{output}: this file has scores of {found.get('scorer')} {found.get('scorer_version')}, not of "
-            f"{scorer.name} {scorer.version}; write to another file (`output_subpath`), or set `rescore_existing`"
+            f"{output}: this file has scores of {kept}, not of {expected}; write to another file "
+            "(`output_subpath`), or set `rescore_existing`"
         )
     rows = found.get("images")
     if not _are_rows(rows):
         raise EcadError(f"{output}: the scores of the images are malformed; delete this file")
     return dict(rows)
+
+
+def _is_of(found: Mapping[str, object], scorer: Scorer) -> bool:
+    """Whether a file's scores are a scorer's; earlier releases did not write its parts."""
+    return all(found.get(key, None if key != SCORER_PARTS else facts) == facts for key, facts in scorer.facts.items())
+
+
+def _described(facts: Mapping[str, object]) -> str:
+    parts = facts.get(SCORER_PARTS)
+    told = [f"{name} {value}" for name, value in parts.items()] if isinstance(parts, dict) else []
+    return ", ".join([f"{facts.get('scorer')} {facts.get('scorer_version')}".strip(), *told])
 
 
 def _load(output: Path) -> dict[str, object]:
@@ -229,10 +241,10 @@ def _read_journal(journal: Path, scorer: Scorer) -> dict[str, Row]:
     for line in journal.read_bytes().split(b"\n")[:-1] if journal.exists() else ():
         try:
             entry = parse_json(line)
-            found, version = entry["rows"], (entry["scorer"], entry["version"])
+            found, is_ours = entry["rows"], _is_of(entry, scorer)
         except (ValueError, KeyError, TypeError):
             continue
-        if version == (scorer.name, scorer.version) and _are_rows(found):
+        if is_ours and _are_rows(found):
             rows |= found
     return rows
 
@@ -250,7 +262,7 @@ def _are_rows(found: object) -> TypeGuard[dict[str, Row]]:
 
 
 def _append(journal: Path, scorer: Scorer, rows: dict[str, Row]) -> None:
-    line = json.dumps({"scorer": scorer.name, "version": scorer.version, "rows": rows})
+    line = json.dumps({**scorer.facts, "rows": rows})
     try:
         journal.parent.mkdir(parents=True, exist_ok=True)
         with open(journal, "a", encoding="utf-8") as stream:

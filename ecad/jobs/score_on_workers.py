@@ -40,7 +40,7 @@ def score_folders_on(
         folder -> the content of its output.
     """
     facts = executor.facts
-    scorer = Scorer(facts["scorer"], facts["version"], facts["compares"], _elsewhere)
+    scorer = Scorer(facts["scorer"], facts["version"], facts["compares"], _elsewhere, facts["parts"])
     open_folders = {
         folder: FolderScores(folder, items, scorer, folder / output_subpath, again) for folder, items in folders.items()
     }
@@ -70,7 +70,8 @@ def worker(scorer: str, weights: str | None, device: str) -> Job:
         ]
         return score_batch(items, chosen)
 
-    return Job(work, {"scorer": chosen.name, "version": chosen.version, "compares": chosen.compares})
+    facts = {"scorer": chosen.name, "version": chosen.version, "compares": chosen.compares, "parts": dict(chosen.parts)}
+    return Job(work, facts)
 
 
 def _plain(item: Item) -> tuple[str, tuple[str, str], str | None]:

@@ -20,7 +20,7 @@ from ecad.images.files import Images, content_digest, read_images
 from ecad.utils.batching import AdaptiveBatches
 from ecad.utils.extras import benchmark_extra
 from ecad.utils.files import write_atomic
-from ecad.utils.fingerprints import weights_fingerprint
+from ecad.utils.fingerprints import part_fingerprint, weights_fingerprint
 
 CHUNK = 256
 _BATCH = 32
@@ -62,7 +62,8 @@ def get_feature_extractor(
     named = {"judge": os.fspath(JUDGE_FOLDER), "clip_vit_b_32": "ViT-B/32"}
     clip = Clip(weights or named.get(model_name, model_name), choose_device(device))
     # FID on CLIP features takes them unnormalized (Kynkäänniemi et al., arXiv 2203.06026).
-    return FeatureExtractor(f"{model_name} {weights_fingerprint(clip.model, digits=12)}", clip.features)
+    read = part_fingerprint(clip.processor)[:12]
+    return FeatureExtractor(f"{model_name} {weights_fingerprint(clip.model, digits=12)} {read}", clip.features)
 
 
 def folder_features(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,38 +64,37 @@ def ssim(images: np.ndarray, references: np.ndarray) -> np.ndarray:
     return np.asarray(torch.as_tensor(score).double().reshape(len(images)))
 
 
-def load_lpips(device: str = "cpu") -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Load the learned perceptual distance (LPIPS; Zhang et al., arXiv 1801.03924) on AlexNet. Lower is more similar.
+class Lpips:
+    """The learned perceptual distance (LPIPS; Zhang et al., arXiv 1801.03924), on AlexNet. Lower is more similar.
 
     Args:
         device: device of the network.
 
-    Returns:
-        (images, references), both uint8 (n, height, width, 3), -> float64 (n,), 0 for equal images.
-
     Raises:
         EcadError: torchmetrics is not installed, or AlexNet's weights are not found.
     """
-    with benchmark_extra("LPIPS"):
-        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-        from torchvision.models import AlexNet_Weights
-    try:
-        network = LearnedPerceptualImagePatchSimilarity(net_type="alex").to(device).net
-    except Exception as error:  # torch.load raises whatever its parsers raise
-        url = AlexNet_Weights.DEFAULT.url
-        place = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
-        raise EcadError(
-            f"LPIPS: cannot load AlexNet's weights from {place} or {url}: {str(error).splitlines()[0]}; "
-            "download them to that place, or set TORCH_HOME to the folder of a copy"
-        ) from error
 
-    def lpips(images: np.ndarray, references: np.ndarray) -> np.ndarray:
+    def __init__(self, device: str = "cpu") -> None:
+        with benchmark_extra("LPIPS"):
+            from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+            from torchvision.models import AlexNet_Weights
+        try:
+            self.network = LearnedPerceptualImagePatchSimilarity(net_type="alex").to(device).net
+        except Exception as error:  # torch.load raises whatever its parsers raise
+            url = AlexNet_Weights.DEFAULT.url
+            place = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
+            raise EcadError(
+                f"LPIPS: cannot load AlexNet's weights from {place} or {url}: {str(error).splitlines()[0]}; "
+                "download them to that place, or set TORCH_HOME to the folder of a copy"
+            ) from error
+        self._device = device
+
+    @torch.no_grad()
+    def __call__(self, images: np.ndarray, references: np.ndarray) -> np.ndarray:
+        """Distances of images from references, both uint8 (n, height, width, 3): float64 (n,), 0 where equal."""
         _check_shapes(images, references)
-        with torch.no_grad():
-            pairs = _channels_first(images).to(device), _channels_first(references).to(device)
-            return np.asarray(network(*pairs, normalize=True).double().cpu().reshape(len(images)))
-
-    return lpips
+        pairs = _channels_first(images).to(self._device), _channels_first(references).to(self._device)
+        return np.asarray(self.network(*pairs, normalize=True).double().cpu().reshape(len(images)))
 
 
 def _channels_first(images: np.ndarray) -> torch.Tensor:

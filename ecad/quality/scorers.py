@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from torch import nn
@@ -12,12 +13,27 @@ from torch import nn
 from ecad.builtin import JUDGE_FOLDER
 from ecad.errors import EcadError
 from ecad.images.files import Images
-from ecad.quality.fidelity import load_lpips, psnr, ssim
+from ecad.quality.fidelity import Lpips, psnr, ssim
+from ecad.quality.names import check_scorer
 from ecad.utils.batching import AdaptiveBatches
-from ecad.utils.fingerprints import weights_fingerprint
+from ecad.utils.fingerprints import part_fingerprint, weights_fingerprint
+from ecad.utils.versions import SCORER_PARTS
 
 # (images, prompts) -> scores.
 Score = Callable[[Images, Sequence[str]], np.ndarray]
+# (images, references) -> scores.
+Comparison = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class _Model(Protocol):
+    """A network that scores, and what it reads texts and images with."""
+
+    @property
+    def model(self) -> nn.Module: ...
+    @property
+    def tokenizer(self) -> object: ...
+    @property
+    def processor(self) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -29,12 +45,20 @@ class Scorer:
         version: identifies the weights; empty if there are none.
         compares: whether it needs `references`, the uncached images of the same prompts and seeds.
         score: (images, prompts, references) -> float64 (n,); `references` is None for a scorer that does not compare.
+        parts: fingerprints of what scores depend on beside `version`: tokenizer and image processor, or LPIPS' network.
     """
 
     name: str
     version: str
     compares: bool
     score: Callable[[Images, Sequence[str], Images | None], np.ndarray]
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What tells its scores apart from others, as JSON values."""
+        parts = {SCORER_PARTS: dict(self.parts)} if self.parts else {}
+        return {"scorer": self.name, "scorer_version": self.version, **parts}
 
 
 def get_scorer(name: str, weights: str | os.PathLike[str] | None = None, device: str = "auto") -> Scorer:
@@ -54,28 +78,16 @@ def get_scorer(name: str, weights: str | os.PathLike[str] | None = None, device:
     """
     from ecad.utils.device import choose_device
 
+    check_scorer(name)
     if name in _COMPARING:
         if weights is not None:
             raise EcadError(f"scorer {name!r} has no weights: leave `weights` out")
-        return Scorer(name, "", True, _comparison(_COMPARING[name](choose_device(device))))
-    if name not in _SCORERS:
-        raise EcadError(f"scorer {name!r} is unknown: expected one of {', '.join(scorer_names())}")
-    model, score, version = _SCORERS[name](None if weights is None else os.fspath(weights), choose_device(device))
-    return Scorer(name, f"{version} {weights_fingerprint(model, digits=12)}", False, _halving(score))
-
-
-def scorer_names() -> list[str]:
-    """The names that `get_scorer` knows.
-
-    >>> scorer_names()
-    ['image_reward', 'clip', 'pick', 'judge', 'psnr', 'ssim', 'lpips']
-    """
-    return [*_SCORERS, *_COMPARING]
-
-
-def quality_names() -> list[str]:
-    """The scorers whose value rises with the quality of the images."""
-    return [name for name in scorer_names() if name != "lpips"]
+        measure, parts = _COMPARING[name](choose_device(device))
+        return Scorer(name, "", True, _comparison(measure), parts)
+    found, score, version = _SCORERS[name](None if weights is None else os.fspath(weights), choose_device(device))
+    version = f"{version} {weights_fingerprint(found.model, digits=12)}"
+    parts = {"tokenizer": part_fingerprint(found.tokenizer), "image_processor": part_fingerprint(found.processor)}
+    return Scorer(name, version, False, _halving(score), parts)
 
 
 def _halving(score: Score) -> Callable[..., np.ndarray]:
@@ -100,46 +112,51 @@ def _comparison(measure: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Call
     return score
 
 
-def _image_reward(weights: str | None, device: str) -> tuple[nn.Module, Score, str]:
+def _image_reward(weights: str | None, device: str) -> tuple[_Model, Score, str]:
     from ecad.quality.image_reward import HUB_ID, ImageReward
 
     scorer = ImageReward(weights, device)
-    return scorer.model, scorer.score, weights or HUB_ID
+    return scorer, scorer.score, weights or HUB_ID
 
 
-def _clip(weights: str | None, device: str) -> tuple[nn.Module, Score, str]:
+def _clip(weights: str | None, device: str) -> tuple[_Model, Score, str]:
     from ecad.quality.clip import Clip
 
     chosen = weights or "ViT-B/32"
     scorer = Clip(chosen, device)
-    return scorer.model, scorer.score, chosen
+    return scorer, scorer.score, chosen
 
 
-def _pick(weights: str | None, device: str) -> tuple[nn.Module, Score, str]:
+def _pick(weights: str | None, device: str) -> tuple[_Model, Score, str]:
     from ecad.quality.clip import Clip
 
     # The published repository uses the tokenizer and processor of the model that it was fine-tuned from.
     chosen, processor = (weights, None) if weights else ("yuvalkirstain/PickScore_v1", _PICK_PROCESSOR)
     scorer = Clip(chosen, device, processor)
-    return scorer.model, scorer.preference, chosen
+    return scorer, scorer.preference, chosen
 
 
-def _judge(weights: str | None, device: str) -> tuple[nn.Module, Score, str]:
-    model, score, _ = _clip(weights or os.fspath(JUDGE_FOLDER), device)
-    return model, score, weights or "built-in"
+def _judge(weights: str | None, device: str) -> tuple[_Model, Score, str]:
+    scorer, score, _ = _clip(weights or os.fspath(JUDGE_FOLDER), device)
+    return scorer, score, weights or "built-in"
+
+
+def _lpips(device: str) -> tuple[Lpips, dict[str, str]]:
+    lpips = Lpips(device)
+    return lpips, {"network": part_fingerprint(lpips.network)}
 
 
 _PICK_PROCESSOR = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
-# Name -> (weights, device) -> (module, (images, prompts) -> scores, name of the weights).
-_SCORERS: dict[str, Callable[[str | None, str], tuple[nn.Module, Score, str]]] = {
+# Name -> (weights, device) -> (its model, tokenizer and processor, (images, prompts) -> scores, name of the weights).
+_SCORERS: dict[str, Callable[[str | None, str], tuple[_Model, Score, str]]] = {
     "image_reward": _image_reward,
     "clip": _clip,
     "pick": _pick,
     "judge": _judge,
 }
-# Name -> device -> (images, references) -> scores.
-_COMPARING: dict[str, Callable[[str], Callable[[np.ndarray, np.ndarray], np.ndarray]]] = {
-    "psnr": lambda device: psnr,
-    "ssim": lambda device: ssim,
-    "lpips": load_lpips,
+# Name -> device -> ((images, references) -> scores, fingerprints).
+_COMPARING: dict[str, Callable[[str], tuple[Comparison, dict[str, str]]]] = {
+    "psnr": lambda device: (psnr, {}),
+    "ssim": lambda device: (ssim, {}),
+    "lpips": _lpips,
 }

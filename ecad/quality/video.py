@@ -39,7 +39,7 @@ def score_frames(
     Args:
         video: uint8 (frames, height, width, 3).
         reference: uint8, the same shape: the uncached video of the same prompt and seed.
-        measure: `psnr`, `ssim` or the result of `load_lpips`: two stacks of images -> float64 (frames,).
+        measure: `psnr`, `ssim` or an `Lpips`: two stacks of images -> float64 (frames,).
         lower_is_better: True for LPIPS.
 
     Raises:

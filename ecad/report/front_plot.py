@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,25 @@ def save_front_plot(results: Results, path: str | os.PathLike[str], *, dpi: int 
     Raises:
         EcadError: the suffix is another one, or the file cannot be written.
     """
+    save_figure(lambda: front_plot(results), path, dpi=dpi)
+
+
+def save_figure(draw: Callable[[], Figure], path: str | os.PathLike[str], *, dpi: int = 150) -> None:
+    """Write a figure to a file.
+
+    Args:
+        draw: makes the figure, in the style of all figures.
+        path, dpi: as for `save_front_plot`.
+
+    Raises:
+        EcadError: as `save_front_plot` does.
+    """
     kind = Path(path).suffix.lower().removeprefix(".")
     if kind not in ("png", "svg"):
         raise EcadError(f"{os.fspath(path)}: cannot write .{kind} files; use .png or .svg")
     stream = io.BytesIO()
     with rc_context(_STYLE):
-        front_plot(results).savefig(stream, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
+        draw().savefig(stream, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
     write_atomic(path, stream.getvalue())
 
 

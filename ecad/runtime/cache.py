@@ -25,6 +25,7 @@ from ecad.runtime.kept_outputs import Storage
 from ecad.runtime.overrides import overrides_on
 from ecad.schedules import CacheSchedule
 from ecad.schedules.front import Front
+from ecad.schedules.joint import by_denoiser
 from ecad.sites.discovery import denoisers
 
 
@@ -43,9 +44,10 @@ def enable_cache(
     Args:
         pipe: a diffusers pipeline, whose denoiser may be any callable; or a bare denoiser, a module whose loop calls
             `CacheRun.step`.
-        schedule: one schedule, or a dict of denoiser name -> schedule where the pipeline has several; or a front, or
-            where `Front.load` finds one. Its sites are those of `CacheSchedule.for_model`, or submodules of the
-            denoiser, named by hand: ("layers.0", "mixer").
+        schedule: one schedule; or a front, or where `Front.load` finds one. Its sites are those of
+            `CacheSchedule.for_model`, or submodules of the denoiser, named by hand: ("layers.0", "mixer"). Where the
+            pipeline has several denoisers, its blocks name theirs, as a search writes it: ("transformer_2.0", "ff"); or
+            a dict of denoiser name -> schedule.
         speedup, quality: which schedule of a front; as for `Front.pick`.
         exact: refuse a run of other rows than the schedule's, instead of resampling the schedule.
         keep_device: keep outputs there, such as "cpu", instead of where they are computed: less memory, more time.
@@ -77,12 +79,7 @@ def enable_cache(
         front, schedule = schedule, schedule.pick(speedup=speedup, quality=quality)
     elif speedup is not None or quality is not None:
         raise EcadError(NO_FRONT)
-    schedules = dict(schedule) if isinstance(schedule, Mapping) else dict.fromkeys(modules, schedule)
-    if not isinstance(schedule, Mapping) and len(modules) > 1:
-        raise EcadError(
-            f"{type(pipe).__name__} has several denoisers: expected a dict with a schedule for any of "
-            f"{', '.join(modules)}, found one schedule"
-        )
+    schedules = dict(schedule) if isinstance(schedule, Mapping) else by_denoiser(schedule, list(modules))
     if unknown := [name for name in schedules if name not in modules]:
         raise EcadError(
             f"{type(pipe).__name__} has no denoiser {unknown[0]!r}: expected a schedule for any of {', '.join(modules)}"

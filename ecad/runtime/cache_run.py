@@ -23,7 +23,9 @@ from ecad.runtime.kept_outputs import CacheStats, Storage, Tally
 from ecad.runtime.rows import GivenRow, SchedulerWatch
 from ecad.schedules import CacheSchedule
 from ecad.schedules.front import Front
+from ecad.schedules.joint import by_denoiser
 from ecad.schedules.plan import Plan
+from ecad.sites.discovery import denoisers
 
 NO_FRONT = "speedup and quality choose a schedule of a front: give enable_cache a front"
 
@@ -79,8 +81,10 @@ class CacheRun:
         self._running: list[Generation] = []
         self._told: set[str] = set()
         self._follow(schedules)
+        named = {denoiser.name: denoiser for denoiser in self._denoisers}
         for one in front.schedules if front else ():
-            self._denoisers[0].planned(one)
+            for name, own in self._by_denoiser(one).items():
+                named[name].planned(own)
 
     @property
     def plans(self) -> dict[str, Plan]:
@@ -100,7 +104,7 @@ class CacheRun:
         Nothing is hooked or recorded again. A generation that is running goes on as it began.
 
         Args:
-            schedule: of the same sites; a dict of denoiser name -> schedule where the pipeline has several.
+            schedule: of the same sites; where the pipeline has several denoisers as for `enable_cache`.
             speedup, quality: which schedule of the front that the cache was enabled with; as for `Front.pick`.
 
         Raises:
@@ -117,8 +121,7 @@ class CacheRun:
         if schedule is None:
             self.schedules = {}
         else:
-            names = [denoiser.name for denoiser in self._denoisers]
-            self._follow(schedule if isinstance(schedule, Mapping) else dict.fromkeys(names, schedule))
+            self._follow(schedule if isinstance(schedule, Mapping) else self._by_denoiser(schedule))
 
     def memory(self) -> int:
         """Predict the most bytes that kept outputs hold at any moment of a generation like the last one.
@@ -321,6 +324,10 @@ class CacheRun:
     def _end_generation(self) -> None:
         if self._generation is not None:
             self._generation.end()
+
+    def _by_denoiser(self, schedule: CacheSchedule) -> dict[str, CacheSchedule]:
+        cached = {denoiser.name for denoiser in self._denoisers}
+        return by_denoiser(schedule, [name for name in denoisers(self.pipe) if name in cached])
 
     def _follow(self, schedules: Mapping[str, CacheSchedule]) -> None:
         """Take schedules for the generations that begin from now on."""

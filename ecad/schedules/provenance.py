@@ -12,6 +12,8 @@ from ecad.schedules import json_values as plain
 
 # Keys of the attributes; the second holds the provenance of a schedule before it was resampled.
 KEY, RESAMPLED = "provenance", "resampled_from"
+# Fields that hold one value per denoiser, joined by the separator, where a pipeline has several.
+OF_DENOISER, SEPARATOR = ("denoiser", "layout", "configuration"), " + "
 _CONFIG = ConfigDict(extra="forbid")
 _Count = Annotated[int, Field(ge=0)]
 

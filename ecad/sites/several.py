@@ -48,7 +48,11 @@ def columns_of(sites: Sequence[tuple[str, str]], names: Sequence[str]) -> dict[s
     owners = [block.split(".", 1)[0] if "." in block else "" for block, _ in sites]
     if odd := next((block for (block, _), owner in zip(sites, owners, strict=True) if owner not in names), None):
         raise ScheduleError(
-            "the schedule does not name the denoiser of a block", block=odd, expected=f"{names[0]}.{odd}", found=odd
+            f"the pipeline has several denoisers ({', '.join(names)}), and the schedule does not name a block's",
+            block=odd,
+            expected=f"{names[0]}.{odd}",
+            found=odd,
+            remedy="name it, or give a dict with a schedule for any denoiser",
         )
     found = {}
     for name in names:

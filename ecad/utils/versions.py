@@ -12,6 +12,8 @@ from ecad._version import __version__
 PACKAGES = ("diffusers", "numpy", "torch", "transformers")
 # Among settings: component of the pipeline -> its fingerprint.
 PARTS = "parts"
+# Among settings and scores: what a scorer's scores depend on beside its version -> fingerprint.
+SCORER_PARTS = "scorer_parts"
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
@@ -35,14 +37,14 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     return found
 
 
-def without_parts(settings: Mapping[str, object]) -> dict[str, object]:
+def without_parts(settings: Mapping[str, object], key: str = PARTS) -> dict[str, object]:
     """Settings of embeddings or images as earlier releases wrote them: without the fingerprint of every component.
 
     >>> without_parts({"dtype": "float32", "parts": {"vae": "12ab"}, "embeddings": {"parts": {"tokenizer": "34cd"}}})
     {'dtype': 'float32', 'embeddings': {}}
     """
     return {
-        key: without_parts(value) if isinstance(value, Mapping) else value
-        for key, value in settings.items()
-        if key != PARTS
+        name: without_parts(value, key) if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if name != key
     }

@@ -37,7 +37,7 @@ def study():
 
 
 def test_near_the_front_are_the_best_at_each_speedup(study):
-    found = near_front(study, [1.5, 3])
+    found = near_front(study.within_limits(), study.uncached_cost, [1.5, 3])
     for speedup in (1.5, 3):
         affordable = [one for one in study.candidates if one.cost * speedup <= study.uncached_cost]
         best = max(one.quality for one in affordable)
@@ -46,27 +46,38 @@ def test_near_the_front_are_the_best_at_each_speedup(study):
     assert [one.cost for one in found] == sorted(one.cost for one in found)
 
 
+@pytest.mark.parametrize("limit", [1, 3, 20])
+def test_a_limit_keeps_the_best_of_evenly_spaced_speedups(study, limit):
+    speedups = [1.25, 1.5, 2, 3, 6]
+    whole = near_front(study.within_limits(), study.uncached_cost, speedups)
+    found = near_front(study.within_limits(), study.uncached_cost, speedups, limit)
+    assert len(found) == min(limit, len(whole))
+    assert {one.name for one in found} <= {one.name for one in whole}
+    [best] = near_front(study.within_limits(), study.uncached_cost, speedups[:1], 1)
+    assert best.name in {one.name for one in found}
+
+
 def test_validation_prompts_decide_and_nothing_is_dominated(study):
-    finalists = near_front(study)
+    finalists = near_front(study.within_limits(), study.uncached_cost)
     upside_down = evaluator(lambda schedule: -schedule.share_recomputed, "1")
-    kept = select_by_validation(finalists, None, upside_down, no_progress)
+    kept = select_by_validation(finalists, None, lambda one: upside_down, no_progress)
     assert [one.path for one in kept] == [finalists[0].path]
-    same = select_by_validation(
-        finalists, None, evaluator(lambda schedule: schedule.share_recomputed, "1"), no_progress
-    )
+    plain = evaluator(lambda schedule: schedule.share_recomputed, "1")
+    same = select_by_validation(finalists, None, lambda one: plain, no_progress)
     assert [one.quality for one in same] == sorted({one.quality for one in same})
     assert [one.cost for one in same] == sorted({one.cost for one in same})
 
 
 @pytest.mark.parametrize("helps", [True, False])
 def test_fitted_weights_are_exported_where_the_validation_prompts_say_so(study, helps):
-    def fit(schedule):
-        return schedule.replace(output_weights=[[0.5]] * schedule.num_steps)
+    def fit(candidate):
+        return candidate.plain.replace(output_weights=[[0.5]] * candidate.plain.num_steps)
 
     def quality(schedule):
         return schedule.share_recomputed + (0.001 if helps else -0.001) * (schedule.output_weights is not None)
 
-    kept = select_by_validation(near_front(study), fit, evaluator(quality, "1"), no_progress)
+    finalists = near_front(study.within_limits(), study.uncached_cost)
+    kept = select_by_validation(finalists, fit, lambda one: evaluator(quality, "1"), no_progress)
     assert {one.plain.output_weights is not None for one in kept if one.plain.forecast} <= {helps}
     assert any(one.plain.forecast for one in kept)
     assert all(one.schedule.output_weights == one.plain.output_weights for one in kept)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -9,23 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKLWan,
-    FluxControlPipeline,
-    FluxPipeline,
-    FluxTransformer2DModel,
-    PixArtTransformer2DModel,
-    UniPCMultistepScheduler,
-    WanPipeline,
-    WanTransformer3DModel,
-)
+from described_pipelines import pictures, save_control, save_wan
+from diffusers import PixArtTransformer2DModel
 from PIL import Image
-from transformers import T5TokenizerFast, UMT5Config, UMT5EncoderModel
 
 from ecad.builtin import FLUX_FOLDER, PIPELINE_FOLDER
 from ecad.cost.macs import macs_table
 from ecad.cost.memory import kept_bytes
-from ecad.errors import EcadError, ScheduleError
+from ecad.cost.table import CostTable
+from ecad.errors import EcadError, EcadWarning, ScheduleError
 from ecad.genetic import Study
 from ecad.genetic.evaluation.image_evaluator import evaluator_of
 from ecad.genetic.evaluation.problems import problem_of
@@ -33,10 +26,15 @@ from ecad.genetic.search import search
 from ecad.image_generators import ImageGenerator, found_everywhere, get_architecture, get_image_generator
 from ecad.image_generators import unregistered as any_pipeline
 from ecad.image_generators.generator import pictures_of
+from ecad.image_generators.latency_table import latency_table
 from ecad.image_generators.provenance import provenance_for
 from ecad.prompts import Prompt
-from ecad.runtime.cache import cached
+from ecad.runtime.cache import cached, enable_cache
+from ecad.runtime.compatibility import layout_of
 from ecad.schedules import CacheSchedule, heuristics
+from ecad.schedules.joint import by_denoiser
+from ecad.schedules.provenance import made_for
+from ecad.sites.discovery import discover
 
 PROMPTS = ["a 3d crab on a blue background", "a google apple on a red background"]
 FACTS = {"pipeline": str(PIPELINE_FOLDER), "steps": 3, "guidance_scale": 2.0, "height": 64, "width": 64}
@@ -196,12 +194,6 @@ def test_a_folder_is_found_beside_its_description_and_from_anywhere(
     assert found_everywhere("org/model") == "org/model"
 
 
-def pictures(folder: Path) -> None:
-    rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(folder / "fox.png")
-    Image.fromarray(np.repeat(np.array([[0, 255]], np.uint8), 32, axis=1).repeat(64, axis=0)).save(folder / "mask.png")
-
-
 def flux(folder: Path, name: str, **facts: Any) -> ImageGenerator:
     facts = {"pipeline": str(FLUX_FOLDER), "steps": 5, "guidance_scale": 3.0, "height": 64, "width": 64, **facts}
     facts["call"] = {"max_sequence_length": 12, **facts.get("call", {})}
@@ -211,7 +203,7 @@ def flux(folder: Path, name: str, **facts: Any) -> ImageGenerator:
 
 def ran(generator: ImageGenerator, schedule: CacheSchedule) -> int:
     """Calls of components that compute while one image is made."""
-    with cached(generator.pipe, generator.schedules(schedule)) as run, torch.no_grad():
+    with cached(generator.pipe, schedule) as run, torch.no_grad():
         inputs = generator.pipeline_inputs(generator.encode(PROMPTS[:1]))
         generator.pipe(**inputs, **generator.call, **generator.images, num_inference_steps=generator.steps)
         return run.stats.computed
@@ -251,13 +243,7 @@ def test_what_images_are_made_from_is_part_of_what_they_are(tmp_path: Path) -> N
 
 def test_a_control_pipeline_is_called_with_its_image(tmp_path: Path) -> None:
     pictures(tmp_path)
-    pipe = FluxPipeline.from_pretrained(FLUX_FOLDER)
-    config = {**pipe.transformer.config, "in_channels": 2 * pipe.transformer.config.in_channels}
-    torch.manual_seed(0)
-    transformer = FluxTransformer2DModel.from_config(config | {"out_channels": pipe.transformer.config.in_channels})
-    parts = {name: pipe.components[name] for name in ("vae", "text_encoder", "tokenizer", "scheduler")}
-    parts |= {name: pipe.components[name] for name in ("text_encoder_2", "tokenizer_2")}
-    FluxControlPipeline(transformer=transformer, **parts).save_pretrained(tmp_path / "control")
+    save_control(tmp_path)
     generator = flux(tmp_path, "mine", pipeline="control", images={"control_image": "fox.png"})
     schedule = heuristics.every_n(macs_table(generator.architecture).sites, 5, 2)
     assert generator.generate(generator.encode(PROMPTS), [5, 6], schedule).shape == (2, 64, 64, 3)
@@ -268,24 +254,7 @@ def test_a_control_pipeline_is_called_with_its_image(tmp_path: Path) -> None:
 def wan(tmp_path_factory: pytest.TempPathFactory) -> ImageGenerator:
     """Wan 2.2: two denoisers, the second takes over at low noise; videos."""
     folder = tmp_path_factory.mktemp("wan")
-    torch.manual_seed(0)
-    denoiser = {"num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4}
-    denoiser |= {"text_dim": 16, "freq_dim": 16, "ffn_dim": 32, "num_layers": 2, "rope_max_seq_len": 32}
-    vae = {"z_dim": 4, "dim_mult": [1] * 4, "latents_mean": [0.0] * 4, "latents_std": [1.0] * 4, "num_res_blocks": 1}
-    text = UMT5Config(vocab_size=2120, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
-    WanPipeline(
-        tokenizer=T5TokenizerFast.from_pretrained(PIPELINE_FOLDER, subfolder="tokenizer"),
-        text_encoder=UMT5EncoderModel(text),
-        transformer=WanTransformer3DModel(**denoiser),
-        transformer_2=WanTransformer3DModel(**denoiser),
-        vae=AutoencoderKLWan(base_dim=3, **vae),
-        scheduler=UniPCMultistepScheduler(**flow),
-        boundary_ratio=0.875,
-    ).save_pretrained(folder / "wan")
-    facts = {"pipeline": "wan", "steps": 6, "height": 32, "width": 32, "guidance_scale": 4.0}
-    facts["call"] = {"num_frames": 5, "max_sequence_length": 16}
-    (folder / "wan22.json").write_text(json.dumps(facts))
+    save_wan(folder)
     return get_image_generator(str(folder / "wan22.json"), device="cpu")
 
 
@@ -296,15 +265,14 @@ def test_two_denoisers_have_one_schedule_whose_blocks_name_them(wan: ImageGenera
     rng = np.random.default_rng(0)
     for bits in (np.ones((6, 12), bool), np.zeros((6, 12), bool), rng.random((6, 12)) < 0.5):
         schedule = CacheSchedule(bits, table.sites)
-        split = wan.schedules(schedule)
-        assert isinstance(split, dict)
+        split = by_denoiser(schedule, ["transformer", "transformer_2"])
         assert list(split) == ["transformer", "transformer_2"]
         np.testing.assert_array_equal(np.hstack([one.recompute for one in split.values()]), bits)
         # Guidance is a second forward of each row.
         assert ran(wan, schedule) == 2 * table._runs(bits).sum()
     assert (table.active.sum(axis=1) == 6).all()  # type: ignore[union-attr]
-    with pytest.raises(ScheduleError, match="does not name the denoiser of a block"):
-        wan.schedules(heuristics.none((("blocks.0", "attn1"),), 6))
+    with pytest.raises(ScheduleError, match="does not name a block's"):
+        enable_cache(wan.pipe, heuristics.none((("blocks.0", "attn1"),), 6))
 
 
 def test_a_search_finds_a_schedule_for_each_denoiser_at_once(wan: ImageGenerator, tmp_path: Path) -> None:
@@ -316,6 +284,50 @@ def test_a_search_finds_a_schedule_for_each_denoiser_at_once(wan: ImageGenerator
     assert Study.open(tmp_path).front()[0].cost == best.cost
     assert wan.generate(wan.encode(["a fox"]), [0], best.schedule).shape == (1, 160, 32, 3)
     assert provenance_for(wan).denoiser == "WanTransformer3DModel + WanTransformer3DModel"
+
+
+def test_costs_are_known_for_other_numbers_of_rows(wan: ImageGenerator, tmp_path: Path) -> None:
+    pictures(tmp_path)
+    image_to_image = {"class": "FluxImg2ImgPipeline", "images": {"image": "fox.png"}, "call": {"strength": 0.6}}
+    for generator, rows, passes in ((wan, 12, 2), (flux(tmp_path, "mine", **image_to_image), 10, 1)):
+        table = macs_table(generator.architecture_for(rows))
+        other = replace(generator, steps=rows)
+        for seed in range(3):
+            bits = np.random.default_rng(seed).random((rows, len(table.sites))) < 0.5
+            assert ran(other, CacheSchedule(bits, table.sites)) == passes * table._runs(bits).sum()
+    assert wan.architecture_for(6) is wan.architecture
+    with pytest.raises(ScheduleError, match=r"known for one number of rows.*architecture_for\(12\)"):
+        macs_table(wan.architecture).price(np.ones((12, 12), dtype=bool))
+
+
+def test_the_time_of_two_denoisers_is_measured_row_by_row(wan: ImageGenerator) -> None:
+    table = latency_table(wan, wan.encode(PROMPTS[:1]), rounds=1)
+    counted = macs_table(wan.architecture)
+    assert table.sites == counted.sites
+    np.testing.assert_array_equal(table.active, counted.active)
+    bits = np.ones((6, 12), dtype=bool)
+    assert table.price(bits) == table.per_site @ table.active.sum(axis=0) + table.fixed_by_row.sum()  # type: ignore[union-attr]
+    known = CostTable.from_json(json.loads(json.dumps(table.to_json())))
+    assert known.price(bits, True) == table.price(bits, True)
+
+
+def test_a_joint_schedule_says_what_each_denoiser_was_searched_for(wan: ImageGenerator) -> None:
+    sites = macs_table(wan.architecture).sites
+    origin = provenance_for(wan)
+    schedule = CacheSchedule(np.ones((6, 12), bool), sites, attributes={"provenance": origin.to_json()})
+    for name, one in by_denoiser(schedule, ["transformer", "transformer_2"]).items():
+        module = getattr(wan.pipe, name)
+        found = made_for(one.attributes)[0]
+        assert found is not None
+        assert (found.denoiser, found.layout) == ("WanTransformer3DModel", layout_of(module, discover(module)))
+        assert found.weights == origin.weights
+    resampled = by_denoiser(schedule.resample(steps=9), ["transformer", "transformer_2"])
+    assert {made_for(one.attributes)[1] for one in resampled.values()} == {6}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EcadWarning)
+        wan.generate(wan.encode(PROMPTS[:1]), [0], schedule)
+        with pytest.raises(EcadWarning, match="another number of steps"):
+            wan.generate(wan.encode(PROMPTS[:1]), [0], schedule.resample(steps=9))
 
 
 def test_a_pipeline_class_that_diffusers_has_not_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,25 @@ def test_scores_of_another_scorer_are_not_overwritten(items: list[Item]) -> None
         run(items, Brightness("2"))
     run(items, second := Brightness("2"), again=True)
     assert second.given == 3
+
+
+def test_scores_with_another_tokenizer_are_of_another_scorer(items: list[Item]) -> None:
+    scorer = replace(Brightness().scorer, parts={"tokenizer": "12ab"})
+    folder = items[0].file.parent
+    score_folder(folder, items, scorer, folder / "scores.json")
+    with pytest.raises(
+        EcadError, match=r"has scores of brightness 1, tokenizer 12ab, not of brightness 1, tokenizer 34cd"
+    ):
+        FolderScores(folder, items, replace(scorer, parts={"tokenizer": "34cd"}), folder / "scores.json")
+
+
+def test_scores_of_a_release_that_did_not_name_parts_are_kept(items: list[Item]) -> None:
+    run(items, Brightness())
+    folder, again = items[0].file.parent, Brightness()
+    scorer = replace(again.scorer, parts={"tokenizer": "12ab"})
+    result = score_folder(folder, items, scorer, folder / "scores.json")
+    assert again.given == 0
+    assert result["scorer_parts"] == {"tokenizer": "12ab"}
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"fid_score": 1}', '{"total_sc'])

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from ecad.errors import EcadError
 from ecad.quality import psnr
-from ecad.quality.fidelity import MAX_PSNR, load_lpips, ssim
+from ecad.quality.fidelity import MAX_PSNR, Lpips, ssim
 
 IMAGES = arrays(np.uint8, (3, 4, 5, 3))
 
@@ -89,7 +89,7 @@ def alexnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_lpips_is_nothing_for_equal_images_and_grows_with_noise(alexnet: Path) -> None:
-    lpips = load_lpips()
+    lpips = Lpips()
     rng = np.random.default_rng(0)
     images = rng.integers(60, 196, (3, 64, 64, 3), dtype=np.uint8)
     others = np.stack([images[i] + rng.integers(-n, n + 1, images[i].shape) for i, n in enumerate((0, 10, 60))])
@@ -103,5 +103,5 @@ def test_lpips_says_where_its_weights_belong(alexnet: Path) -> None:
     with pytest.raises(
         EcadError, match=r"LPIPS: cannot load AlexNet's weights from .*alexnet.*pth.*TORCH_HOME"
     ) as error:
-        load_lpips()
+        Lpips()
     assert "\n" not in str(error.value)

@@ -55,6 +55,35 @@ def test_other_weights_are_another_version(tmp_path: Path) -> None:
     assert len(versions) == 2
 
 
+def test_another_tokenizer_or_image_processor_is_another_part(tmp_path: Path) -> None:
+    judge = Judge()
+    judge.model.save_pretrained(tmp_path)
+    judge.processor.size = {"shortest_edge": 32}
+    judge.processor.save_pretrained(tmp_path)
+    judge.tokenizer.add_tokens(["crab"])
+    judge.tokenizer.save_pretrained(tmp_path)
+    own, other = (get_scorer("judge", folder, "cpu") for folder in (JUDGE_FOLDER, tmp_path))
+    assert own.version.split()[-1] == other.version.split()[-1]
+    assert {name: own.parts[name] != other.parts[name] for name in own.parts} == {
+        "tokenizer": True,
+        "image_processor": True,
+    }
+    assert get_scorer("judge", JUDGE_FOLDER, "cpu").parts == own.parts
+
+
+def test_lpips_names_its_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Network(torch.nn.Module):
+        def __init__(self, device: str) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 2)
+            self.network = self.layer
+
+    monkeypatch.setattr("ecad.quality.scorers.Lpips", Network)
+    torch.manual_seed(0)
+    first, second = (get_scorer("lpips", device="cpu").parts["network"] for _ in range(2))
+    assert first != second
+
+
 def test_fidelity_compares_pairs_of_any_size() -> None:
     scorer = get_scorer("psnr")
     other = np.clip(IMAGES.astype(int) + 3, 0, 255).astype(np.uint8)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
+
 import diffusers
 import numpy as np
 import pytest
@@ -9,7 +12,12 @@ import torch
 
 import ecad
 from ecad.runtime import planned
+from ecad.runtime.compatibility import layout_of
+from ecad.schedules.front import Point
 from ecad.schedules.plan import executed, make_plan
+from ecad.schedules.provenance import Provenance
+from ecad.sites.discovery import discover
+from ecad.sites.several import joint_sites
 
 
 def test_disabling_leaves_no_trace(tiny):
@@ -223,7 +231,7 @@ def test_two_denoisers_have_a_schedule_each_and_one_clock(make):
     pipe = TwoDenoisers(*(tiny.pipe.transformer for tiny in tinies), diffusers.DDIMScheduler())
     schedules = [tiny.random_schedule(seed, steps=6) for seed, tiny in enumerate(tinies)]
     calls = [tiny.count_calls() for tiny in tinies]
-    with pytest.raises(ecad.EcadError, match="several denoisers: expected a dict"):
+    with pytest.raises(ecad.ScheduleError, match=r"several denoisers \(transformer, transformer_2\).*give a dict"):
         ecad.enable_cache(pipe, schedules[0])
     with pytest.raises(ecad.EcadError, match="no denoiser 'unet'"):
         ecad.enable_cache(pipe, {"unet": schedules[0]})
@@ -241,3 +249,34 @@ def test_two_denoisers_have_a_schedule_each_and_one_clock(make):
     with ecad.cached(pipe, {"transformer_2": schedules[1]}):
         pipe(6, switch=3)
     assert [count.total() for count in calls] == [27, expected[1]]
+
+
+def test_one_schedule_may_hold_those_of_two_denoisers(make):
+    tinies = make.pixart(seed=1), make.pixart(seed=2, blocks=2)
+    names = "transformer", "transformer_2"
+    pipe = TwoDenoisers(*(tiny.pipe.transformer for tiny in tinies), diffusers.DDIMScheduler())
+    schedules = {name: tiny.random_schedule(steps=6) for name, tiny in zip(names, tinies, strict=True)}
+    sites = joint_sites({name: schedule.sites for name, schedule in schedules.items()})
+    modules = [tiny.pipe.transformer for tiny in tinies]
+    layouts = [layout_of(module, discover(module)) for module in modules]
+    origin = Provenance("A + B", " + ".join(layouts), "1 + 2", sampler="DDIMScheduler")
+    bits = np.hstack([schedule.recompute for schedule in schedules.values()])
+    joint = ecad.CacheSchedule(bits, sites, attributes={"provenance": origin.to_json()})
+    with ecad.cached(pipe, schedules) as run:
+        pipe(6, switch=3)
+    with warnings.catch_warnings(record=True) as told, ecad.cached(pipe, joint) as joint_run:
+        warnings.simplefilter("always")
+        pipe(6, switch=3)
+    assert joint_run.stats == run.stats
+    # Each denoiser is held against its own part of the provenance; their configurations are made up here.
+    assert [str(one.message).count("another variant of the model") for one in told] == [1, 1]
+    assert ["expected 1," in str(told[0].message), "expected 2," in str(told[1].message)] == [True, True]
+    front = ecad.Front("both", [Point(joint.replace(attributes={}), 0.5, 1.0)])
+    with ecad.cached(pipe, front, speedup=2) as run:
+        run.switch()
+        run.switch(speedup=2)
+        pipe(6, switch=3)
+        assert run.stats == joint_run.stats
+    swapped = replace(origin, layout=" + ".join(reversed(layouts)))
+    with pytest.raises(ecad.ScheduleError, match="another layout"):
+        ecad.enable_cache(pipe, joint.replace(attributes={"provenance": swapped.to_json()}))

@@ -26,7 +26,7 @@ def worker(faults: dict[str, float]) -> Job:
     items = all_items(plain.prompts, plain.seeds)
 
     def work(task: Any) -> np.ndarray | None:
-        if isinstance(task, int):
+        if task[0] == "output_products":
             return plain.output_products()
         _, steps, packed, forecast, products, _, first = task
         bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=steps * len(synthetic.SITES)).astype(bool)

@@ -28,6 +28,7 @@ from ecad.errors import EcadError
 from ecad.genetic.study.layout import DATABASE, FLAGS, MEASURED, PICTURES
 from ecad.genetic.study.results import read_measured, read_pictures
 from ecad.genetic.study.store import Store
+from ecad.image_generators.description import Description, describe
 from ecad.images.files import content_digest, read_image
 from ecad.images.folder import MANIFEST, begin_folder, read_manifest
 from ecad.jobs.encode import by_category, numbered
@@ -42,7 +43,8 @@ from ecad.quality.scorers import Scorer
 from ecad.report import Results
 from ecad.report.comparison import comparison_page, read_comparison
 from ecad.schedules import CacheSchedule, heuristics, importers, pixart_sites
-from ecad.schedules.provenance import KEY
+from ecad.schedules.front import Front, Point
+from ecad.schedules.provenance import KEY, Interval
 from ecad.schedules.sharing import card
 from ecad.utils.files import parse_json
 
@@ -221,6 +223,29 @@ def read_times(folder: Path) -> None:
         raise EcadError(type(error).__name__) from error
 
 
+def make_front(folder: Path) -> None:
+    half, third = (heuristics.every_n(pixart_sites(1), 6, n) for n in (2, 3))
+    held_out = {"psnr": Interval(39.0, 38.0, 40.0)}
+    points = [Point(half, 0.5, 40.0, held_out), Point(third.replace(forecast=True), 1 / 3, 30.0)]
+    Front("tiny", points, provenance={"method": "search"}).save(folder / "front.json")
+
+
+def read_front(folder: Path) -> None:
+    front = Front.load(folder / "front.json")
+    front.save(folder / "again.json")
+    again = Front.load(folder / "again.json")
+    assert again.schedules == front.schedules
+    assert [point.quality for point in again.points] == [point.quality for point in front.points]
+
+
+def read_description(folder: Path) -> None:
+    found = describe(str(folder / "a.json"))
+    assert found is not None
+    assert Description.model_validate(json.loads(found.model_dump_json(by_alias=True))) == found
+    assert found.pipeline
+    assert not found.pipeline.isspace()
+
+
 def make_flags(folder: Path) -> None:
     remember(context(folder, "--generations", "3", "--prompt-file", "a.txt", "--min-quality", "1"), folder)
 
@@ -241,6 +266,12 @@ def context(folder: Path, *flags: str) -> typer.Context:
 TIMES = (
     '{"sites": [["0", "attn1"], ["0", "ff"]], "fixed_per_step": 2, "without_denoiser": 1, "per_site": [10, 100],'
     ' "readers": null}'
+)
+TIMES_BY_ROW = TIMES[:-1] + ', "active": [[1, 0], [1, 1]], "fixed_by_row": [5, 7]}'
+DESCRIPTION = (
+    '{"pipeline": "org/model", "class": "FluxImg2ImgPipeline", "steps": 20, "guidance_scale": 3.5, "height": 64,'
+    ' "width": 64, "dtype": "float32", "call": {"strength": 0.6, "negative": [null]}, "images": {"image": "a.png",'
+    ' "others": ["b.png", "c.png"]}}'
 )
 TARGETS = {
     "schedule": Target("a.json", make_schedule, read_schedule),
@@ -270,7 +301,10 @@ TARGETS = {
     "results": Target("results.json", make_results, lambda folder: Results.load(folder) is None),
     "study": Target(DATABASE, make_study, read_study),
     "flags": Target(FLAGS, make_flags, read_flags),
+    "front": Target("front.json", make_front, read_front),
+    "description": Target("a.json", text("a.json", DESCRIPTION), read_description),
     "times": Target("times.json", text("times.json", TIMES), read_times),
+    "times, by row": Target("times.json", text("times.json", TIMES_BY_ROW), read_times),
     "measured": Target(
         MEASURED,
         text(MEASURED, '{"device": "cpu", "speedups": {"a": 1.5}}'),

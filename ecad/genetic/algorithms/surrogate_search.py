@@ -77,6 +77,7 @@ class SurrogateSearch:
         max_cost: candidates that cost more have no value; None takes the cost of an uncached image.
         min_quality: candidates of lower quality have no value.
         ingredients: the parts that are used.
+        with_uncached: whether the schedule that reuses nothing is a candidate.
 
     >>> from ecad.schedules import heuristics, pixart_sites
     >>> problem = Problem(heuristics.none(pixart_sites(2), 4), lambda bits, _: bits.sum(axis=(1, 2)))
@@ -99,6 +100,7 @@ class SurrogateSearch:
         max_cost: float | None = None,
         min_quality: float = -np.inf,
         ingredients: Ingredients = Ingredients(),
+        with_uncached: bool = False,
     ) -> None:
         self._problem, self._size, self._with = problem, population_size, ingredients
         self._probes = decibels and ingredients.probes
@@ -110,8 +112,11 @@ class SurrogateSearch:
         self._cost, self._quality = np.zeros(0, dtype=np.int64), np.zeros(0)
         self._step_errors: np.ndarray | None = None
         self._pending: dict[bytes, Bits] = {}
-        # The schedule that reuses nothing is no candidate.
-        self._seen = {np.ones(problem.shape, dtype=bool).tobytes()}
+        # The schedule that reuses nothing is no candidate, but where it has fewer steps than the reference.
+        uncached = np.ones((1, *problem.shape), dtype=bool)
+        self._seen = set() if with_uncached else {uncached.tobytes()}
+        if with_uncached:
+            self._initial = np.concatenate([uncached, initial])
 
     def ask(self) -> Bits:
         """The next generation, bool (n, steps, sites); n is 0 when there is nothing new to try."""

@@ -32,6 +32,8 @@ def probes(space: SearchSpace) -> Bits:
 def read_probes(space: SearchSpace, plans: Bits, quality: np.ndarray) -> np.ndarray:
     """The squared error of reusing at each step but the first, read off the probes.
 
+    An image of fewer steps than the reference has an error of its own, which is subtracted where it is known.
+
     Args:
         space: of the probes.
         plans: bool (n, steps, sites), evaluated candidates, the probes among them.
@@ -43,7 +45,9 @@ def read_probes(space: SearchSpace, plans: Bits, quality: np.ndarray) -> np.ndar
     known = {plan.tobytes(): value for plan, value in zip(plans, quality, strict=True)}
     worst = quality.min()
     decibels = [known.get(probe.tobytes(), worst) for probe in probes(space)]
-    return np.asarray(10 ** (-np.array(decibels) / 10))
+    own = known.get(np.ones(space.shape, dtype=bool).tobytes(), np.inf)
+    errors = 10 ** (-np.array(decibels) / 10)
+    return np.asarray(np.maximum(errors - 10 ** (-own / 10), _ROUNDING * errors))
 
 
 def whole_steps(space: SearchSpace, errors: np.ndarray) -> Bits:

@@ -16,6 +16,9 @@ from ecad.prompts import Prompt
 from ecad.schedules import CacheSchedule
 from ecad.schedules.plan import plan_key
 
+# Among an evaluator's settings: the number of steps of the uncached images that scores are relative to, where searches
+# of several numbers of steps share them.
+REFERENCE_STEPS = "reference_steps"
 # One batch of images under a schedule.
 Job = tuple[CacheSchedule, Batch]
 

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from ecad.errors import EcadError
-from ecad.genetic.evaluation.evaluator import LocalEvaluator
+from ecad.genetic.evaluation.evaluator import REFERENCE_STEPS, LocalEvaluator
 from ecad.genetic.study.items import Batch, Item, all_items
 from ecad.image_generators import ImageGenerator
 from ecad.prompts import Prompt
-from ecad.quality.scorers import Scorer, get_scorer, quality_names
+from ecad.quality.names import check_quality
+from ecad.quality.scorers import get_scorer
 from ecad.schedules import CacheSchedule
-from ecad.utils.versions import PARTS
+from ecad.utils.versions import PARTS, SCORER_PARTS
 
 
 def evaluator_of(
@@ -24,6 +25,7 @@ def evaluator_of(
     seeds: Sequence[int],
     quality: str = "psnr",
     batch_size: int = 8,
+    reference_steps: int | None = None,
 ) -> LocalEvaluator:
     """An evaluator that makes a generator's images and scores them.
 
@@ -36,12 +38,13 @@ def evaluator_of(
             such as "image_reward"; or several, such as "image_reward+clip": the sum of their gains over the uncached
             image of the same prompt and seed, in standard deviations of the uncached images.
         batch_size: images per batch.
+        reference_steps: number of steps of the uncached images that scores are relative to; None for the generator's.
 
     Raises:
         EcadError: the quality is unknown, its weights are not found, several scorers are given of which one compares
             images, or there is no prompt or no seed.
     """
-    images = _ScoredImages(generator, prompts, seeds, quality, batch_size)
+    images = _ScoredImages(generator, prompts, seeds, quality, batch_size, reference_steps)
     return LocalEvaluator(
         images.generate,
         images.score if len(images.scorers) == 1 else images.gain,
@@ -65,9 +68,11 @@ class _ScoredImages:
         seeds: Sequence[int],
         quality: str,
         batch_size: int,
+        reference_steps: int | None,
     ) -> None:
-        self.scorers = _scorers(quality, str(generator.pipe.device))
+        self.scorers = [get_scorer(name, device=str(generator.pipe.device)) for name in check_quality(quality)]
         self._generator, self._quality, self._batch_size = generator, quality, batch_size
+        self._reference_steps = reference_steps
         self._items = all_items(prompts, seeds)
         self._embeds = generator.encode([prompt.text for prompt in prompts])
         self._place = {prompt.id: index for index, prompt in enumerate(prompts)}
@@ -76,6 +81,7 @@ class _ScoredImages:
     def settings(self) -> dict[str, Any]:
         """What scores depend on besides prompts, seeds and batch size."""
         generator, versions = self._generator, [scorer.version for scorer in self.scorers if scorer.version]
+        parts = {scorer.name: dict(scorer.parts) for scorer in self.scorers if scorer.parts}
         return {
             "generator": generator.name,
             "weights": generator.fingerprint(),
@@ -83,12 +89,15 @@ class _ScoredImages:
             "guidance_scale": generator.guidance_scale,
             **({"call": found} if (found := generator.call_settings()) else {}),
             **({"scorer": " + ".join(versions)} if versions else {}),
+            **({SCORER_PARTS: parts} if parts else {}),
+            **({} if self._reference_steps is None else {REFERENCE_STEPS: self._reference_steps}),
         }
 
     def generate(self, schedule: CacheSchedule | None, items: Batch) -> np.ndarray:
-        """Images under a schedule, uint8 (items, height, width, 3); None caches nothing."""
+        """Images under a schedule, uint8 (items, height, width, 3); None for the uncached ones of the reference."""
         batch = self._embeds[[self._place[item.prompt.id] for item in items]]
-        return self._generator.generate(batch, [item.seed for item in items], schedule)
+        steps = self._reference_steps if schedule is None else None
+        return self._generator.generate(batch, [item.seed for item in items], schedule, steps=steps)
 
     def output_products(self, items: Batch) -> np.ndarray | None:
         """`CacheSchedule.output_products` of uncached images."""
@@ -130,17 +139,3 @@ class _ScoredImages:
         batches = [self._items[start : start + self._batch_size] for start in starts]
         found = np.concatenate([self._scores(self.generate(None, batch), batch) for batch in batches], axis=1)
         return dict(zip(self._items, found.T, strict=True))
-
-
-def _scorers(quality: str, device: str) -> list[Scorer]:
-    """The scorers of a quality; raises EcadError if one is unknown or they cannot be combined."""
-    names = quality.split("+")
-    for name in names:
-        if name not in quality_names():
-            expected = f"one of {', '.join(quality_names())}, or several joined by +"
-            raise EcadError(f"quality {name!r} is unknown: expected {expected}")
-    scorers = [get_scorer(name, device=device) for name in names]
-    if len(names) > 1 and any(scorer.compares for scorer in scorers):
-        alone = next(scorer.name for scorer in scorers if scorer.compares)
-        raise EcadError(f"quality {quality!r}: {alone} compares with the uncached image and cannot be combined")
-    return scorers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -62,9 +63,12 @@ class PooledEvaluator:
     def decibels(self) -> bool:
         return self.images.quality == "psnr"
 
-    @property
+    @cached_property
     def settings(self) -> Mapping[str, Any]:
-        return dict(self.executor.facts["settings"])
+        # Those of the first set are known: all workers must have the same.
+        return dict(
+            self.executor.facts["settings"] if self.which == 0 else self._ask("settings", ("settings", self.which))
+        )
 
     def run(self, jobs: Iterable[Job | None]) -> Iterator[tuple[int, np.ndarray | Failure]]:
         places = {item: place for place, item in enumerate(all_items(self.prompts, self.seeds))}
@@ -80,7 +84,12 @@ class PooledEvaluator:
         yield from self.executor.run(None if job is None else task(job) for job in jobs)
 
     def output_products(self) -> np.ndarray | None:
-        [(_, found)] = self.executor.run([Task("uncached images", self.which)])
-        if isinstance(found, Failure):
-            raise EcadError(f"uncached images could not be made: {found.reason}")
+        found = self._ask("uncached images", ("output_products", self.which))
         return None if found is None else np.asarray(found)
+
+    def _ask(self, what: str, payload: tuple[str, int]) -> Any:
+        """What the workers' own evaluator has in an attribute."""
+        [(_, found)] = self.executor.run([Task(what, payload)])
+        if isinstance(found, Failure):
+            raise EcadError(f"{what}: the workers gave up: {found.reason}")
+        return found

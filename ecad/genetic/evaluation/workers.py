@@ -28,8 +28,8 @@ from ecad.genetic.evaluation.problems import latency_problem, problem_for, probl
 from ecad.genetic.genes import Forecast, unpack
 from ecad.genetic.problem import Problem
 from ecad.genetic.study.items import all_items
-from ecad.genetic.study.layout import TIMES
-from ecad.image_generators import found_everywhere, get_image_generator
+from ecad.genetic.study.layout import TIMES, study_folder
+from ecad.image_generators import ImageGenerator, found_everywhere, get_image_generator
 from ecad.image_generators.provenance import provenance_for
 from ecad.prompts import Prompt
 from ecad.schedules import CacheSchedule
@@ -60,11 +60,19 @@ class ProblemSettings:
         timed: whether the cost is time, measured in this process, instead of MACs.
         forecast: whether schedules extrapolate: "never", "always" or "either".
         max_cached_bytes: the most that a schedule may keep per image; None sets no limit.
+        steps: numbers of steps, one search each; none for the generator's own. Scores of several are relative to the
+            uncached images of the most steps.
     """
 
     timed: bool = False
     forecast: Forecast = "never"
     max_cached_bytes: int | None = None
+    steps: tuple[int, ...] = ()
+
+    @property
+    def reference_steps(self) -> int | None:
+        """Number of steps of the images that all searches' scores are relative to; None for one search's own."""
+        return max(self.steps) if len(self.steps) > 1 else None
 
     def apply(self, problem: Problem, architecture: Architecture) -> Problem:
         """A problem with these forecasts and this memory limit."""
@@ -73,10 +81,12 @@ class ProblemSettings:
 
 @dataclass(frozen=True)
 class SearchSetup:
-    """What a search of an image generator needs.
+    """What a search of an image generator at one number of steps needs.
 
     Args:
+        steps: that number.
         problem: the schedules and their costs.
+        architecture: of the generator.
         evaluator: index of an image set -> its evaluator; prompts are encoded when it is first used.
         provenance: of the schedules that are found.
         executor: of the workers; None if images are made in this process.
@@ -84,7 +94,9 @@ class SearchSetup:
             schedule may forecast or keep more.
     """
 
+    steps: int
     problem: Problem
+    architecture: Architecture
     evaluator: Callable[[int], Evaluator]
     provenance: Provenance
     executor: Executor | None
@@ -98,7 +110,7 @@ _Batch = tuple[int, int, bytes, bool, np.ndarray | None, OutputWeights | None, i
 @contextmanager
 def search_setup(
     workers: WorkerSettings, folder: Path, images: Sequence[ImageSet], model: ModelSettings, wanted: ProblemSettings
-) -> Iterator[SearchSetup]:
+) -> Iterator[list[SearchSetup]]:
     """Load an image generator, or start workers that do, until the end of the context.
 
     Args:
@@ -108,11 +120,14 @@ def search_setup(
         model: the image generator.
         wanted: the kind of problem.
 
+    Yields:
+        one setup per number of steps, in the order of `wanted`.
+
     Raises:
         EcadError: the model cannot be loaded, the workers cannot be started, or time is to be measured on workers.
     """
     if workers.in_process:
-        yield _setup_here(folder, images, model, wanted)
+        yield _setups_here(folder, images, model, wanted)
         return
     if wanted.timed:
         raise EcadError("a search by latency measures time in this process: use one local worker, or search by MACs")
@@ -122,35 +137,67 @@ def search_setup(
         "weights": shared_path(model.weights),
         "device": model.device,
         "batch_size": model.batch_size,
-        "images": sets,
+        "images": [[*one, steps] for steps in wanted.steps or (None,) for one in sets],
+        "reference_steps": wanted.reference_steps,
     }
     with workers.open("ecad.genetic.evaluation.workers:worker", options, folder) as executor:
-        facts = executor.facts
-        architecture = Architecture(**facts["architecture"])
-        yield SearchSetup(
-            wanted.apply(problem_for(architecture, facts["rows"], facts["guidance_scale"]), architecture),
-            lambda which: PooledEvaluator(executor, which, images[which], model.batch_size),
-            Provenance(**facts["provenance"]),
-            executor,
-        )
+        yield [
+            _setup_on(executor, one, range(place * len(images), (place + 1) * len(images)), images, model, wanted)
+            for place, one in enumerate(executor.facts["generators"])
+        ]
 
 
-def _setup_here(folder: Path, images: Sequence[ImageSet], model: ModelSettings, wanted: ProblemSettings) -> SearchSetup:
+def _setup_on(
+    executor: Executor,
+    facts: dict[str, Any],
+    places: Sequence[int],
+    images: Sequence[ImageSet],
+    model: ModelSettings,
+    wanted: ProblemSettings,
+) -> SearchSetup:
+    """What workers told of one number of steps; `places` are its image sets among theirs."""
+    architecture = Architecture(**facts["architecture"])
+    return SearchSetup(
+        facts["steps"],
+        wanted.apply(problem_for(architecture, facts["rows"], facts["guidance_scale"]), architecture),
+        architecture,
+        cache(lambda which: PooledEvaluator(executor, places[which], images[which], model.batch_size)),
+        Provenance(**facts["provenance"]),
+        executor,
+    )
+
+
+def _setups_here(
+    folder: Path, images: Sequence[ImageSet], model: ModelSettings, wanted: ProblemSettings
+) -> list[SearchSetup]:
     generator = get_image_generator(model.image_generator, model.weights, device=model.device)
+    steps = wanted.steps or (generator.steps,)
+    return [
+        _setup_here(study_folder(folder, steps, one), images, model, wanted, generator.at_steps(one)) for one in steps
+    ]
+
+
+def _setup_here(
+    folder: Path, images: Sequence[ImageSet], model: ModelSettings, wanted: ProblemSettings, generator: ImageGenerator
+) -> SearchSetup:
     if wanted.timed:
         problem = latency_problem(generator, images[0].prompts[: model.batch_size], folder / TIMES)
     else:
         problem = problem_of(generator)
 
+    @cache
     def evaluator(which: int) -> LocalEvaluator:
         chosen = images[which]
-        return evaluator_of(generator, chosen.prompts, chosen.seeds, chosen.quality, model.batch_size)
+        return evaluator_of(
+            generator, chosen.prompts, chosen.seeds, chosen.quality, model.batch_size, wanted.reference_steps
+        )
 
     fit = None
     if wanted.forecast != "never" and wanted.max_cached_bytes is None:
         items = all_items(images[0].prompts, images[0].seeds)[: model.batch_size]
         fit = weights_fitter(generator, [item.prompt.text for item in items], [item.seed for item in items])
-    return SearchSetup(wanted.apply(problem, generator.architecture), evaluator, provenance_for(generator), None, fit)
+    applied, origin = wanted.apply(problem, generator.architecture), provenance_for(generator)
+    return SearchSetup(generator.steps, applied, generator.architecture, evaluator, origin, None, fit)
 
 
 def worker(
@@ -158,24 +205,27 @@ def worker(
     weights: str | None,
     device: str,
     batch_size: int,
-    images: Sequence[tuple[Sequence[tuple[str, str]], Sequence[int], str]],
+    images: Sequence[tuple[Sequence[tuple[str, str]], Sequence[int], str, int | None]],
+    reference_steps: int | None,
 ) -> WorkerJob:
     """Load a generator and scorers, in a worker.
 
     A task is (index of `images`, steps, packed bits, whether the schedule extrapolates, its output products and output
-    weights, index of the first image); or an index of `images` alone, which asks for the output products.
+    weights, index of the first image); or ("output_products" or "settings", index of `images`), which asks for these.
     """
     generator = get_image_generator(image_generator, weights, device=device)
     template = problem_of(generator).template
 
     @cache
     def evaluator(which: int) -> LocalEvaluator:
-        prompts, seeds, quality = images[which]
-        return evaluator_of(generator, [Prompt(*prompt) for prompt in prompts], seeds, quality, batch_size)
+        texts, seeds, quality, steps = images[which]
+        prompts, own = [Prompt(*prompt) for prompt in texts], generator.at_steps(steps)
+        return evaluator_of(own, prompts, seeds, quality, batch_size, reference_steps)
 
-    def work(task: int | _Batch) -> np.ndarray | None:
-        if isinstance(task, int):
-            return evaluator(task).output_products()
+    def work(task: tuple[str, int] | _Batch) -> Any:
+        if len(task) == 2:
+            what, place = task
+            return evaluator(place).output_products() if what == "output_products" else dict(evaluator(place).settings)
         which, steps, packed, forecast, products, output_weights, first = task
         recompute = unpack(packed, (steps, len(template.sites)))
         schedule = template.replace(
@@ -186,12 +236,21 @@ def worker(
         scores = own.score(own.generate(schedule, items), items)
         return check_scores(scores, schedule, items, own.scorer)
 
-    architecture = asdict(generator.architecture)
+    numbers = dict.fromkeys(steps for *_, steps in images)
     facts: dict[str, Any] = {
+        "generators": [_facts_of(generator.at_steps(steps)) for steps in numbers],
+        "settings": dict(evaluator(0).settings),
+    }
+    return WorkerJob(work, facts)
+
+
+def _facts_of(generator: ImageGenerator) -> dict[str, Any]:
+    """What `_setup_on` reads."""
+    architecture = asdict(generator.architecture)
+    return {
+        "steps": generator.steps,
         "architecture": architecture | {"transformer": dict(architecture["transformer"])},
         "rows": generator.rows(),
         "guidance_scale": generator.guidance_scale,
         "provenance": provenance_for(generator).to_json(),
-        "settings": dict(evaluator(0).settings),
     }
-    return WorkerJob(work, facts)

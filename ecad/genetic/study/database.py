@@ -34,11 +34,12 @@ CREATE TABLE candidates (
     PRIMARY KEY (generation, number)
 ) WITHOUT ROWID;
 """
-# Newer than the schema's version: a study without this table gets it when it is next written.
-_FAILURES = """
+# Newer than the schema's version: a study without these tables gets them when it is next written.
+_NEWER = """
 CREATE TABLE IF NOT EXISTS failures (
     plan INTEGER NOT NULL, item INTEGER NOT NULL, tries INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (plan, item)
-) WITHOUT ROWID
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS scorers (name TEXT PRIMARY KEY, facts TEXT NOT NULL)
 """
 
 
@@ -60,7 +61,8 @@ def prepare(connection: sqlite3.Connection, name: str) -> None:
         if not created:
             for statement in _SCHEMA.split(";\n"):
                 connection.execute(statement)
-        connection.execute(_FAILURES)
+        for statement in _NEWER.split(";\n"):
+            connection.execute(statement)
 
 
 def is_created(connection: sqlite3.Connection, name: str) -> bool:

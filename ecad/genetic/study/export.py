@@ -50,7 +50,7 @@ def with_provenance(
             "prompts": len(settings["prompts"]),
             "images of each prompt": len(settings["seeds"]),
             "generations": len(study.history),
-            "images": study.history[-1].images if study.history else 0,
+            "images": study.images,
         },
         held_out=held_out,
         held_out_images=images if held_out else 0,
@@ -59,7 +59,7 @@ def with_provenance(
 
 
 def front_of(
-    study: Study,
+    studies: Sequence[Study],
     candidates: Sequence[Candidate],
     schedules: Sequence[CacheSchedule],
     held_out: Sequence[Mapping[str, Interval]],
@@ -68,14 +68,16 @@ def front_of(
     """What a study exports, as one front.
 
     Args:
-        study: that found it.
+        studies: that found it, one per number of steps; costs are relative to an uncached image of the most.
         candidates: at least one, with what is to be its quality.
         schedules: theirs, as they are exported.
         held_out: theirs: scorer -> held-out score.
         validation_prompts: whose scores the qualities are; 0 if they are those of the search.
     """
+    study = studies[-1]
+    whole = max(one.uncached_cost for one in studies)
     points = [
-        Point(schedule, candidate.cost / study.uncached_cost, candidate.quality, scores)
+        Point(schedule, candidate.cost / whole, candidate.quality, scores)
         for candidate, schedule, scores in zip(candidates, schedules, held_out, strict=True)
     ]
     settings = study.settings
@@ -83,8 +85,10 @@ def front_of(
         "method": f"search, mode {settings['mode']}",
         "search_prompts": len(settings["prompts"]),
         "validation_prompts": validation_prompts,
-        "images": study.history[-1].images if study.history else 0,
+        "images": sum(one.images for one in studies),
     }
+    if len(studies) > 1:
+        provenance["steps"] = [one.settings["steps"] for one in studies]
     name = str(settings["evaluator"].get("generator", "front"))
     return Front(name, points, settings["scorer"], "MACs" if study.unit == "MACs" else "ns", provenance)
 
@@ -92,7 +96,7 @@ def front_of(
 def save_front(schedules: Sequence[CacheSchedule], folder: Path) -> None:
     """Write schedules into the folder `front` of a study, and remove those of an earlier front."""
     files = {f"{as_file_name(schedule.name)}.json": schedule for schedule in schedules}
-    for old in (folder / FRONT).glob("gen_*_cand_*.json"):
+    for old in (folder / FRONT).glob("*gen_*_cand_*.json"):
         if old.name not in files:
             old.unlink()
     for file, schedule in files.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 DATABASE = "study.sqlite"
@@ -17,3 +18,12 @@ FRONT_FILE = "front.json"
 # What `ecad report --images` adds: the prompts and seeds of its images, and the measured speed-ups.
 PICTURES = Path("images", "pictures.json")
 MEASURED = "measured.json"
+
+
+def study_folder(folder: Path, steps: Sequence[int], one: int) -> Path:
+    """The folder of the study of one number of steps, in that of a search of several.
+
+    >>> study_folder(Path("found"), [20], 20).name, study_folder(Path("found"), [10, 20], 10).name
+    ('found', 'steps_010')
+    """
+    return folder / f"steps_{one:03d}" if len(steps) > 1 else folder

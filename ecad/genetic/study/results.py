@@ -52,6 +52,10 @@ def read_results(folder: str | os.PathLike[str]) -> Results:
         return study_results(place)
     if not place.is_dir():
         raise EcadError(f"{place}: expected a folder, found {'a file' if place.exists() else 'nothing'}")
+    if below := sorted(file.parent.name for file in place.glob(f"*/{DATABASE}")):
+        raise EcadError(
+            f"{place}: a search of several numbers of steps: name one of its studies: {', '.join(below[:5])}"
+        )
     expected = f"a study ({DATABASE}), a demo ({RESULTS_FILE}) or folders of images (*/{MANIFEST})"
     raise EcadError(f"{place}: nothing to report: expected {expected}, found none of them")
 
@@ -264,7 +268,7 @@ def _missing(study: Study, entries: list[Entry]) -> list[str]:
         name, reason = next(iter(study.failures.items()))
         told.append(f"{len(study.failures)} candidates were given up; the first, {name}: {' '.join(reason.split())}")
     if study.candidates and not any(entry.scores for entry in entries if entry.kind == "found"):
-        told.append("No held-out scores: the search writes them when it ends.")
+        told.append("No held-out scores: a search with held-out prompts writes them when it ends.")
     elif any(entry.kind == "found" and not entry.scores for entry in entries):
         told.append("Some schedules of the front have no held-out scores.")
     if study.candidates and not any(entry.images for entry in entries):

@@ -22,7 +22,7 @@ from ecad.genetic.study.difference import first_difference
 from ecad.genetic.study.layout import DATABASE, FRONT, LOCK
 from ecad.schedules.plan import key_without_sites
 from ecad.utils.files import locked, parse_json
-from ecad.utils.versions import PARTS, without_parts
+from ecad.utils.versions import PARTS, SCORER_PARTS, without_parts
 
 if TYPE_CHECKING:
     from ecad.execution import Failure
@@ -105,7 +105,9 @@ class Store:
         """
         name, path = os.fspath(folder), Path(folder) / DATABASE
         if not path.is_file():
-            raise EcadError(f"{name}: no study here: expected a file {DATABASE}, found none; run a search first")
+            below = sorted(file.parent.name for file in Path(folder).glob(f"*/{DATABASE}"))
+            advice = f"name one of {', '.join(below[:5])} in it" if below else "run a search first"
+            raise EcadError(f"{name}: no study here: expected a file {DATABASE}, found none; {advice}")
         with study_errors(name):
             store = cls(name, sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30))
             try:
@@ -146,8 +148,9 @@ class Store:
         """
         given = json.loads(json.dumps(dict(settings)))
         kept = self.settings()
-        if kept and PARTS not in kept.get("evaluator", {}):  # begun by a release that named fewer
-            given = without_parts(given)
+        for key in (PARTS, SCORER_PARTS):
+            if kept and key not in kept.get("evaluator", {}):  # begun by a release that named fewer
+                given = without_parts(given, key)
         if kept and (difference := first_difference(kept, given)):
             raise EcadError(f"{self.name}: the study has other settings: {difference}; use those or another folder")
         with self._transaction():
@@ -155,6 +158,23 @@ class Store:
                 rows = [(name, json.dumps(value)) for name, value in given.items()]
                 self._connection.executemany("INSERT INTO settings VALUES (?, ?)", rows)
             self._connection.executemany("INSERT OR IGNORE INTO versions VALUES (?, ?)", sorted(versions.items()))
+
+    def ensure_scorer(self, scorer: str, settings: Mapping[str, Any]) -> None:
+        """Store what the scores of a scorer depend on beside its name, or check that it is what is stored.
+
+        Args:
+            scorer: its name in the study.
+            settings: of its evaluator.
+
+        Raises:
+            EcadError: the study's scores of that name are of other weights.
+        """
+        given = json.loads(json.dumps({key: settings[key] for key in ("scorer", SCORER_PARTS) if key in settings}))
+        with self._transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO scorers VALUES (?, ?)", (scorer, json.dumps(given)))
+        [kept] = self._rows("SELECT facts FROM scorers WHERE name = ?", (scorer,), make=parse_json)
+        if difference := first_difference(kept, given):
+            raise EcadError(f"{self.name}: the study's scores by {scorer} are of another one: {difference}")
 
     def settings(self) -> dict[str, Any]:
         """The settings, JSON values; empty in a new study."""

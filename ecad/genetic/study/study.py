@@ -54,6 +54,11 @@ class Candidate:
         )
 
     @property
+    def name(self) -> str:
+        """The name of its schedule."""
+        return self.plain.name
+
+    @property
     def recompute(self) -> Bits:
         """What it recomputes, bool (steps, sites)."""
         return self.plain.recompute
@@ -99,6 +104,7 @@ class Study:
         candidates: all that were evaluated, in order, including those of an unfinished generation.
         unit: of all costs, "MACs" or "ns".
         history: one entry per complete generation.
+        images, seconds: made and spent since the study began, also for a generation that is not complete.
         failures: name of a candidate that was given up -> the reason.
 
     Raises:
@@ -206,6 +212,8 @@ class Study:
             else:
                 unfinished.add(row.generation)
         self.history = self._history(store, unfinished)
+        spent = store.generations()
+        self.images, self.seconds = sum(row.images for row in spent), sum(row.seconds for row in spent)
 
     def _history(self, store: Store, unfinished: set[int]) -> list[Generation]:
         history: list[Generation] = []

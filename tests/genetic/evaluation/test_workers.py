@@ -79,6 +79,20 @@ def test_workers_are_told_output_weights() -> None:
     assert weights in given[0].payload
 
 
+def test_each_image_set_has_the_settings_of_its_own_scorer() -> None:
+    class Executor:
+        facts = {"settings": {"scorer": "first"}}  # noqa: RUF012
+
+        def run(self, tasks):  # type: ignore[no-untyped-def]
+            [task] = tasks
+            yield 0, {"scorer": f"of {task.payload}"}
+
+    plain = synthetic.evaluator()
+    images = ImageSet(plain.prompts, plain.seeds)
+    found = [PooledEvaluator(Executor(), which, images, 2).settings["scorer"] for which in (0, 1)]  # type: ignore[arg-type]
+    assert found == ["first", "of ('settings', 1)"]
+
+
 def test_a_poisoned_candidate_is_set_aside_and_a_killed_search_goes_on_alike(serial: Study, tmp_path: Path) -> None:
     poisoned = {bits(serial.candidates[2]): 0.0}
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -56,7 +56,7 @@ def test_a_study_without_an_end_says_so(study_folder: Path) -> None:
     results = study_results(study_folder)
     assert results.missing[:2] == (
         "Generation 3 is not complete: the search is running or was stopped.",
-        "No held-out scores: the search writes them when it ends.",
+        "No held-out scores: a search with held-out prompts writes them when it ends.",
     )
     assert results.scorers == []
     assert len(results.history) == 3

@@ -224,3 +224,29 @@ def test_a_study_of_a_pipeline_with_another_part_is_refused(tmp_path):
         store.ensure_settings(settings("12ab"), {})
         with pytest.raises(EcadError, match=r"parts.*vae.*12ab.*34cd"):
             store.ensure_settings(settings("34cd"), {})
+
+
+def test_scores_by_other_weights_of_a_scorer_are_refused(tmp_path):
+    """Also those of a scorer that the search did not use: held-out scores."""
+    ours = {"generator": "x", "scorer": "judge 1", "scorer_parts": {"judge": {"tokenizer": "12ab"}}}
+    with Store.open(tmp_path) as store:
+        store.ensure_scorer("judge", ours)
+        store.ensure_scorer("judge", {**ours, "generator": "y"})
+        store.ensure_scorer("psnr", {"generator": "x"})
+        with pytest.raises(EcadError, match=r"by judge are of another one: scorer: expected \"judge 1\""):
+            store.ensure_scorer("judge", {**ours, "scorer": "judge 2"})
+        with pytest.raises(EcadError, match=r"scorer_parts.judge.tokenizer: expected \"12ab\", found \"34cd\""):
+            store.ensure_scorer("judge", {**ours, "scorer_parts": {"judge": {"tokenizer": "34cd"}}})
+
+
+def test_a_study_that_did_not_name_a_scorers_parts_is_gone_on_with(tmp_path):
+    older = {**SETTINGS, "evaluator": {"parts": {"vae": "12ab"}, "scorer": "judge 1"}}
+    newer = {**older, "evaluator": {**older["evaluator"], "scorer_parts": {"judge": {"tokenizer": "12ab"}}}}
+    with Store.open(tmp_path) as store:
+        store.ensure_settings(older, {})
+        store.ensure_settings(newer, {})
+        assert store.settings() == older
+    with Store.open(tmp_path / "new") as store:
+        store.ensure_settings(newer, {})
+        with pytest.raises(EcadError, match=r"scorer_parts: expected .*tokenizer.* found nothing"):
+            store.ensure_settings(older, {})
