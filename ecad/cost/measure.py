@@ -22,6 +22,8 @@ from ecad.utils.protocols import Args, Kwargs
 
 _LAYERS = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
 _ATEN = torch.ops.aten
+# Operators of other libraries (quantised matrix products) may do anything.
+_KNOWN = {"aten", "prim", "prims"}
 # Matrix product -> the argument whose last axis is summed over.
 _SUMMED_OVER = {_ATEN.mm: 0, _ATEN.bmm: 0, _ATEN.addmm: 1, _ATEN.baddbmm: 1}
 
@@ -126,7 +128,7 @@ class _Meter(TorchDispatchMode):
         elif packet is _ATEN.convolution:
             transposed = args[6]
             self._add((args[0] if transposed else out).numel() * math.prod(args[1].shape[1:]))
-        elif packet in flop_registry:
+        elif packet in flop_registry or func.namespace not in _KNOWN:
             raise EcadError(f"{func} cannot be counted: expected one of {', '.join(map(str, _SUMMED_OVER))}")
         return out
 

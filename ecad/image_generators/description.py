@@ -11,6 +11,20 @@ from ecad.errors import EcadError
 from ecad.utils.files import parse_json
 
 
+class Adapter(BaseModel):
+    """A LoRA.
+
+    Args:
+        weights: hub id, or file or folder relative to the description.
+        scale: its strength.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    weights: str = Field(min_length=1)
+    scale: float = 1.0
+
+
 class Description(BaseModel):
     """The description of a pipeline in a `.json` file. All fields but the first default to the pipeline's own values.
 
@@ -23,6 +37,10 @@ class Description(BaseModel):
         call: further keyword arguments of the pipeline's call.
         pipeline_class: name of the pipeline's class in diffusers (`class` in the file), such as an image-to-image one;
             by default the class that the pipeline was saved with.
+        quantization_config: component of the pipeline -> how it is quantised, as in a quantised model's config.json.
+        adapters: LoRAs, with their scales.
+        macs: denoiser of the pipeline -> multiply-accumulates of one forward, where they cannot be counted; it is one
+            site then.
         images: argument of the pipeline's call -> file of an image, or a list of files; relative to the description.
     """
 
@@ -37,6 +55,9 @@ class Description(BaseModel):
     call: dict[str, JsonValue] = {}
     pipeline_class: str | None = Field(default=None, alias="class", min_length=1)
     images: dict[str, str | list[str]] = {}
+    quantization_config: dict[str, dict[str, JsonValue]] = {}
+    adapters: list[Adapter] = []
+    macs: dict[str, PositiveInt] = {}
 
 
 def describe(name: str) -> Description | None:
@@ -69,9 +90,15 @@ def describe(name: str) -> Description | None:
     except (OSError, ValueError) as error:
         raise EcadError(f"{name}: cannot read this description of a pipeline: {error}") from error
     local = path.parent / found.pipeline
+    adapters = [
+        adapter.model_copy(update={"weights": str(file)})
+        if (file := path.parent / adapter.weights).exists()
+        else adapter
+        for adapter in found.adapters
+    ]
     images = {
         name: [str(path.parent / file) for file in files] if isinstance(files, list) else str(path.parent / files)
         for name, files in found.images.items()
     }
     place = str(local) if local.is_dir() else found.pipeline
-    return found.model_copy(update={"pipeline": place, "images": images})
+    return found.model_copy(update={"pipeline": place, "images": images, "adapters": adapters})

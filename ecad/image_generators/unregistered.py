@@ -20,12 +20,14 @@ from ecad.cost.measure import Measured, measure
 from ecad.errors import EcadError, first_line
 from ecad.image_generators.description import Description
 from ecad.image_generators.generator import ImageGenerator, pictures_of
+from ecad.image_generators.loading import load_pipeline
 from ecad.image_generators.text_inputs import encode_text, text_inputs
 from ecad.image_generators.trial import Trial
 from ecad.images.files import content_digest, read_image
 from ecad.runtime.compatibility import latent_shape
-from ecad.runtime.output_sizes import as_meta, on_meta, output_sizes
-from ecad.sites.discovery import denoisers, discover
+from ecad.runtime.output_sizes import as_meta, floating_dtype, on_meta, output_sizes
+from ecad.sites.discovery import denoisers, discover, whole
+from ecad.sites.names import DENOISER_SITES
 from ecad.sites.several import joint_sites
 from ecad.utils.batching import AdaptiveBatches
 from ecad.utils.protocols import Pipeline
@@ -46,7 +48,7 @@ def load_any(name: str, known: Description, device: str, dtype: torch.dtype | No
     """
     own = getattr(torch, known.dtype) if known.dtype else torch.float32 if device == "cpu" else torch.bfloat16
     images, digests = _pictures(known.images)
-    pipe = _load(known.pipeline, known.pipeline_class, dtype or own)
+    pipe = load_pipeline(known, dtype or own)
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device)
     takes = inspect.signature(pipe.__call__).parameters
@@ -63,7 +65,7 @@ def load_any(name: str, known: Description, device: str, dtype: torch.dtype | No
         )
     modules = denoisers(pipe)
     first: Any = next(iter(modules.values()))
-    (height, width), measured = _try_out(name, pipe, modules, call | images | guided, steps)
+    (height, width), measured = _try_out(name, pipe, modules, call | images | guided, steps, known.macs)
     architecture = Architecture(
         image_generator=name,
         transformer=dict(first.config),
@@ -92,22 +94,6 @@ def load_any(name: str, known: Description, device: str, dtype: torch.dtype | No
     )
 
 
-def _load(place: str, class_name: str | None, dtype: torch.dtype) -> Pipeline:
-    import diffusers
-
-    pipeline_class = getattr(diffusers, class_name or "DiffusionPipeline", None)
-    if pipeline_class is None or not hasattr(pipeline_class, "from_pretrained"):
-        raise EcadError(f"{place}: diffusers has no pipeline class {class_name!r}")
-    try:
-        pipe: Pipeline = pipeline_class.from_pretrained(place, dtype=dtype)
-    except (OSError, TypeError, ValueError) as error:
-        raise EcadError(
-            f"{place}: cannot load a diffusers pipeline from here: {first_line(error).split(' (')[0]}"
-        ) from error
-    denoisers(pipe)
-    return pipe
-
-
 def _pictures(files: Mapping[str, str | list[str]]) -> tuple[dict[str, object], dict[str, object]]:
     """The pictures that a pipeline is called with, and the digests of their files."""
 
@@ -127,9 +113,16 @@ def _pictures(files: Mapping[str, str | list[str]]) -> tuple[dict[str, object], 
 
 
 def _try_out(
-    name: str, pipe: Pipeline, modules: Mapping[str, torch.nn.Module], call: Mapping[str, object], steps: int
+    name: str,
+    pipe: Pipeline,
+    modules: Mapping[str, torch.nn.Module],
+    call: Mapping[str, object],
+    steps: int,
+    macs: Mapping[str, int],
 ) -> tuple[tuple[int, int], dict[str, Any]]:
     """Make one image; returns its size in pixels, and its measurements as JSON values (see `Architecture`)."""
+    if odd := [part for part in macs if part not in modules]:
+        raise EcadError(f"{name}: `macs` names {odd[0]!r}, and the denoisers are {', '.join(modules)}")
     trial = Trial(pipe, modules)
     try:
         output = trial.run(call, steps)
@@ -148,10 +141,10 @@ def _try_out(
     runs: list[dict[str, int]] = []
     for part, seen in ran.items():
         arguments = seen.arguments or {}
-        found, kept = _measure(modules[part], arguments)
+        found, kept = _measure(name, part, modules[part], arguments, macs.get(part))
         first, last = seen.range
         passes = max(1, round(len(seen.rows) / (last - first)))
-        per_number = next(modules[part].parameters()).element_size()
+        per_number = floating_dtype(modules[part]).itemsize
         layers, attention = passes * found.layers, passes * found.attention
         sites[part] = found.sites
         parts.append((layers, attention, passes * kept // per_number))
@@ -176,9 +169,27 @@ def _common_latents(inputs: Sequence[Sequence[object]]) -> list[int] | None:
     return list(shapes.pop()) if len(shapes) == 1 else None
 
 
-def _measure(denoiser: torch.nn.Module, arguments: Mapping[str, object]) -> tuple[Measured, np.ndarray]:
-    """MACs of one forward and bytes of its outputs, on the meta device if the model allows it, which saves memory."""
+def _measure(
+    name: str, part: str, denoiser: torch.nn.Module, arguments: Mapping[str, object], macs: int | None
+) -> tuple[Measured, np.ndarray]:
+    """MACs of one forward and bytes of its outputs, on the meta device if the model allows it, which saves memory.
+
+    Args:
+        name: of the image generator.
+        part: what the pipeline calls the denoiser.
+        denoiser, arguments: of the forward.
+        macs: of the forward, if they are known: then the denoiser is one site.
+    """
+    if macs is not None:
+        counted = Measured(DENOISER_SITES, np.array([macs, 0]), np.array([0, 0]))
+        return counted, output_sizes(denoiser, whole(denoiser), (), arguments)
     with suppress(Exception):  # some models need the values of tensors, which meta tensors do not have
         twin, shapes = on_meta(denoiser), as_meta(arguments)
         return measure(twin, shapes), output_sizes(twin, discover(twin), (), shapes)
-    return measure(denoiser, arguments), output_sizes(denoiser, discover(denoiser), (), arguments)
+    try:
+        return measure(denoiser, arguments), output_sizes(denoiser, discover(denoiser), (), arguments)
+    except EcadError as error:
+        raise EcadError(
+            f"{name}: the MACs of {type(denoiser).__name__} cannot be counted: {first_line(error)}; say how many a "
+            f'forward takes in a .json file: "macs": {{"{part}": ...}} (docs/your-own-model.md)'
+        ) from error

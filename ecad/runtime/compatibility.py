@@ -17,6 +17,7 @@ from ecad.schedules import CacheSchedule
 from ecad.schedules.provenance import made_for
 from ecad.schedules.rows import steps_of
 from ecad.sites.discovery import Site
+from ecad.utils.adapters import active_adapters
 
 # What each difference means for a schedule, as far as is known.
 _EFFECT = {
@@ -35,9 +36,10 @@ def layout_of(denoiser: nn.Module, sites: Sequence[Site]) -> str:
 
 
 def configuration_of(denoiser: nn.Module) -> str:
-    """Hex digits that differ where a denoiser's configuration does; where it was loaded from does not count."""
-    config = getattr(denoiser, "config", {})
-    return _digest({key: value for key, value in dict(config).items() if not key.startswith("_")})
+    """Hex digits that differ where a denoiser's configuration or adapters do; where it was loaded from is left out."""
+    config = {key: value for key, value in dict(getattr(denoiser, "config", {})).items() if not key.startswith("_")}
+    adapters = active_adapters(denoiser)
+    return _digest({**config, "adapters": adapters} if adapters else config)
 
 
 def check_denoiser(schedule: CacheSchedule, denoiser: nn.Module, sites: Sequence[Site]) -> None:

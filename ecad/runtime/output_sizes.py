@@ -68,8 +68,13 @@ def output_sizes(
     return sizes
 
 
+def floating_dtype(module: nn.Module) -> torch.dtype:
+    """The dtype of a model's first floating point weight: quantised ones are integers."""
+    return next(one.dtype for one in module.parameters() if one.is_floating_point())
+
+
 def on_meta(module: nn.Module) -> nn.Module:
     """A diffusers model of the same configuration and dtype without weights."""
     with torch.device("meta"):
         twin: nn.Module = type(module).from_config(module.config)  # type: ignore[attr-defined]
-    return twin.to(next(module.parameters()).dtype).eval()
+    return twin.to(floating_dtype(module)).eval()

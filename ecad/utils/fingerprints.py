@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ecad.errors import EcadError
+from ecad.utils.adapters import active_adapters
 
 # Keys of a configuration that describe its origin, not what it computes.
 _ORIGIN = {"architectures", "dtype", "name_or_path", "torch_dtype", "transformers_version"}
@@ -33,7 +34,9 @@ def weights_fingerprint(*modules: torch.nn.Module, digits: int = 16) -> str:
         if not isinstance(module, torch.nn.Module):
             raise EcadError(f"{type(module).__name__} is no torch module, and its weights have no fingerprint")
         for name, tensor in module.state_dict().items():
-            digest.update(f"{name} {tuple(tensor.shape)} ".encode() + _sample(tensor))
+            if isinstance(tensor, torch.Tensor):  # quantized models have other values among their weights
+                digest.update(f"{name} {tuple(tensor.shape)} ".encode() + _sample(tensor))
+        digest.update(_of_adapters(module))
     return digest.hexdigest()[:digits]
 
 
@@ -64,12 +67,19 @@ def part_fingerprint(part: object) -> str:
     for name, tensor in part.state_dict().items():
         if isinstance(tensor, torch.Tensor):  # quantized models have other values among their weights
             digest.update(f"{name} {tuple(tensor.shape)} {_sum_of_bits(tensor)} ".encode() + _sample(tensor))
+    digest.update(_of_adapters(part))
     return digest.hexdigest()[:16]
 
 
 def file_fingerprint(content: bytes) -> str:
     """A hash of a file's content, in sixteen hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _of_adapters(module: torch.nn.Module) -> bytes:
+    """The strength of adapters, which is not among the weights; nothing without adapters."""
+    found = active_adapters(module)
+    return json.dumps(found).encode() if found else b""
 
 
 def _sample(tensor: torch.Tensor) -> bytes:
