@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ecad.errors import EcadError
 from ecad.utils.adapters import active_adapters
@@ -33,9 +34,8 @@ def weights_fingerprint(*modules: torch.nn.Module, digits: int = 16) -> str:
     for module in modules:
         if not isinstance(module, torch.nn.Module):
             raise EcadError(f"{type(module).__name__} is no torch module, and its weights have no fingerprint")
-        for name, tensor in module.state_dict().items():
-            if isinstance(tensor, torch.Tensor):  # quantized models have other values among their weights
-                digest.update(f"{name} {tuple(tensor.shape)} ".encode() + _sample(tensor))
+        for name, tensor in _tensors(module):
+            digest.update(f"{name} {tuple(tensor.shape)} ".encode() + _sample(tensor))
         digest.update(_of_adapters(module))
     return digest.hexdigest()[:digits]
 
@@ -64,9 +64,8 @@ def part_fingerprint(part: object) -> str:
     if not isinstance(part, torch.nn.Module):
         return _digest(facts)
     digest = hashlib.sha256(_digest(facts).encode())
-    for name, tensor in part.state_dict().items():
-        if isinstance(tensor, torch.Tensor):  # quantized models have other values among their weights
-            digest.update(f"{name} {tuple(tensor.shape)} {_sum_of_bits(tensor)} ".encode() + _sample(tensor))
+    for name, tensor in _tensors(part):
+        digest.update(f"{name} {tuple(tensor.shape)} {_sum_of_bits(tensor)} ".encode() + _sample(tensor))
     digest.update(_of_adapters(part))
     return digest.hexdigest()[:16]
 
@@ -74,6 +73,17 @@ def part_fingerprint(part: object) -> str:
 def file_fingerprint(content: bytes) -> str:
     """A hash of a file's content, in sixteen hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """The plain tensors of a model by name; those that a quantised weight is made of stand for it."""
+    left = list(module.state_dict().items())[::-1]
+    while left:
+        name, value = left.pop()
+        if is_traceable_wrapper_subclass(value):
+            left += [(f"{name}.{part}", getattr(value, part)) for part in reversed(value.__tensor_flatten__()[0])]
+        elif isinstance(value, torch.Tensor):  # quantised models have other values among their weights
+            yield name, value
 
 
 def _of_adapters(module: torch.nn.Module) -> bytes:

@@ -166,3 +166,16 @@ def test_a_loaded_transformer_describes_itself():
         measure_architecture(loaded, 64, 64, 7).layers.tolist()
         == measure_architecture(PIXART, 64, 64, 7).layers.tolist()
     )
+
+
+def test_operators_of_other_libraries_are_not_counted_as_nothing() -> None:
+    @torch.library.custom_op("ecad_test::multiply", mutates_args=())
+    def multiply(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return left @ right
+
+    class Closed(torch.nn.Module):
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            return multiply(hidden, hidden)
+
+    with pytest.raises(EcadError, match=r"ecad_test.multiply.* cannot be counted"):
+        measure(Closed(), {"hidden": torch.ones(2, 2)})

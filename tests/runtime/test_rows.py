@@ -309,7 +309,10 @@ def test_a_sampler_with_more_rows_than_steps_is_refused_before_anything_runs():
     ran = []
     for module in specimen.components().values():
         module.register_forward_hook(lambda *_: ran.append(None))
-    with ecad.cached(specimen.pipe, specimen.schedules(1), exact=True), pytest.raises(ecad.ScheduleError, match="found 5"):
+    with (
+        ecad.cached(specimen.pipe, specimen.schedules(1), exact=True),
+        pytest.raises(ecad.ScheduleError, match="found 5"),
+    ):
         specimen.run()
     assert ran == []
 
