@@ -130,7 +130,7 @@ class TwoPasses:
 def test_guidance_in_a_pass_of_its_own_counts() -> None:
     pipe = TwoPasses()
     (_, once), (size, twice) = (
-        any_pipeline._try_out("x", pipe, {"transformer": pipe.transformer}, {"passes": passes}, 2, {})
+        any_pipeline._try_out("x", pipe, {"transformer": pipe.transformer}, {"passes": passes}, steps=2, macs={})
         for passes in (1, 2)
     )
     assert size == (16, 16)
