@@ -9,9 +9,10 @@ import torch
 from ecad.errors import EcadError, first_line
 from ecad.image_generators.description import Description
 from ecad.sites.discovery import denoisers
+from ecad.utils.protocols import Pipeline
 
 
-def load_pipeline(known: Description, dtype: torch.dtype) -> Any:
+def load_pipeline(known: Description, dtype: torch.dtype) -> Pipeline:
     """Load a pipeline.
 
     Args:
@@ -29,7 +30,7 @@ def load_pipeline(known: Description, dtype: torch.dtype) -> Any:
         raise EcadError(f"{place}: diffusers has no pipeline class {name!r}")
     try:
         quantised = {"quantization_config": _quantised(known)} if known.quantization_config else {}
-        pipe = pipeline_class.from_pretrained(place, dtype=dtype, **quantised)
+        pipe: Pipeline = pipeline_class.from_pretrained(place, dtype=dtype, **quantised)
     except (ImportError, OSError, TypeError, ValueError) as error:
         raise EcadError(
             f"{place}: cannot load a diffusers pipeline from here: {first_line(error).split(' (')[0]}"

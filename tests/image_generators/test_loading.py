@@ -21,10 +21,8 @@ from ecad.sites.names import DENOISER_SITES
 
 FACTS = {"pipeline": str(FLUX_FOLDER), "steps": 3, "guidance_scale": 3.0, "height": 64, "width": 64}
 FACTS["call"] = {"max_sequence_length": 12}
-INT8 = {
-    "quant_method": "torchao",
-    "quant_type": {"default": {"_type": "Int8WeightOnlyConfig", "_version": 2, "_data": {}}},
-}
+EIGHT_BITS = {"_type": "Int8WeightOnlyConfig", "_version": 2, "_data": {}}
+INT8 = {"quant_method": "torchao", "quant_type": {"default": EIGHT_BITS}}
 
 
 def loaded(folder: Path, **facts: Any) -> ImageGenerator:
