@@ -107,7 +107,7 @@ def latency(
     finish({"schedules": rows}, "\n".join(map(_line, rows)), as_json)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, object]:
     """Batch size -> what a schedule's file says of it now."""
     from ecad.schedules import CacheSchedule
 
@@ -123,7 +123,7 @@ def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {str(one.get("batch_size")): one, **known.get("latency_by_batch_size", {})} if one else {}
 
 
-def _elsewhere(row: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+def _elsewhere(row: Mapping[str, object], here: Mapping[str, object]) -> list[str]:
     """In what a time differs from one that would be measured here; published files do not say their image size."""
     return [name for name in ("gpu", "height", "width") if row.get(name, here[name]) != here[name]]
 

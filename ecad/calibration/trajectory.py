@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,8 +31,8 @@ _ROUNDS = 4
 
 
 # (step, its arguments) -> its result.
-Call = Callable[..., Any]
-See = Callable[[Call, Args, Kwargs], Any]
+Call = Callable[..., object]
+See = Callable[[Call, Args, Kwargs], object]
 
 
 @dataclass
@@ -77,7 +76,7 @@ def recorded_trajectory(pipe: Pipeline) -> Iterator[Trajectory]:
     """
     found = Trajectory()
 
-    def see(step: Call, args: Args, kwargs: Kwargs) -> Any:
+    def see(step: Call, args: Args, kwargs: Kwargs) -> object:
         output, rest, named = _split(args, kwargs)
         if len(found.coefficients) == found.steps:
             try:
@@ -114,7 +113,7 @@ class OutputFit:
         self.weights: list[tuple[float, ...]] = []
         self.error = -np.inf
 
-    def see(self, scheduler: Sampler, step: Call, args: Args, kwargs: Kwargs) -> Any:
+    def see(self, scheduler: Sampler, step: Call, args: Args, kwargs: Kwargs) -> object:
         """Call a sampler's step with the fitted output."""
         output, rest, named = _split(args, kwargs)
         row, target = len(self.weights), self._trajectory.latents[len(self.weights) + 1]
@@ -154,7 +153,7 @@ def fitted_weights(
     """
     fit = OutputFit(trajectory, runs, corrects)
 
-    def see(step: Call, args: Args, kwargs: Kwargs) -> Any:
+    def see(step: Call, args: Args, kwargs: Kwargs) -> object:
         return fit.see(pipe.scheduler, step, args, kwargs)
 
     with _around_steps(pipe, see, lambda: bool(fit.weights)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -56,5 +56,5 @@ def encode(
         say(f"{cut} prompts have more than the {settings['max_tokens']} tokens that the model reads: they were cut")
     count = sum(map(len, stores.values()))
     size = sum(file.stat().st_size for name in stores for file in (output_dir / name).iterdir())
-    result: dict[str, Any] = {"prompts": count, "cut": cut, "folders": sorted(stores), "bytes": size}
+    result: dict[str, object] = {"prompts": count, "cut": cut, "folders": sorted(stores), "bytes": size}
     finish(result, f"{count} prompts in {output_dir}, {size / count / 1024:.1f} KiB each", as_json)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -120,7 +120,7 @@ class _Meter(TorchDispatchMode):
 
     def __torch_dispatch__(
         self, func: torch._ops.OpOverload, types: object, args: Args = (), kwargs: Kwargs | None = None
-    ) -> Any:
+    ) -> object:
         out = func(*args, **(kwargs or {}))
         packet = func.overloadpacket
         if packet in _SUMMED_OVER:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ecad.cost.latency import measure_interleaved, speedups
 from ecad.errors import EcadError
@@ -29,7 +28,7 @@ from ecad.utils.versions import PARTS
 MAX_SHOWN = 12
 TIMED_ROUNDS = 3
 
-Bar = Callable[[Iterable[Any], str], Iterable[Any]]
+Bar = Callable[[Iterable[object], str], Iterable[object]]
 
 
 def illustrate(study: Study, folder: str | os.PathLike[str], generator: ImageGenerator, images: int, bar: Bar) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Problem(SearchSpace):
         return self.price(bits, np.full(len(bits), self.forecast == "always"))
 
     @cached_property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """The JSON values that a study keeps and must not mix; its two costs identify the cost table."""
         cheapest = self.costs(np.zeros((1, *self.shape), dtype=bool))
         unit = {} if self.unit == "MACs" else {"unit": self.unit}

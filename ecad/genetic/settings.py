@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -69,9 +69,9 @@ class SearchSettings:
         if any(limit is not None for limit in (self.max_cost, self.min_quality, problem.reusable)):
             raise EcadError(f"`mode` {self.mode} takes no limit on cost, quality or memory: use `mode` fast")
 
-    def to_json(self, problem: Problem, evaluator: Evaluator) -> dict[str, Any]:
+    def to_json(self, problem: Problem, evaluator: Evaluator) -> dict[str, object]:
         """What a study keeps of its search: JSON values, which a resumed search must have, too."""
-        settings: dict[str, Any] = {
+        settings: dict[str, object] = {
             "mode": self.mode,
             "population_size": self.size,
             "seed": self.seed,

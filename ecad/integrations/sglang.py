@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 
@@ -46,7 +45,7 @@ def config_file(schedule: CacheSchedule) -> dict[str, dict[str, object]]:
     }
 
 
-def request_params(schedule: CacheSchedule) -> dict[str, Any]:
+def request_params(schedule: CacheSchedule) -> dict[str, object]:
     """What one request of SGLang's own backend says as its `cache_dit_params`; arguments and errors as for
     `config_file`.
 

@@ -320,5 +320,5 @@ def _numbers(config: Mapping[str, object]) -> Mapping[str, object]:
     return config
 
 
-def _first(*values: Any) -> Any:
+def _first(*values: object) -> object:
     return next((value for value in values if value is not None), None)

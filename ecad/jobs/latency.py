@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 from ecad.cost.latency import measure_interleaved, speedups
 from ecad.image_generators.generator import ImageGenerator
@@ -22,7 +21,7 @@ def measure_latency(
     num_samples: int = 5,
     warmup_steps: int = 1,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Milliseconds per image, measured alternately for batches under a schedule and for the same batches uncached.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +45,7 @@ def load(files: Sequence[Path]) -> PromptEmbeds:
     return PromptEmbeds(prompts, tuple(pooled) or None, negatives[0] if negatives else None)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, object]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     # torch.load raises whatever its parsers raise.

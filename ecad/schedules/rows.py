@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-from typing import Any
 
 from ecad.errors import ScheduleError
 from ecad.utils.protocols import Sampler
@@ -31,7 +30,7 @@ def rows_of(sampler: Sampler, steps: int) -> int:
     from_config = getattr(type(sampler), "from_config", None)
     asked = copy.deepcopy(sampler) if from_config is None else from_config(sampler.config)
     arguments = inspect.signature(asked.set_timesteps).parameters
-    given: dict[str, Any] = {}
+    given: dict[str, object] = {}
     if "mu" in arguments and getattr(asked.config, "use_dynamic_shifting", False):
         given["mu"] = 1.0  # changes the timesteps, but not their number
     if "intermediate_timesteps" in arguments and steps != 2:

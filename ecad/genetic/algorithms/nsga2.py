@@ -73,7 +73,7 @@ class Nsga2:
         self._algorithm.tell(infills=self._asked)
 
     @property
-    def random_state(self) -> dict[str, Any]:
+    def random_state(self) -> dict[str, object]:
         """The state of the random generator, as JSON values."""
         state: dict[str, Any] = self._algorithm.random_state.bit_generator.state
         return state
@@ -86,6 +86,8 @@ class _StartFrom(Sampling):
         super().__init__()
         self.start = start
 
-    def _do(self, _: Any, n_samples: int, *args: Any, random_state: np.random.Generator, **kwargs: Any) -> Bits:
+    def _do(
+        self, _: object, n_samples: int, *args: object, random_state: np.random.Generator, **kwargs: object
+    ) -> Bits:
         missing = max(n_samples - len(self.start), 0)
         return np.concatenate([self.start, random_state.random((missing, self.start.shape[1])) < 0.5])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -159,9 +159,9 @@ class SurrogateSearch:
         self._random = np.random.default_rng(seed)
 
     @property
-    def random_state(self) -> dict[str, Any]:
+    def random_state(self) -> dict[str, object]:
         """The state of the random generator, as JSON values."""
-        state: dict[str, Any] = dict(self._random.bit_generator.state)
+        state: dict[str, object] = dict(self._random.bit_generator.state)
         return state
 
     def _find_step_errors(self) -> np.ndarray:

@@ -47,7 +47,7 @@ class Evaluator(Protocol):
     @property
     def decibels(self) -> bool: ...
     @property
-    def settings(self) -> Mapping[str, Any]: ...
+    def settings(self) -> Mapping[str, object]: ...
 
     def run(self, jobs: Iterable[Job | None]) -> Iterator[tuple[int, np.ndarray | Failure]]:
         """Make and score batches.
@@ -99,7 +99,7 @@ class LocalEvaluator:
     seeds: Sequence[int]
     batch_size: int
     decibels: bool = False
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     products_of: Callable[[Batch], np.ndarray | None] | None = None
 
     def __post_init__(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -78,7 +77,7 @@ class _ScoredImages:
         self._place = {prompt.id: index for index, prompt in enumerate(prompts)}
         self._uncached: dict[Batch, np.ndarray] = {}
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What scores depend on besides prompts, seeds and batch size."""
         generator, versions = self._generator, [scorer.version for scorer in self.scorers if scorer.version]
         parts = {scorer.name: dict(scorer.parts) for scorer in self.scorers if scorer.parts}

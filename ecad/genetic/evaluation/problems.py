@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ecad.cost.architectures import Architecture
 from ecad.cost.macs import macs_table
@@ -30,7 +29,7 @@ def problem_of(generator: ImageGenerator) -> Problem:
 def problem_for(architecture: Architecture, rows: int, guidance_scale: float | None) -> Problem:
     """`problem_of` for a generator that is not loaded; `rows` is the number of rows that its sampler makes."""
     table = macs_table(architecture)
-    config: dict[str, Any] = {"height": architecture.height, "width": architecture.width}
+    config: dict[str, object] = {"height": architecture.height, "width": architecture.width}
     if guidance_scale is not None:
         config["guidance_scale"] = guidance_scale
     uncached = heuristics.none(table.sites, rows)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 
-def first_difference(expected: Any, found: Any, name: str = "") -> str | None:
+def first_difference(expected: object, found: object, name: str = "") -> str | None:
     """The first difference of two JSON values, such as "population_size: expected 72, found 24"; None if equal."""
     if isinstance(expected, dict) and isinstance(found, dict):
         pairs = [(f"{name}.{key}", expected.get(key), found.get(key)) for key in {**expected, **found}]
@@ -20,7 +19,7 @@ def first_difference(expected: Any, found: Any, name: str = "") -> str | None:
     return next(filter(None, differences), None)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = json.dumps(value)
     if len(text) <= 100:
         return "nothing" if value is None else text

@@ -136,7 +136,7 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def ensure_settings(self, settings: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+    def ensure_settings(self, settings: Mapping[str, object], versions: Mapping[str, str]) -> None:
         """Store the settings of a new study, or check that those of an existing one match.
 
         Args:
@@ -239,7 +239,9 @@ class Store:
                 [(failure.tries, failure.reason, *key) for key in keys],
             )
 
-    def begin(self, generation: int, bits: np.ndarray, cost: np.ndarray, random_state: Mapping[str, Any]) -> np.ndarray:
+    def begin(
+        self, generation: int, bits: np.ndarray, cost: np.ndarray, random_state: Mapping[str, object]
+    ) -> np.ndarray:
         """Store a generation's candidates, or check that they match the stored ones.
 
         Args:
@@ -308,7 +310,7 @@ class Store:
     def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         return transaction(self._connection, self.name)
 
-    def _add_keys(self, plan: bytes, items: Sequence[Item], scorer: str) -> list[tuple[Any, ...]]:
+    def _add_keys(self, plan: bytes, items: Sequence[Item], scorer: str) -> list[tuple[object, ...]]:
         """Insert a plan and its items where they are missing; returns for each item the values that identify both."""
         keys = [(item.prompt.id, item.prompt.text, item.seed, scorer) for item in items]
         self._connection.execute("INSERT OR IGNORE INTO plans (bits) VALUES (?)", (plan,))
