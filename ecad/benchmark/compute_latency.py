@@ -107,7 +107,7 @@ def latency(
     finish({"schedules": rows}, "\n".join(map(_line, rows)), as_json)
 
 
-def _read(file: Path) -> dict[str, object]:
+def _read(file: Path) -> dict[str, Any]:
     """Batch size -> what a schedule's file says of it now."""
     from ecad.schedules import CacheSchedule
 

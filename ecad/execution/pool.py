@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ecad.errors import EcadError
 from ecad.execution.executor import Executor
@@ -84,7 +85,7 @@ def shared_path(path: str | os.PathLike[str] | None) -> str | None:
     return path if path is None else os.path.abspath(path) if os.path.exists(path) else os.fspath(path)
 
 
-def summary_by_host(summary: Iterable[dict[str, object]]) -> list[str]:
+def summary_by_host(summary: Iterable[dict[str, Any]]) -> list[str]:
     """One line per host: its workers, their tasks, and how busy they were."""
     hosts = defaultdict(list)
     for row in summary:

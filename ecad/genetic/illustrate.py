@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ecad.cost.latency import measure_interleaved, speedups
 from ecad.errors import EcadError
@@ -28,7 +29,7 @@ from ecad.utils.versions import PARTS
 MAX_SHOWN = 12
 TIMED_ROUNDS = 3
 
-Bar = Callable[[Iterable[object], str], Iterable[object]]
+Bar = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 def illustrate(study: Study, folder: str | os.PathLike[str], generator: ImageGenerator, images: int, bar: Bar) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def config_file(schedule: CacheSchedule) -> dict[str, dict[str, object]]:
     }
 
 
-def request_params(schedule: CacheSchedule) -> dict[str, object]:
+def request_params(schedule: CacheSchedule) -> dict[str, Any]:
     """What one request of SGLang's own backend says as its `cache_dit_params`; arguments and errors as for
     `config_file`.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -35,6 +35,8 @@ from ecad.sites.readers import readers
 from ecad.utils.lazy import Lazy
 from ecad.utils.seeds import check_seeds
 from ecad.utils.versions import without_parts
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +144,16 @@ def job_of(
     architecture = generator.architecture
     config = {} if schedule is None else _numbers(schedule.config)
     sizes = config if architecture.size_from_schedule else {}
+    size = {
+        "height": _chosen(height, sizes, "height", architecture.height),
+        "width": _chosen(width, sizes, "width", architecture.width),
+    }
+    check_size(architecture, **size)
     call = {
         "steps": _steps_of(generator, schedule, steps),
-        "guidance_scale": _first(guidance_scale, config.get("guidance_scale"), generator.guidance_scale),
-        "height": _first(height, sizes.get("height"), architecture.height),
-        "width": _first(width, sizes.get("width"), architecture.width),
+        "guidance_scale": _chosen(guidance_scale, config, "guidance_scale", generator.guidance_scale),
+        **size,
     }
-    check_size(architecture, call["height"], call["width"])
     if schedule is not None:
         with cached(generator.pipe, schedule):
             pass
@@ -320,5 +325,6 @@ def _numbers(config: Mapping[str, object]) -> Mapping[str, object]:
     return config
 
 
-def _first(*values: object) -> object:
-    return next((value for value in values if value is not None), None)
+def _chosen(given: T | None, config: Mapping[str, Any], name: str, default: T) -> T:
+    """The given value, else the schedule's, else the generator's."""
+    return config.get(name, default) if given is None else given

@@ -107,7 +107,7 @@ class ImageReward:
         return np.asarray(self.head(read[:, 0].float())[:, 0].double().cpu())
 
 
-def build(state: Mapping[str, Tensor]) -> tuple[object, object, nn.Sequential]:
+def build(state: Mapping[str, Tensor]) -> tuple[Any, Any, nn.Sequential]:
     """Image encoder, text encoder and head with a published state dict; its tensors determine their sizes.
 
     Raises:

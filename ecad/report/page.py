@@ -7,6 +7,7 @@ import json
 import os
 import zlib
 from pathlib import Path
+from typing import Any
 
 from ecad.report import figures, summary, table
 from ecad.report.html import data_uri, render
@@ -95,7 +96,7 @@ def _share(schedule: CacheSchedule) -> str:
     return f"{schedule.share_recomputed:.1%} recomputed{', others extrapolated' if schedule.forecast else ''}"
 
 
-def _gaps(entries: Sequence[Mapping[str, object]]) -> list[str]:
+def _gaps(entries: list[dict[str, Any]]) -> list[str]:
     lost = [f"{entry['name']}: {i + 1}" for entry in entries for i in entry["missing"]]
     if not lost:
         return []

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
-from typing import Literal, TypeGuard, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -191,7 +191,7 @@ def _schedule(recompute: npt.NDArray[np.bool_], sites: Sites, origin: str) -> Ca
     return CacheSchedule(recompute, sites, name=origin, attributes={"imported_from": origin})
 
 
-def _json(kind: Kind, text: str) -> object:
+def _json(kind: Kind, text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=plain.unique_object)
     except (ValueError, RecursionError):

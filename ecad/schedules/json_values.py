@@ -104,7 +104,7 @@ def frozen(value: object, path: tuple[str, ...]) -> Mapping[str, Any]:
     return read_only
 
 
-def freeze(value: object) -> object:
+def freeze(value: object) -> Any:
     """Make a read-only copy of a JSON value."""
     if isinstance(value, Mapping):
         return MappingProxyType({key: freeze(item) for key, item in value.items()})

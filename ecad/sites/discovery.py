@@ -63,7 +63,7 @@ def find_denoisers(pipe: object) -> dict[str, Any]:
     return {}
 
 
-def one_denoiser(pipe: object) -> object:
+def one_denoiser(pipe: object) -> Any:
     """The only denoiser of a pipeline.
 
     Args:
