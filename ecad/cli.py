@@ -114,7 +114,7 @@ app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Cache schedules for diffusion transformers: run them, price them, evolve them.",
+    help="Cache schedules for diffusion transformers: run, measure and evolve them.",
 )
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import typer
+from few_steps import set_steps
 
 from ecad.cli import app
 from ecad.schedules import CacheSchedule
@@ -198,7 +199,8 @@ def follow(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.filterwarnings("ignore::ecad.EcadWarning")
-def test_the_tutorial_does_what_it_says(follow: Callable) -> None:
+def test_the_tutorial_does_what_it_says(follow: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_steps(monkeypatch, 8)  # instead of 20: what a command does and prints is the same
     printed = follow("docs/tutorial.md", shell="")
     for line in ("schedules in study/front", "6 images under 3 schedules in images", "page: images/report.html"):
         assert line in printed

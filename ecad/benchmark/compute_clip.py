@@ -17,18 +17,16 @@ from ecad.utils.console import bar
 
 
 def clip(
-    prompts_path: Annotated[Path, typer.Option(help="The prompts that the images were made of.")],
-    image_dir: Annotated[Path, typer.Option("--image-dir", "-i", help="Images of one schedule, in it or below it.")],
+    prompts_path: Annotated[Path, typer.Option(help="Prompt file of the images.")],
+    image_dir: Annotated[Path, typer.Option("--image-dir", "-i", help="Folder with the images of one schedule.")],
     file_mode: FileMode = None,
     clip_model: Annotated[
-        str, typer.Option(help="A name such as ViT-B/32, a hub id, a local folder, or judge: the built-in one.")
+        str, typer.Option(help="A name such as ViT-B/32, a hub id, a local folder, or judge (built in).")
     ] = "ViT-B/32",
     image_naming_mode: NamingModeOption = None,
-    mjhq: Annotated[
-        bool, typer.Option("--mjhq", help="Prompts, and image names unless said otherwise, are MJHQ's.")
-    ] = False,
+    mjhq: Annotated[bool, typer.Option("--mjhq", help="Use MJHQ's prompts and, by default, its image names.")] = False,
     output_subpath: Annotated[
-        Path, typer.Option("--output-subpath", "-o", help="File to write in the folder of images.")
+        Path, typer.Option("--output-subpath", "-o", help="Name of the output file in the folder of images.")
     ] = Path("clip_scores.json"),
     each: Each = False,
     batch_size: ScoreBatch = 64,

@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 
 def fid(
-    gen_dir: Annotated[Path, typer.Option(help="Generated images of one schedule, in it or below it.")],
-    ref_dir: Annotated[Path | None, typer.Option(help="Reference images.")] = None,
+    gen_dir: Annotated[Path, typer.Option(help="Folder with the generated images of one schedule.")],
+    ref_dir: Annotated[Path | None, typer.Option(help="Folder of reference images.")] = None,
     ref_stats: Annotated[
         str | None,
-        typer.Option(help="Instead of images: a file .npz (mu, sigma), or clean-fid's NAME/SPLIT/RESOLUTION."),
+        typer.Option(help="Reference statistics: an .npz file (mu, sigma), or clean-fid's NAME/SPLIT/RESOLUTION."),
     ] = None,
     output_subpath: Annotated[
-        Path, typer.Option("--output-subpath", "-o", help="File to write in the folder of generated images.")
+        Path, typer.Option("--output-subpath", "-o", help="Name of the output file in the folder of generated images.")
     ] = Path("fid_scores.json"),
     model_name: Annotated[
-        str, typer.Option(help="inception_v3; clip_vit_b_32 or any CLIPModel; judge: the built-in one.")
+        str, typer.Option(help="inception_v3; clip_vit_b_32 or any CLIPModel; judge (built in).")
     ] = "inception_v3",
-    weights: Annotated[str | None, typer.Option(help="Local copy of that model's weights.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Local copy of the model's weights.")] = None,
     each: Each = False,
     cache_dir: Annotated[
-        Path | None, typer.Option(help="Where features are kept; ecad/features in your cache folder by default.")
+        Path | None, typer.Option(help="Folder of cached features; default: ecad/features in your cache folder.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,

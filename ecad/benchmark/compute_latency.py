@@ -26,14 +26,14 @@ class SampleOptions:
 
     batch_size: Annotated[
         list[int] | None,
-        typer.Option("--batch-size", "-b", min=1, max=MOST, help="Images made together [100]; may be repeated."),
+        typer.Option("--batch-size", "-b", min=1, max=MOST, help="Batch size [100]; may be repeated."),
     ] = None
     warmup_steps: Annotated[
-        int, typer.Option("--warmup-steps", "-w", min=0, max=MOST, help="Batches that do not count.")
+        int, typer.Option("--warmup-steps", "-w", min=0, max=MOST, help="Warm-up batches that are not measured.")
     ] = 1
-    num_samples: Annotated[int, typer.Option("--num-samples", "-n", min=1, max=MOST, help="Batches that count.")] = 5
+    num_samples: Annotated[int, typer.Option("--num-samples", "-n", min=1, max=MOST, help="Measured batches.")] = 5
     recompute_existing: Annotated[
-        bool, typer.Option("--recompute-existing", help="Measure again where the file has a time.")
+        bool, typer.Option("--recompute-existing", help="Measure again even if the file has a time.")
     ] = False
 
     @property
@@ -62,11 +62,11 @@ class SampleOptions:
 def latency(
     *,
     image_generator: ImageGeneratorOption,
-    embedding_dir: Annotated[Path, typer.Option("--embedding-dir", "-i", help="Embeddings to make images of.")],
+    embedding_dir: Annotated[Path, typer.Option("--embedding-dir", "-i", help="Folder of embeddings.")],
     schedule_dir: Annotated[
-        Path | None, typer.Option("--schedule-dir", "-d", help="Schedule file, or a folder with some below it.")
+        Path | None, typer.Option("--schedule-dir", "-d", help="Schedule file, or a folder of schedules.")
     ] = None,
-    schedule_list: Annotated[list[Path] | None, typer.Option(help="Schedule files, one after the other.")] = None,
+    schedule_list: Annotated[list[Path] | None, typer.Option(help="Further schedule files.")] = None,
     more_schedules: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
     samples: SampleOptions,
     model: ModelOptions,

@@ -21,17 +21,15 @@ if TYPE_CHECKING:
 
 def macs(
     image_generator: ImageGeneratorOption,
-    input_dir: Annotated[
-        Path, typer.Option("--input-dir", "-i", help="Schedule file, or a folder with some in it or below it.")
-    ],
+    input_dir: Annotated[Path, typer.Option("--input-dir", "-i", help="Schedule file, or a folder of schedules.")],
     recompute_existing: Annotated[
-        bool, typer.Option("--recompute-existing", help="Count again where the file has a count.")
+        bool, typer.Option("--recompute-existing", help="Count again even if the file has a count.")
     ] = False,
     print_detailed: Annotated[
         bool, typer.Option("--print-detailed", help="Show the count of each step and component.")
     ] = False,
     accounting: Annotated[
-        str, typer.Option(help="full: all that runs; linear: as published, linear and convolution layers only.")
+        str, typer.Option(help="full: all operations; linear: linear and convolution layers only, as published.")
     ] = "full",
     height: Pixels = None,
     width: Pixels = None,

@@ -28,7 +28,7 @@ def embed(
     output_dir: OutputDir,
     file_format: FileMode = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", "-b", min=1, max=MOST, help="Prompts encoded together, and kept in one file.")
+        int, typer.Option("--batch-size", "-b", min=1, max=MOST, help="Batch size, and number of prompts per file.")
     ] = 64,
     seed: Seed = 0,
     workers: WorkerOptions,

@@ -19,7 +19,7 @@ def embed_parti(
     file_path: FilePath,
     output_dir: OutputDir,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", "-b", min=1, max=MOST, help="Prompts encoded together, and kept in one file.")
+        int, typer.Option("--batch-size", "-b", min=1, max=MOST, help="Batch size, and number of prompts per file.")
     ] = 64,
     seed: Seed = 0,
     workers: WorkerOptions,

@@ -36,11 +36,13 @@ class BatchOptions:
         int,
         typer.Option("--num-images-per-prompt", "-n", min=1, max=MOST, help="Images per prompt, one seed each."),
     ] = 10
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, max=MOST, help="Images made together.")] = 100
-    seed: Annotated[int, typer.Option(help="Of each prompt's first image.")] = 0
-    seed_step: Annotated[int, typer.Option(help="From one image's seed to the next.")] = 1
-    dont_include_seed: Annotated[bool, typer.Option("--dont-include-seed", help="No seed in image names.")] = False
-    shard: Annotated[str, typer.Option(help="i/n: do the i-th of n parts of the work, e.g. 2/4.")] = "1/1"
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, max=MOST, help="Batch size.")] = 100
+    seed: Annotated[int, typer.Option(help="Seed of each prompt's first image.")] = 0
+    seed_step: Annotated[int, typer.Option(help="Difference between the seeds of consecutive images.")] = 1
+    dont_include_seed: Annotated[bool, typer.Option("--dont-include-seed", help="Omit the seed in image names.")] = (
+        False
+    )
+    shard: Annotated[str, typer.Option(help="i/n: do the i-th of n equal parts of the work, for instance 2/4.")] = "1/1"
 
     @property
     def seeds(self) -> list[int]:
@@ -66,12 +68,12 @@ def generate(
     *,
     image_generator: ImageGeneratorOption,
     input_dir: Annotated[Path, typer.Option("--input-dir", "-i", help="Folder of embeddings.")],
-    schedule_dir: Annotated[Path, typer.Option("--schedule-dir", "-d", help="Schedule file, or a folder with some.")],
-    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="One folder a schedule goes into it.")],
+    schedule_dir: Annotated[Path, typer.Option("--schedule-dir", "-d", help="Schedule file, or a folder of them.")],
+    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Parent of one folder per schedule.")],
     images: BatchOptions,
     regen_if_not_n_images: Annotated[
         int | None,
-        typer.Option(min=1, help="Pass over a schedule whose folder holds exactly so many images; look into others."),
+        typer.Option(min=1, help="Skip a schedule if its folder has exactly N images."),
     ] = None,
     exact: RequireExact = False,
     workers: WorkerOptions,

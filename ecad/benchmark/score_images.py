@@ -37,8 +37,8 @@ class ScorerOptions:
     weights: Annotated[str | None, typer.Option(help="Hub id or local copy of the scorer's weights.")] = None
     batch_size: ScoreBatch = 64
     device: Device = "auto"
-    rescore_existing: Annotated[bool, typer.Option("--rescore-existing", help="Score again what has a score.")] = False
-    delete_after: Annotated[bool, typer.Option("--delete-after", help="Delete the images that were scored.")] = False
+    rescore_existing: Annotated[bool, typer.Option("--rescore-existing", help="Score all images again.")] = False
+    delete_after: Annotated[bool, typer.Option("--delete-after", help="Delete images after they are scored.")] = False
 
     def check_reference(self, compares: bool, reference_dir: Path | None) -> None:
         """Raise EcadError unless uncached images are given just where the scorer compares with them."""
@@ -96,18 +96,18 @@ class ScorerOptions:
 @grouped_options
 def score(
     *,
-    benchmark_prompts: Annotated[Path, typer.Option(help="The prompts that the images were made of.")],
-    image_dir: Annotated[Path, typer.Option(help="Images; each folder in it that holds some is scored for itself.")],
+    benchmark_prompts: Annotated[Path, typer.Option(help="Prompt file of the images.")],
+    image_dir: Annotated[Path, typer.Option(help="Folder of images; each subfolder with images is scored separately.")],
     output_subpath: Annotated[
-        Path, typer.Option("--output-subpath", "-o", help="File to write in each folder of images.")
+        Path, typer.Option("--output-subpath", "-o", help="Name of the output file in each folder of images.")
     ] = Path("scores.json"),
     image_naming_mode: NamingModeOption = None,
     file_mode: FileMode = None,
     exactly_n_images: Annotated[
-        int | None, typer.Option("--exactly-n-images", "-n", min=1, help="Leave out folders with more or fewer.")
+        int | None, typer.Option("--exactly-n-images", "-n", min=1, help="Skip folders with another number of images.")
     ] = None,
     reference_dir: Annotated[
-        Path | None, typer.Option(help="Uncached images, named and foldered as those to score.")
+        Path | None, typer.Option(help="Folder of uncached images with the same names and subfolders.")
     ] = None,
     scoring: ScorerOptions,
     workers: WorkerOptions,

@@ -20,21 +20,26 @@ from ecad.utils.seeds import check_seeds
 @grouped_options
 def calibrate(
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File of the front, as JSON.")] = Path("front.json"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output file (a front, JSON).")] = Path("front.json"),
     image_generator: ImageGeneratorOption = "EmojiImageGenerator",
-    prompt_file: Annotated[Path | None, typer.Option(help="Prompts; the built-in ones if none.")] = None,
+    prompt_file: Annotated[Path | None, typer.Option(help="Prompt file; default: the built-in prompts.")] = None,
     num_prompts: Annotated[
-        int, typer.Option(min=2, help="How many prompts calibrate: the first half fits, the other half chooses.")
+        int,
+        typer.Option(
+            min=2,
+            help="Number of prompts: the first half for fitting, the other half for validation.",
+        ),
     ] = 8,
     held_out: Annotated[
-        int, typer.Option(min=0, help="How many of the prompts after these score the front, choosing nothing.")
+        int, typer.Option(min=0, help="Number of held-out prompts, after these, that score the front.")
     ] = 8,
     max_images: Annotated[
-        float | None, typer.Option(min=1, help="Spend so many images' work on better steps; by default none.")
+        float | None,
+        typer.Option(min=1, help="Budget in uncached images, to move computed steps; default: none are moved."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the first image's noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Noise seed of the first image.")] = 0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say how many images and minutes it would take, and end.")
+        bool, typer.Option("--dry-run", help="Print the expected number of images and minutes, and exit.")
     ] = False,
     model: ModelOptions,
     as_json: AsJson = False,

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from ecad.prompts.index import Entry
 
 FilePath = Annotated[Path, typer.Option("--file-path", "-f", help="Prompt file.")]
-OutputDir = Annotated[Path, typer.Option("--output-dir", "-o", help="Folder for the embeddings.")]
-Seed = Annotated[int, typer.Option("--seed", "-s", help="The prompts' own part of the seed of their images' noise.")]
-PromptBatchSize = Annotated[int, typer.Option(min=1, max=MOST, help="Prompts encoded together, and kept in one file.")]
-SeedStep = Annotated[int, typer.Option(help="From one prompt's seed to the next.")]
+OutputDir = Annotated[Path, typer.Option("--output-dir", "-o", help="Output folder of the embeddings.")]
+Seed = Annotated[int, typer.Option("--seed", "-s", help="The first prompt's part of the noise seed.")]
+PromptBatchSize = Annotated[int, typer.Option(min=1, max=MOST, help="Batch size, and number of prompts per file.")]
+SeedStep = Annotated[int, typer.Option(help="Difference between the seeds of consecutive prompts.")]
 
 
 def encode(

@@ -15,13 +15,12 @@ _NAMES = "coco, mjhq, parti, drawbench, image-reward, published-schedules"
 
 
 def fetch(
-    names: Annotated[list[str], typer.Argument(help=f"What to bring: {_NAMES}.")],
+    names: Annotated[list[str], typer.Argument(help=f"What to download: {_NAMES}.")],
     output_dir: Annotated[
-        Path, typer.Option("--output-dir", "-o", help="Folder that commands run in; prompts/ and others go into it.")
+        Path,
+        typer.Option("--output-dir", "-o", help="Working folder of the commands; gets prompts/ and other folders."),
     ] = Path(),
-    prompts_only: Annotated[
-        bool, typer.Option("--prompts-only", help="Of MJHQ leave out the pictures, some gigabytes.")
-    ] = False,
+    prompts_only: Annotated[bool, typer.Option("--prompts-only", help="Skip MJHQ's images (some gigabytes).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
 ) -> None:
     """Download prompt files, reference images and published schedules from their public homes."""

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from ecad.jobs.score import Item
 
 NamingModeOption = Annotated[
-    str | None, typer.Option(help="How the images are named: image_reward (the default), parti, toca, mjhq, coco.")
+    str | None, typer.Option(help="Naming mode of the images: image_reward (default), parti, toca, mjhq or coco.")
 ]
-Each = Annotated[bool, typer.Option("--each", help="Take each schedule's folder in it for itself.")]
+Each = Annotated[bool, typer.Option("--each", help="Give each schedule's subfolder its own result.")]
 
 _SHOWN = 5
 

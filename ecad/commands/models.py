@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ecad.sites.families import BlockList, Family
 
 
-def models(as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False) -> None:
+def models(as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False) -> None:
     """List the image generators, and the families of transformers with their sites.
 
     A transformer of no family listed is searched for submodules with the usual names; sites can also be named by hand.

@@ -39,19 +39,19 @@ FileMode = Annotated[
         "--file-mode",
         "--format",
         "-m",
-        help="Format of prompt files: text, json, jsonl, csv, tsv, parquet or mjhq. By default the suffix says it.",
+        help="Format of prompt files: text, json, jsonl, csv, tsv, parquet or mjhq. Default: the file's suffix.",
     ),
 ]
 Pixels = Annotated[int | None, typer.Option(min=1, max=MOST_PIXELS, help="Pixels. Default: the generator's own.")]
 Steps = Annotated[int | None, typer.Option(min=1, max=MOST_STEPS, help="Denoising steps. Default: the schedule's.")]
 Guidance = Annotated[float | None, typer.Option(min=0, callback=finite, help="Guidance scale.")]
-ScoreBatch = Annotated[int, typer.Option("--batch-size", "-b", min=1, max=MOST, help="Images scored together.")]
-Weights = Annotated[str | None, typer.Option(help="Hub id or local folder of the pipeline to use instead.")]
+ScoreBatch = Annotated[int, typer.Option("--batch-size", "-b", min=1, max=MOST, help="Batch size of scoring.")]
+Weights = Annotated[str | None, typer.Option(help="Hub id or local folder of the pipeline's weights.")]
 RequireExact = Annotated[
-    bool, typer.Option("--require-exact", help="Refuse a schedule that was made for other conditions.")
+    bool, typer.Option("--require-exact", help="Reject a schedule that was made for other conditions.")
 ]
 ImageGeneratorOption = Annotated[
-    str, typer.Option(help="A name that `ecad models` lists, or the folder, hub id or .json of any pipeline.")
+    str, typer.Option(help="A name from `ecad models`, or the folder, hub id or .json of any pipeline.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -66,9 +66,7 @@ class WorkerOptions(WorkerSettings):
     )
     workers: Annotated[
         int | None,
-        typer.Option(
-            min=1, max=MOST, help="Number of workers; by default 1, with ray as many as the cluster has room for."
-        ),
+        typer.Option(min=1, max=MOST, help="Number of workers; default: 1, or as many as a Ray cluster has room for."),
     ] = WorkerSettings.workers
     address: Annotated[
         str | None,
@@ -76,9 +74,7 @@ class WorkerOptions(WorkerSettings):
     ] = WorkerSettings.address
     gpus_per_worker: Annotated[
         float | None,
-        typer.Option(
-            min=0, callback=finite, help="GPUs per worker, or a worker's share of one; by default 1 if there are any."
-        ),
+        typer.Option(min=0, callback=finite, help="GPUs per worker, possibly a fraction; default: 1 if there are any."),
     ] = WorkerSettings.gpus_per_worker
     task_timeout: Annotated[
         float,

@@ -34,7 +34,7 @@ def report(
 ) -> None:
     """Write an HTML page, plots and tables of a study (finished or not), a demo, or generated images."""
     if not Path(folder).is_dir():
-        raise EcadError(f"{folder}: there is no such folder")
+        raise EcadError(f"{folder}: there is no such folder; give that of a study, a demo or generated images")
     from ecad.report import check_installed, show_text, write_report
 
     check_installed()

@@ -21,18 +21,20 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Write hand-made and foreign cache schedules, carry them over, look at any.",
+    help="Make, import, resample, transfer and show cache schedules.",
 )
 
 ImageGenerator = Annotated[
     str,
-    typer.Option(help="Whose schedule: a name that `ecad models` lists, or any pipeline's folder, hub id or .json."),
+    typer.Option(help="Its image generator: a name from `ecad models`, or a pipeline's folder, hub id or .json."),
 ]
 Steps = Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="Denoising steps.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Output file.")]
 ScheduleFile = Annotated[Path, typer.Argument(help="Schedule file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the schedule's facts as JSON.")]
-Components = Annotated[str | None, typer.Option(help="Only these, with commas between; the others recompute.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print facts about the schedule as JSON.")]
+Components = Annotated[
+    str | None, typer.Option(help="Components that reuse outputs (comma-separated); by default all.")
+]
 
 
 @app.command("none")
@@ -60,8 +62,8 @@ def every_n(
 @app.command("evenly-spaced")
 def evenly_spaced(
     output: Output,
-    num_blocks: Annotated[int, typer.Option(min=0, help="How many blocks reuse.")],
-    num_steps: Annotated[int, typer.Option(min=0, help="At how many steps they reuse.")],
+    num_blocks: Annotated[int, typer.Option(min=0, help="Number of blocks that reuse outputs.")],
+    num_steps: Annotated[int, typer.Option(min=0, help="Number of steps in which they reuse outputs.")],
     image_generator: ImageGenerator = "EmojiImageGenerator",
     steps: Steps = 20,
     components: Components = None,
@@ -76,8 +78,8 @@ def evenly_spaced(
 @app.command("middle")
 def middle(
     output: Output,
-    num_blocks: Annotated[int, typer.Option(min=0, help="How many blocks reuse.")],
-    num_steps: Annotated[int, typer.Option(min=0, help="At how many steps they reuse.")],
+    num_blocks: Annotated[int, typer.Option(min=0, help="Number of blocks that reuse outputs.")],
+    num_steps: Annotated[int, typer.Option(min=0, help="Number of steps in which they reuse outputs.")],
     image_generator: ImageGenerator = "EmojiImageGenerator",
     steps: Steps = 20,
     components: Components = None,
@@ -104,12 +106,12 @@ def tgate(
 
 @app.command("import")
 def import_schedule(
-    source: Annotated[str, typer.Argument(help="A file, or a mask or list itself: 1110100, 0,3,6.")],
+    source: Annotated[str, typer.Argument(help="A file, or the mask or list itself: 1110100 or 0,3,6.")],
     output: Output,
     kind: Annotated[str, typer.Option("--from", help="smoothcache, step-mask (1 = compute) or steps.")],
     image_generator: ImageGenerator = "EmojiImageGenerator",
     steps: Annotated[
-        int | None, typer.Option(min=1, max=MOST_STEPS, help="Denoising steps; needed for a list of steps.")
+        int | None, typer.Option(min=1, max=MOST_STEPS, help="Denoising steps; required for a list of steps.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -130,7 +132,7 @@ def resample(
     steps: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="Denoising steps of the new schedule.")],
     image_generator: Annotated[
         str | None,
-        typer.Option(help="Image generator whose sampler makes the rows. Without it, each step is one row."),
+        typer.Option(help="Image generator whose sampler determines the rows. Without it, each step has one row."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -172,7 +174,7 @@ def transfer(
 @app.command("show")
 def show(
     file: ScheduleFile,
-    by_component: Annotated[bool, typer.Option(help="One map for each component.")] = False,
+    by_component: Annotated[bool, typer.Option(help="Show one map per component.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print a schedule's card, and draw it: steps across, blocks down."""
@@ -197,7 +199,7 @@ def show(
 def sglang(
     schedule: Annotated[Path, typer.Argument(help="Schedule file or front.")],
     output: Output,
-    speedup: Annotated[float, typer.Option(help="Pick from a front: how many times cheaper, at least.")] = 2.0,
+    speedup: Annotated[float, typer.Option(help="Pick the schedule of a front with at least this speed-up.")] = 2.0,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps of the requests.")] = None,
 ) -> None:
     """Write a --cache-dit-config file for SGLang diffusion; print the variables for its own backend."""

@@ -172,11 +172,11 @@ class ProblemOptions:
         typer.Option(
             callback=finite,
             min=1,
-            help="Smallest reduction of the cost that is of use, such as 2; the search skips smaller ones.",
+            help="Smallest useful cost reduction, such as 2; the search skips smaller ones.",
         ),
     ] = None
     min_quality: Annotated[
-        float | None, typer.Option(callback=finite, help="Lowest quality that is of use; the search skips lower ones.")
+        float | None, typer.Option(callback=finite, help="Lowest useful quality; the search skips lower ones.")
     ] = None
     max_cached_mb: Annotated[
         float | None, typer.Option(callback=finite, min=0, help="Memory limit: megabytes of cached features per image.")
