@@ -1,17 +1,17 @@
-"""A schedule compiled before the first step: what every call of every site does. Pure numpy.
+"""Compiles a schedule into a plan: what every call of every site does. Pure numpy.
 
 Three rules turn the bits of a schedule into a plan:
 
-- The first visit of a site computes, whatever its bit says.
-- Dead work is not done: a site that has a *reader* (another site, the only one that looks at its output) computes only
-  if that output is looked at, in this step or by a reuse in a later one. FLUX: `proj_out` is the reader of the `attn`
-  and `proj_mlp` of its single block, so when it is reused, they are skipped.
-- An output is kept only if a later step reuses it before it is computed again, and freed by the last such reuse.
+- The first call of a site computes, whatever its bit is.
+- Outputs that are never used are not computed. A site with a *reader* (the only other site that uses its output)
+  computes only if the reader runs in this step, or reuses the output in a later one. In FLUX, `proj_out` is the reader
+  of the `attn` and `proj_mlp` of its single block, so if it is reused, they are skipped.
+- An output is cached only if a later step reuses it before it is computed again, and is freed by the last reuse.
 
-Under a schedule that *forecasts*, what is reused is not the last output but the point one step further on the line
-through the last two that ran. So an output is also remembered, as it came, from one such run to the next. And where no
-site runs, the denoiser's own output is forecast and the denoiser does not run at all: it is one more site, the last,
-that computes in every step in which another does. `runtime.forecast` says how its output goes on.
+A schedule that *forecasts* does not reuse the last output: it extrapolates linearly by one step from the last two
+computed outputs. An output is therefore also remembered until the next computation. In a step in which no site runs,
+the denoiser is skipped and its own output is extrapolated. The denoiser is one more site, the last one, which computes
+in every step in which another site does. `schedules.forecast` defines how its output is extrapolated.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ class Action(enum.IntEnum):
     """What one call of one site does."""
 
     COMPUTE = 0
-    """Compute; nobody needs the output after this step."""
+    """Compute; the output is not needed after this step."""
     KEEP = 1
-    """Compute, and keep the output for a later step."""
+    """Compute, and cache the output for a later step."""
     REUSE = 2
-    """Return the kept output."""
+    """Return the cached output."""
     FREE = 3
-    """Return the kept output for the last time."""
+    """Return the cached output for the last time."""
     SKIP = 4
-    """Do nothing: the site's reader does not look, or the denoiser does not run."""
+    """Do nothing: the site's reader does not run, or the denoiser does not."""
 
 
 def executed(recompute: np.ndarray, readers: np.ndarray | None = None) -> np.ndarray:
-    """Tell which sites really compute under a schedule, or under each of many.
+    """The sites that compute under a schedule, or under each of many.
 
     Args:
         recompute: bool (..., steps, sites), the bits of the schedules; at least one step.
@@ -64,7 +64,7 @@ def executed(recompute: np.ndarray, readers: np.ndarray | None = None) -> np.nda
     >>> attn, proj_out = [1, 1, 0], [1, 0, 1]
     >>> executed(np.array([attn, proj_out]).T).astype(int).T.tolist()
     [[1, 1, 0], [1, 0, 1]]
-    >>> attn, proj_out = [1, 1, 1], [1, 0, 1]  # the second step's attn is read by nobody
+    >>> attn, proj_out = [1, 1, 1], [1, 0, 1]  # nothing reads the second step's attn
     >>> executed(np.array([attn, proj_out]).T, readers=np.array([1, -1])).astype(int).T.tolist()
     [[1, 0, 1], [1, 0, 1]]
     """
@@ -77,7 +77,7 @@ def executed(recompute: np.ndarray, readers: np.ndarray | None = None) -> np.nda
 
 
 def forecast_matters(runs: np.ndarray, readers: np.ndarray | None = None) -> np.ndarray:
-    """Tell under which of many schedules it makes a difference whether they forecast.
+    """For which of many schedules it makes a difference whether they forecast.
 
     Args:
         runs: bool (..., steps, sites), as `executed` gives them.
@@ -189,7 +189,7 @@ class Plan:
         return np.stack([np.isin(sites, kind).sum(axis=1) for kind in kinds], axis=1)
 
     def peak(self, sizes: np.ndarray, order: np.ndarray | None = None) -> int:
-        """Most bytes that kept outputs hold at any moment of a generation; no cache that replays them holds less.
+        """Maximum of cached bytes during a generation; no cache with the same outputs needs less.
 
         Args:
             sizes: int (sites + 1,), bytes of each site's output and of the denoiser's, which a plan that does not
