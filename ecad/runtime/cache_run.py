@@ -248,7 +248,7 @@ class CacheRun:
         self._follow_timesteps(running())
         # On a shared scheduler this may be another pipeline's generation; ours is checked when the denoiser runs.
         if self._exact and self.schedules:
-            rows = self._other_rows(has_begun=False)
+            rows = self._other_rows(_num_steps(self.schedules), has_begun=False)
             if rows is not None and not self._watch.is_shared and not calls_method_of(self._is_another_pipeline):
                 raise self._refuse(rows)
 
@@ -300,7 +300,7 @@ class CacheRun:
 
     def _fit(self, generation: Generation) -> None:
         """Have a generation whose denoiser is about to run follow schedules of as many rows as it has."""
-        rows = self._other_rows(has_begun=True)
+        rows = self._other_rows(generation.num_steps, has_begun=True)
         if rows is None:
             return
         if self._exact:
@@ -311,9 +311,8 @@ class CacheRun:
                 self._tell(is_resampled(schedule, rows))
         generation.schedules = {name: self._resampled[one, rows] for name, one in generation.schedules.items()}
 
-    def _other_rows(self, has_begun: bool) -> int | None:
+    def _other_rows(self, steps: int, has_begun: bool) -> int | None:
         """How many rows the scheduler's generation has, as far as is known; None if as many as the schedules."""
-        steps = _num_steps(self.schedules)
         rows = rows_of_run(self.pipe, steps, has_begun)
         return None if rows == steps else rows
 

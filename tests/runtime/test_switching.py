@@ -75,6 +75,16 @@ def test_each_generation_follows_what_was_switched_to_before_it(tiny):
     assert tiny.snapshot() == before
 
 
+def test_a_generation_whose_timesteps_are_set_goes_on_under_its_schedule(tiny):
+    front = a_front(tiny)
+    expected = images_of(tiny, front)[2]
+    run = ecad.enable_cache(tiny.pipe, front, speedup=2)
+    handle = tiny.pipe.transformer.register_forward_pre_hook(lambda *_: run.switch())
+    assert torch.equal(tiny.run(), expected)
+    handle.remove()
+    run.disable()
+
+
 def test_switching_hooks_records_and_plans_nothing_again(tiny, monkeypatch):
     front, done = a_front(tiny), []
 
