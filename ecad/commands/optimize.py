@@ -223,7 +223,7 @@ def _tell(
     failures = {f"{one.prefix}{name}": why for one in searched for name, why in one.study.failures.items()}
     for name, reason in failures.items():
         say(f"{name}: given up: {reason}")
-    result: dict[str, Any] = {"front": rows, f"uncached_{study.unit.lower()}": whole, "failures": failures}
+    result: dict[str, object] = {"front": rows, f"uncached_{study.unit.lower()}": whole, "failures": failures}
     if len(searched) > 1:
         result["studies"] = [str(one.folder) for one in searched]
     if (pool := searched[0].setup.executor) is not None:
@@ -231,7 +231,9 @@ def _tell(
     finish(result, f"{len(front)} schedules in {folder / FRONT}", as_json)
 
 
-def _row(study: Study, whole: int, candidate: Candidate, held_out: Mapping[str, Sequence[HeldOut]]) -> dict[str, Any]:
+def _row(
+    study: Study, whole: int, candidate: Candidate, held_out: Mapping[str, Sequence[HeldOut]]
+) -> dict[str, object]:
     row = {"name": candidate.name, study.unit.lower(): candidate.cost, "fewer": whole / candidate.cost}
     row["rows"] = candidate.plain.num_steps
     row[study.settings["scorer"]] = candidate.quality

@@ -58,7 +58,7 @@ def searched_generator(folder: Path) -> str | None:
     return None
 
 
-def _stored(folder: Path) -> dict[str, Any]:
+def _stored(folder: Path) -> dict[str, object]:
     """Raises OSError or ValueError if there are no stored flags."""
     kept = parse_json((folder / FLAGS).read_bytes())
     if not isinstance(kept, dict):

@@ -33,7 +33,7 @@ def show_plan(setups: Sequence[SearchSetup], task: Task, as_json: bool) -> None:
         images * plan.seconds_per_image for images, plan in zip(searching, plans, strict=True) if images is not None
     ]
     ends = all(images is not None for images in searching)
-    result: dict[str, Any] = {
+    result: dict[str, object] = {
         "search_images": sum(filter(None, searching)) if ends else None,
         "images_of_first_two_generations": sum(_each(task) * plan.first for plan in plans),
         "images_per_later_generation": sum(_each(task) * plan.later for plan in plans),

@@ -152,7 +152,7 @@ def _cell(value: float | None, worst: float | None) -> str:
     return "" if value is None else f"{value:.2f}{' *' if value == worst else ''}"
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
+def _csv(rows: list[dict[str, object]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["name"], lineterminator="\n")
     writer.writeheader()

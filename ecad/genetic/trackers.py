@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ecad.errors import EcadError
@@ -65,7 +66,7 @@ def imported_tracker(name: str) -> Any:
 
 
 @contextmanager
-def _tensorboard(package: Any, folder: Path) -> Iterator[Log]:
+def _tensorboard(package: ModuleType, folder: Path) -> Iterator[Log]:
     with package.SummaryWriter(folder / "tensorboard") as writer:
 
         def log(values: dict[str, float], step: int) -> None:
@@ -76,18 +77,18 @@ def _tensorboard(package: Any, folder: Path) -> Iterator[Log]:
 
 
 @contextmanager
-def _mlflow(package: Any, folder: Path) -> Iterator[Log]:
+def _mlflow(package: ModuleType, folder: Path) -> Iterator[Log]:
     with package.start_run(run_name=folder.resolve().name):
         yield lambda values, step: package.log_metrics(values, step=step)
 
 
 @contextmanager
-def _wandb(package: Any, folder: Path) -> Iterator[Log]:
+def _wandb(package: ModuleType, folder: Path) -> Iterator[Log]:
     with package.init(project="ecad", name=folder.resolve().name) as run:
         yield lambda values, step: run.log(values, step=step)
 
 
-_TRACKERS: dict[str, Callable[[Any, Path], AbstractContextManager[Log]]] = {
+_TRACKERS: dict[str, Callable[[ModuleType, Path], AbstractContextManager[Log]]] = {
     "tensorboard": _tensorboard,
     "mlflow": _mlflow,
     "wandb": _wandb,

@@ -51,7 +51,7 @@ def _quantised(known: Description) -> Any:
     )
 
 
-def _load_adapters(pipe: Any, known: Description) -> None:
+def _load_adapters(pipe: Pipeline, known: Description) -> None:
     names = [f"adapter_{place}" for place in range(len(known.adapters))]
     for name, adapter in zip(names, known.adapters, strict=True):
         try:

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map_only
 
 from ecad.runtime.kept_outputs import tensors_in
 from ecad.runtime.overrides import Around
+from ecad.utils.protocols import Args, Kwargs, Pipeline
 
 _PROMPT = "a photo"
 
@@ -24,7 +25,7 @@ _PROMPT = "a photo"
 class Watched:
     """What a trial sees of one denoiser: the arguments of its first forward, and the row of every forward."""
 
-    arguments: dict[str, Any] | None = None
+    arguments: dict[str, object] | None = None
     rows: list[int] = field(default_factory=list)
 
     @property
@@ -36,10 +37,10 @@ class Watched:
 class Trial:
     """Runs a pipeline once, each of its denoisers really once for each shape of its inputs."""
 
-    def __init__(self, pipe: Any, modules: Mapping[str, torch.nn.Module]) -> None:
+    def __init__(self, pipe: Pipeline, modules: Mapping[str, torch.nn.Module]) -> None:
         self.seen = {name: Watched() for name in modules}
         self._pipe, self._modules = pipe, modules
-        self._outputs: dict[Any, Any] = {}
+        self._outputs: dict[object, object] = {}
         self._steps = 0
 
     @property
@@ -48,7 +49,7 @@ class Trial:
         timesteps = getattr(getattr(self._pipe, "scheduler", None), "timesteps", None)
         return self._steps if timesteps is None else len(timesteps)
 
-    def run(self, call: Mapping[str, Any], steps: int) -> Any:
+    def run(self, call: Mapping[str, object], steps: int) -> object:
         """The output of the pipeline."""
         overrides = [Around(module, "forward", partial(self._forward, name)) for name, module in self._modules.items()]
         if hasattr(self._pipe, "scheduler"):
@@ -60,7 +61,7 @@ class Trial:
             for override in overrides:
                 override.remove()
 
-    def _forward(self, name: str, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def _forward(self, name: str, forward: Callable[..., Any], args: Args, kwargs: Kwargs) -> object:
         seen, begin = self.seen[name], getattr(getattr(self._pipe, "scheduler", None), "begin_index", None) or 0
         seen.rows.append(begin + self._steps)
         if seen.arguments is None:
@@ -71,6 +72,6 @@ class Trial:
             return self._outputs[key]
         return tree_map_only(torch.Tensor, torch.zeros_like, self._outputs[key])
 
-    def _step(self, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def _step(self, step: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         self._steps += 1
         return step(*args, **kwargs)

@@ -119,7 +119,7 @@ def _try_out(
     call: Mapping[str, object],
     steps: int,
     macs: Mapping[str, int],
-) -> tuple[tuple[int, int], dict[str, Any]]:
+) -> tuple[tuple[int, int], dict[str, object]]:
     """Make one image; returns its size in pixels, and its measurements as JSON values (see `Architecture`)."""
     if odd := [part for part in macs if part not in modules]:
         raise EcadError(f"{name}: `macs` names {odd[0]!r}, and the denoisers are {', '.join(modules)}")
@@ -150,7 +150,7 @@ def _try_out(
         parts.append((layers, attention, passes * kept // per_number))
         runs.append({"sites": len(found.sites), "first": first, "last": last})
         runs[-1] |= {"layers": int(layers[-1]), "attention": int(attention[-1])}
-    measured: dict[str, Any] = {
+    measured: dict[str, object] = {
         "sites": [list(site) for site in joint_sites(sites)],
         **{
             key: [int(value) for values in parts for value in values[place][:-1]] + [int(parts[0][place][-1])]

@@ -57,7 +57,7 @@ class ComponentHook(Override):
         self.now = Now()
         super().remove()
 
-    def run(self, *args: Any, **kwargs: Any) -> Any:
+    def run(self, *args: object, **kwargs: object) -> object:
         if torch.compiler.is_compiling():
             return self._compiled(*args, **kwargs)
         forward = self.now.forward
@@ -65,7 +65,7 @@ class ComponentHook(Override):
             return self.original(*args, **kwargs)
         return forward.call(self.site, self.original, args, kwargs)
 
-    def _compiled(self, *args: Any, **kwargs: Any) -> Any:
+    def _compiled(self, *args: object, **kwargs: object) -> object:
         if self.skips:
             return empty_output(*args, **kwargs)
         if self.reuses and self.number < len(self.given):

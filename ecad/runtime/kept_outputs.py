@@ -71,7 +71,7 @@ class Storage:
     device: str | torch.device | None = None
     dtype: torch.dtype | None = None
 
-    def put(self, output: Any) -> Any:
+    def put(self, output: object) -> object:
         """An output as it is kept."""
         return pytree.tree_map_only(torch.Tensor, self._put, output)
 
@@ -116,7 +116,7 @@ class Kept:
         self._output: Any = None
         self._before: Any = None
         self._versions: list[tuple[torch.Tensor, int]] = []
-        self._computed_as: Any = None
+        self._computed_as: object = None
 
     @property
     def is_there(self) -> bool:
@@ -136,7 +136,7 @@ class Kept:
         output = self._output if self._computed_as is None else self._restored(self._output)
         return _copied(output) if self.is_shared else output
 
-    def keep(self, output: Any, line: Line = AS_IT_IS) -> None:
+    def keep(self, output: object, line: Line = AS_IT_IS) -> None:
         """Keep an output in place of the one before.
 
         Args:
@@ -182,7 +182,7 @@ class Kept:
         self._before = self._computed_as = None
         self.release()
 
-    def _restored(self, output: Any) -> Any:
+    def _restored(self, output: object) -> object:
         if self._computed_as is None or output is None:
             return output
         return pytree.tree_map(_like, output, self._computed_as)

@@ -15,6 +15,8 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+from ecad.utils.protocols import Args, Kwargs
+
 _REDUCE = "__reduce_ex__"
 
 
@@ -45,7 +47,7 @@ class Override:
         self.method.__wrapped__ = self.original  # type: ignore[attr-defined]  # pipelines inspect signatures
         setattr(owner, name, self.method)
 
-    def run(self, *args: Any, **kwargs: Any) -> Any:
+    def run(self, *args: object, **kwargs: object) -> object:
         """What the method does."""
         return self.original(*args, **kwargs)
 
@@ -95,7 +97,7 @@ def overrides_on(owner: Any) -> list[Override]:
     return [value for value in vars(owner).values() if isinstance(value, Override)]
 
 
-def _call(owner: Any, name: str, key: str, *args: Any, **kwargs: Any) -> Any:
+def _call(owner: object, name: str, key: str, *args: Any, **kwargs: Any) -> Any:
     override = getattr(owner, key, None)
     if override is None:  # in a copy of an owner that somebody else had put a method of his own on
         return getattr(type(owner), name)(owner, *args, **kwargs)
@@ -119,11 +121,11 @@ def _reduced(owner: Any, protocol: Any) -> Any:
 class After(Override):
     """Calls `then()` each time the method has returned."""
 
-    def __init__(self, owner: Any, name: str, then: Callable[[], None]) -> None:
+    def __init__(self, owner: object, name: str, then: Callable[[], None]) -> None:
         super().__init__(owner, name)
         self.then = then
 
-    def run(self, *args: Any, **kwargs: Any) -> Any:
+    def run(self, *args: object, **kwargs: object) -> object:
         result = self.original(*args, **kwargs)
         if not self.removed:
             self.then()
@@ -133,9 +135,9 @@ class After(Override):
 class Around(Override):
     """Calls `around(method, args, kwargs)` instead of the method."""
 
-    def __init__(self, owner: Any, name: str, around: Callable[[Callable[..., Any], Any, Any], Any]) -> None:
+    def __init__(self, owner: object, name: str, around: Callable[[Callable[..., Any], Args, Kwargs], Any]) -> None:
         super().__init__(owner, name)
         self.around = around
 
-    def run(self, *args: Any, **kwargs: Any) -> Any:
+    def run(self, *args: object, **kwargs: object) -> object:
         return self.original(*args, **kwargs) if self.removed else self.around(self.original, args, kwargs)

@@ -64,7 +64,7 @@ class PooledEvaluator:
         return self.images.quality == "psnr"
 
     @cached_property
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> Mapping[str, object]:
         # Those of the first set are known: all workers must have the same.
         return dict(
             self.executor.facts["settings"] if self.which == 0 else self._ask("settings", ("settings", self.which))

@@ -222,7 +222,7 @@ def worker(
         prompts, own = [Prompt(*prompt) for prompt in texts], generator.at_steps(steps)
         return evaluator_of(own, prompts, seeds, quality, batch_size, reference_steps)
 
-    def work(task: tuple[str, int] | _Batch) -> Any:
+    def work(task: tuple[str, int] | _Batch) -> object:
         if len(task) == 2:
             what, place = task
             return evaluator(place).output_products() if what == "output_products" else dict(evaluator(place).settings)
@@ -237,7 +237,7 @@ def worker(
         return check_scores(scores, schedule, items, own.scorer)
 
     numbers = dict.fromkeys(steps for *_, steps in images)
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "generators": [_facts_of(generator.at_steps(steps)) for steps in numbers],
         "settings": dict(evaluator(0).settings),
     }

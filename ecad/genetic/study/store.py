@@ -159,7 +159,7 @@ class Store:
                 self._connection.executemany("INSERT INTO settings VALUES (?, ?)", rows)
             self._connection.executemany("INSERT OR IGNORE INTO versions VALUES (?, ?)", sorted(versions.items()))
 
-    def ensure_scorer(self, scorer: str, settings: Mapping[str, Any]) -> None:
+    def ensure_scorer(self, scorer: str, settings: Mapping[str, object]) -> None:
         """Store what the scores of a scorer depend on beside its name, or check that it is what is stored.
 
         Args:

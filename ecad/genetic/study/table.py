@@ -8,7 +8,7 @@ from typing import Any
 from ecad.genetic.study.study import Study
 
 
-def candidate_rows(study: Study) -> list[dict[str, Any]]:
+def candidate_rows(study: Study) -> list[dict[str, object]]:
     """One row per evaluated candidate, in order, of JSON values; `front` tells those on the Pareto front."""
     front = {candidate.plain.name for candidate in study.front()}
     return [
@@ -27,7 +27,7 @@ def candidate_rows(study: Study) -> list[dict[str, Any]]:
     ]
 
 
-def summary_row(study: Study) -> dict[str, Any]:
+def summary_row(study: Study) -> dict[str, object]:
     """What a list of studies says of one, as JSON values; `best_at_2x` is None if no candidate is that cheap."""
     settings: Mapping[str, Any] = study.settings
     cheap = [candidate.quality for candidate in study.within_limits() if 2 * candidate.cost <= study.uncached_cost]
