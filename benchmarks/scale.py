@@ -64,14 +64,15 @@ def workers(executor: str, spec: WorkerSpec, count: int) -> Any:
 def images() -> WorkerSpec:
     prompts = [[f"{i:04d}", text] for i, text in enumerate(builtin.prompts("search")[:BATCH])]
     options = {"image_generator": "EmojiImageGenerator", "weights": None, "device": "cpu", "batch_size": BATCH}
-    return WorkerSpec("ecad.genetic.evaluation.workers:worker", {**options, "images": [[prompts, [0], "psnr"]]})
+    scored = {"images": [[prompts, [0], "psnr", None]], "reference_steps": None}
+    return WorkerSpec("ecad.genetic.evaluation.workers:worker", {**options, **scored})
 
 
 def efficiency(count: int, rounds: int) -> dict[str, Any]:
     """Random schedules, by one worker and by two, in turns."""
     random = np.random.default_rng(0)
     bits = [np.packbits(random.random((STEPS, SITES)) < 0.5).tobytes() for _ in range(count)]
-    tasks = [Task(f"schedule {i}", (0, STEPS, packed, 0)) for i, packed in enumerate(bits)]
+    tasks = [Task(f"schedule {i}", (0, STEPS, packed, False, None, None, 0)) for i, packed in enumerate(bits)]
     seconds: dict[int, list[float]] = {1: [], 2: []}
     scores = []
     with Executor(workers("local", images(), 1), 600) as one, Executor(workers("local", images(), 2), 600) as two:

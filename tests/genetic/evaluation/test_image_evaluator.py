@@ -70,7 +70,7 @@ def test_several_scorers_add_up_what_each_gains_in_spreads_of_the_uncached_image
     def scorer(name: str, **_: str) -> Scorer:
         return Scorer(name, f"{name} 1", False, lambda images, *_: images[..., measures[name]].mean(axis=(1, 2)))
 
-    monkeypatch.setattr(image_evaluator, "quality_names", lambda: list(measures))
+    monkeypatch.setattr("ecad.quality.names.quality_names", lambda: list(measures))
     monkeypatch.setattr(image_evaluator, "get_scorer", scorer)
     evaluator = evaluator_of(generator, PROMPTS, [3, 4], "red+blue", batch_size=3)
     uncached = problem_of(generator).template
