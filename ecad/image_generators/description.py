@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -79,10 +80,12 @@ def describe(name: str) -> Description | None:
     """
     path = Path(name)
     if path.suffix != ".json":
-        is_place = path.is_dir() or (name.count("/") == 1 and not path.is_absolute())
+        is_place = _is_dir(path) or (name.count("/") == 1 and not path.is_absolute())
         return Description(pipeline=name) if is_place else None
     try:
-        found = Description.model_validate(parse_json(path.read_bytes()))
+        document = parse_json(path.read_bytes())
+        json.dumps(document, allow_nan=False, ensure_ascii=False).encode()  # its values become part of keys
+        found = Description.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
@@ -100,5 +103,12 @@ def describe(name: str) -> Description | None:
         name: [str(path.parent / file) for file in files] if isinstance(files, list) else str(path.parent / files)
         for name, files in found.images.items()
     }
-    place = str(local) if local.is_dir() else found.pipeline
+    place = str(local) if _is_dir(local) else found.pipeline
     return found.model_copy(update={"pipeline": place, "images": images, "adapters": adapters})
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long for the disk
+        return False
