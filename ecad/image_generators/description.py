@@ -47,7 +47,7 @@ class Description(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
 
-    pipeline: str = Field(min_length=1)
+    pipeline: str = Field(pattern=r"\S")
     steps: PositiveInt | None = None
     guidance_scale: float | None = Field(default=None, ge=0)
     height: PositiveInt | None = None

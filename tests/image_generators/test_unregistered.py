@@ -151,6 +151,7 @@ def test_a_video_is_a_strip() -> None:
     [
         ({"steps": 0}, "mine.json is not a description of a pipeline: steps: Input should be greater than 0"),
         ({"stesp": 3}, "mine.json is not a description of a pipeline: stesp: Extra inputs are not permitted"),
+        ({"pipeline": " "}, "mine.json is not a description of a pipeline: pipeline: String should match"),
         ({"height": "64"}, "height: Input should be a valid integer"),
         (
             {"pipeline": "no-such-folder/at-all/x"},
