@@ -122,11 +122,11 @@ class CostTable:
         try:
             per_site, readers = np.array(document["per_site"], dtype=np.int64), document["readers"]
             fixed, without = (int(np.int64(int(document[key]))) for key in ("fixed_per_step", "without_denoiser"))
+            by_row = _rows_of(document, len(sites))
         except OverflowError as error:
             raise ValueError("a cost exceeds 64 bits") from error
         if per_site.shape != (len(sites),):
             raise ValueError(f"costs of shape {per_site.shape} for {len(sites)} sites")
-        by_row = _rows_of(document, len(sites))
         return cls(sites, fixed, per_site, None if readers is None else np.array(readers), without, *by_row)
 
     def _runs(self, recompute: np.ndarray) -> np.ndarray:
