@@ -276,6 +276,31 @@ def test_a_table_with_prices_beyond_all_bounds_is_refused(key):
         CostTable.from_json({**document, key: [2**63] if key == "per_site" else 2**63})
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"fixed_by_row": [3, 10**30]}, "exceeds 64 bits"),
+        ({"fixed_by_row": [3, float("inf")]}, "exceeds 64 bits"),
+        ({"fixed_by_row": [3]}, r"rows of shapes \(2, 1\) and \(1,\) for 1 sites"),
+        ({"active": [[1, 1], [1, 1]]}, r"rows of shapes \(2, 2\)"),
+        ({"active": [[0], [2]]}, "other numbers than 0 and 1"),
+    ],
+)
+def test_a_table_by_row_is_read_again_or_refused(changes, told):
+    table = CostTable(
+        (("0", "ff"),), 0, np.array([5]), None, 1, active=np.array([[False], [True]]), fixed_by_row=np.array([0, 7])
+    )
+    document = table.to_json()
+    read, bits = CostTable.from_json(document), np.array([[1], [0]])
+    # The denoiser runs in the second row only, where it computes whatever its bits say.
+    assert read.price(bits) == table.price(bits) == read.price(bits, forecast=True) == 12
+    with pytest.raises(ValueError, match=told):
+        CostTable.from_json({**document, **changes})
+    del document["fixed_by_row"]
+    with pytest.raises(KeyError):
+        CostTable.from_json(document)
+
+
 def test_a_denoiser_as_one_site_costs_what_its_forwards_cost():
     whole = CacheSchedule([[True], [False], [True], [False]], DENOISER_SITES, forecast=True)
     sites = macs_table(find_architecture(ALPHA)).sites
