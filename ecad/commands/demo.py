@@ -97,6 +97,8 @@ def demo(
             seed=seed,
             on_progress=on_progress,
         )
+    if line := stopped_early(len(study.history), generations, max_minutes, output_dir):
+        say(line)
     costs = [int(problem.costs(schedule.recompute[None])[0]) for schedule in schedules.values()]
     schedules |= choose(study.front(), [costs[0] // 1.5, *costs[1:], costs[0] // 6])
     scored = score_schedules(generator, schedules, prompts, "held-out prompts", as_json)
@@ -121,6 +123,18 @@ def _search(generator: ImageGenerator, problem: Problem, folder: Path, **setting
     prompts = [Prompt(f"{i:04d}", text) for i, text in enumerate(texts)]
     evaluator = evaluator_of(generator, prompts, [0], "psnr", BATCH)
     return search(problem, evaluator, folder, population_size=POPULATION, **settings)
+
+
+def stopped_early(done: int, generations: int, minutes: float, folder: Path) -> str | None:
+    """A line if the time limit ended the search before its last generation; None if it did not.
+
+    >>> stopped_early(1, 20, 2.5, Path("demo"))
+    'the search stopped after 2.5 minutes, in generation 1 of 20: `ecad demo -o demo --max-minutes 10` resumes it'
+    """
+    if done >= generations:
+        return None
+    again = f"`ecad demo -o {folder} --max-minutes {4 * minutes:g}` resumes it"
+    return f"the search stopped after {minutes:g} minutes, in generation {done} of {generations}: {again}"
 
 
 def choose(front: Sequence[Candidate], costs: Sequence[float]) -> dict[str, CacheSchedule]:

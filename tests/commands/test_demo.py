@@ -26,6 +26,13 @@ def test_choose_takes_the_best_that_costs_no_more() -> None:
     assert demo.choose(front, [5, 4, 0]) == {"found-1": 3}
 
 
+def test_a_search_that_the_time_limit_ended_is_told_with_the_command_that_resumes_it() -> None:
+    line = demo.stopped_early(0, 20, 2.5, Path("elsewhere"))
+    assert line is not None
+    assert "generation 0 of 20: `ecad demo -o elsewhere --max-minutes 10`" in line
+    assert demo.stopped_early(20, 20, 2.5, Path("elsewhere")) is None
+
+
 def test_a_short_demo_leaves_everything_but_a_page_that_needs_an_extra(
     tmp_path: Path, few_steps: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
