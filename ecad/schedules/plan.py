@@ -8,10 +8,9 @@ Three rules turn the bits of a schedule into a plan:
   of the `attn` and `proj_mlp` of its single block, so if it is reused, they are skipped.
 - An output is cached only if a later step reuses it before it is computed again, and is freed by the last reuse.
 
-A schedule that *forecasts* does not reuse the last output: it extrapolates linearly by one step from the last two
-computed outputs. An output is therefore also remembered until the next computation. In a step in which no site runs,
-the denoiser is skipped and its own output is extrapolated. The denoiser is one more site, the last one, which computes
-in every step in which another site does. `schedules.forecast` defines how its output is extrapolated.
+A schedule that *forecasts* extrapolates outputs by one step from the last two computed ones, so an output is also
+remembered until the next computation. In a step in which no site runs, the denoiser is skipped and its own output is
+extrapolated (`schedules.forecast`). It is one more site, the last, which computes whenever another site does.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ from ecad.schedules import CacheSchedule, heuristics, pixart_sites
 from ecad.utils.pareto import hypervolume
 
 pytestmark = pytest.mark.usefixtures("few_offspring")
-
 SMALL = {"generations": 5, "population_size": 6}
 SIZES = [6, 6, 6, 6, 6]  # mode fast begins with what is promising: six of five steps
 
