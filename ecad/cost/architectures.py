@@ -37,7 +37,7 @@ class Architecture:
             denoiser (`kept_numbers`); shape of the `latents`. They include text tokens and the guidance pair. Where a
             denoiser does not run in every row, `runs` says in which: `rows` in all and, for each of the `denoisers`,
             its number of `sites`, its `first` row and the one after its `last`, and its MACs per row outside the sites
-            (`layers`, `attention`).
+            (`layers`, `attention`). `frames` of a video; an image is all of them, one below the other.
 
     The architecture of another model of a known transformer class comes from its configuration:
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,8 @@ def _make_images(
     # One image per prompt: prompts differ more than seeds do.
     first = {item.prompt: item for item in reversed(study.held_out or study.items)}
     items = list(reversed(first.values()))[:images]
-    pictures = tuple(Picture(item.prompt.text, item.seed) for item in items)
+    frames = (generator.architecture.measured or {}).get("frames", 1)
+    pictures = tuple(Picture(item.prompt.text, item.seed, frames) for item in items)
     again = read_pictures(folder) != pictures
     todo = [
         (name, schedule)
@@ -106,7 +108,7 @@ def _make_images(
         if again or not all((folder / path).exists() for path in image_paths(name, len(items)))
     ]
     embeds = generator.encode([item.prompt.text for item in items])
-    rows = [{"prompt": picture.prompt, "seed": picture.seed} for picture in pictures]
+    rows = [asdict(picture) for picture in pictures]
     if again:
         (folder / PICTURES).unlink(missing_ok=True)
     for name, schedule in bar(todo, "images"):

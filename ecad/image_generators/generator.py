@@ -272,6 +272,11 @@ class ImageGenerator:
         return pixels
 
 
+def frames_of(output: Any) -> int:
+    """The number of frames in each image that `pictures_of` gives."""
+    return 1 if hasattr(output, "images") else int(np.asarray(output.frames).shape[1])
+
+
 def pictures_of(output: Any) -> np.ndarray:
     """The images of a pipeline's output, float (images, height, width, 3). A video is a strip of frames, downwards."""
     if hasattr(output, "images"):

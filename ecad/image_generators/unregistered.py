@@ -19,7 +19,7 @@ from ecad.cost.architectures import Architecture
 from ecad.cost.measure import Measured, measure
 from ecad.errors import EcadError, first_line
 from ecad.image_generators.description import Description
-from ecad.image_generators.generator import ImageGenerator, pictures_of
+from ecad.image_generators.generator import ImageGenerator, frames_of, pictures_of
 from ecad.image_generators.loading import load_pipeline
 from ecad.image_generators.text_inputs import encode_text, text_inputs
 from ecad.image_generators.trial import Trial
@@ -136,6 +136,7 @@ def _try_out(
         idle = next(part for part in modules if part not in ran)
         raise EcadError(f"{name}: {type(pipe).__name__} runs its {idle} in none of {steps} steps; describe more steps")
     height, width = pictures_of(output).shape[1:3]
+    frames = frames_of(output)
     sites: dict[str, Sequence[tuple[str, str]]] = {}
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     runs: list[dict[str, int]] = []
@@ -158,6 +159,8 @@ def _try_out(
         },
         "latents": _common_latents([list((seen.arguments or {}).values()) for seen in ran.values()]),
     }
+    if frames > 1:
+        measured["frames"] = frames
     if len(runs) > 1 or (runs[0]["first"], runs[0]["last"]) != (0, trial.num_rows):
         measured["runs"] = {"rows": trial.num_rows, "denoisers": runs}
     return (height, width), measured

@@ -19,6 +19,7 @@ from ecad.utils.plot_style import COLOURS, DARK, LIGHT
 # Larger images are scaled down, so that a page with a few hundred of them has a few megabytes.
 MAX_SIDE = 256
 _WEBP_QUALITY = 88
+_WEBP_SIDE = 16_000
 
 
 def render(name: str, scripts: Sequence[str], data: dict[str, object], **values: object) -> str:
@@ -45,18 +46,26 @@ def render(name: str, scripts: Sequence[str], data: dict[str, object], **values:
     )
 
 
-def data_uri(path: Path) -> str | None:
-    """An image as a data URI; None if it cannot be read."""
+def data_uri(path: Path, frames: int = 1) -> str | None:
+    """An image as a data URI; None if it cannot be read.
+
+    Args:
+        path: the image.
+        frames: of a video, which is an image of its frames one below the other.
+    """
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
             image.load()
-            if image.format == "PNG" and max(image.size) <= MAX_SIDE:
+            if image.format == "PNG" and max(image.width, image.height / frames) <= MAX_SIDE:
                 return f"data:image/png;base64,{base64.b64encode(content).decode()}"
             smaller = image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
-    smaller.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    # Whole pixels per frame, so that no frame shows a part of the next.
+    scale = min(1.0, MAX_SIDE / max(smaller.width, smaller.height / frames), _WEBP_SIDE / smaller.height)
+    width, height = (max(1, round(side * scale)) for side in (smaller.width, smaller.height / frames))
+    smaller = smaller.resize((width, height * frames), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     smaller.save(stream, format="WEBP", quality=_WEBP_QUALITY)
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -82,6 +82,70 @@
     detail.querySelector(".facts tbody").replaceChildren(...rows, line("recomputed", shown.map(share)), line("other outputs", shown.map(others)));
   }
 
+  // A video is an image of its frames, one below the other. It is played in a window of one frame.
+  const FRAME_MS = 125;
+  const videos = [...document.querySelectorAll(".pictures img[data-frames]")];
+
+  function windowOf(image, frames) {
+    const box = element("span", "player");
+    box.style.setProperty("--frames", frames);
+    const fit = () => { box.style.aspectRatio = `${image.naturalWidth} / ${image.naturalHeight / frames}`; };
+    image.complete ? fit() : image.addEventListener("load", fit);
+    return box;
+  }
+
+  function showFrame(image, frame, frames) { image.style.transform = `translateY(${(-100 * (frame % frames)) / frames}%)`; }
+
+  function fillStrip(details) {
+    const box = details.querySelector(".scroll");
+    if (box.childElementCount) return;
+    for (const original of videos.filter((image) => image.dataset.row === details.dataset.row)) {
+      const line = element("div", "strip"), frames = Number(original.dataset.frames);
+      line.append(element("span", "strip-name", original.dataset.of));
+      for (let frame = 0; frame < frames; frame += 1) {
+        const image = element("img");
+        image.src = original.src;
+        image.alt = `${original.alt}, frame ${frame + 1}`;
+        const cell = windowOf(image, frames);
+        cell.append(image);
+        showFrame(image, frame, frames);
+        line.append(cell);
+      }
+      box.append(line);
+    }
+  }
+
+  function playVideos() {
+    const button = at("play"), slider = at("frame"), number = at("frame-number");
+    let frame = 0, timer = null;
+    const show = () => {
+      videos.forEach((image) => showFrame(image, frame, Number(image.dataset.frames)));
+      slider.value = frame + 1;
+      number.textContent = frame + 1;
+    };
+    const play = (on) => {
+      clearInterval(timer);
+      timer = on ? setInterval(() => { frame = (frame + 1) % Number(slider.max); show(); }, FRAME_MS) : null;
+      button.textContent = on ? "Pause" : "Play";
+      button.ariaPressed = String(!on);
+    };
+    for (const image of videos) {
+      const box = windowOf(image, image.dataset.frames);
+      image.before(box);
+      box.append(image);
+    }
+    button.onclick = () => play(timer === null);
+    slider.oninput = () => { play(false); frame = Number(slider.value) - 1; show(); };
+    for (const details of document.querySelectorAll(".strips")) {
+      if (details.open) fillStrip(details);
+      details.addEventListener("toggle", () => fillStrip(details));
+    }
+    show();
+    play(!matchMedia("(prefers-reduced-motion: reduce)").matches);
+  }
+
+  if (videos.length) playVideos();
+
   // The images are in the page once, in the table, and are shown again here.
   const source = (point, row) => document.querySelector(`.pictures img[data-of="${CSS.escape(point.name)}"][data-row="${row}"]`);
 

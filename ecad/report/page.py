@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def page(results: Results, folder: str | os.PathLike[str], live: str | None = No
         live: what the server of a live page answers until the study changes; None for a page without a server.
     """
     rows = table.rows(results)
-    entries = [_entry(entry, row, Path(folder)) for entry, row in zip(results.ordered(), rows, strict=True)]
+    frames = [picture.frames for picture in results.pictures]
+    entries = [_entry(entry, row, Path(folder), frames) for entry, row in zip(results.ordered(), rows, strict=True)]
     tables = list(dict.fromkeys((entry.schedule.num_steps, entry.schedule.sites) for entry in results.ordered()))
     return render(
         "page.html",
@@ -78,9 +80,9 @@ def page(results: Results, folder: str | os.PathLike[str], live: str | None = No
     )
 
 
-def _entry(entry: Entry, row: list[str], folder: Path) -> dict[str, object]:
+def _entry(entry: Entry, row: list[str], folder: Path, frames: Sequence[int]) -> dict[str, object]:
     """The template's values for one entry."""
-    images = [data_uri(folder / path) for path in entry.images]
+    images = [data_uri(folder / path, count) for path, count in zip(entry.images, frames, strict=False)]
     return {
         "name": entry.name,
         "kind": entry.kind,

@@ -60,10 +60,16 @@ _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, ser_json_byte
 
 @dataclass(frozen=True, config=_CONFIG)
 class Picture:
-    """A prompt and a seed: one row of the image grid."""
+    """A prompt and a seed: one row of the image grid.
+
+    Args:
+        prompt, seed: of its images.
+        frames: of a video, which is an image of its frames one below the other; 1 for an image.
+    """
 
     prompt: str
     seed: int
+    frames: Annotated[int, Field(ge=1)] = 1
 
 
 @dataclass(frozen=True, config=_CONFIG)

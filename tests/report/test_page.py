@@ -204,3 +204,22 @@ def test_missing_packages_are_named_before_any_work(
     with pytest.raises(EcadError, match=r"a report needs no_such_package: run pip install 'ecad\[report\]'"):
         write_report(results, tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_videos_have_a_player_and_strips_and_images_have_none(tmp_path: Path, results: Results) -> None:
+    assert "data-frames" not in page(results, tmp_path).split("<script")[0]
+    frames = np.arange(3 * 400 * 300 * 3, dtype=np.uint32).reshape(3 * 400, 300, 3).astype(np.uint8)
+    entries = tuple(
+        replace(entry, images=save_images(tmp_path, f"video of {entry.kind}", [frames, frames]))
+        for entry in results.entries
+    )
+    first, second = results.pictures
+    videos = replace(results, entries=entries, pictures=(replace(first, frames=3), second))
+    text = page(videos, tmp_path)
+    assert text.count('data-frames="3"') == len(entries)
+    assert text.count('<details class="strips" data-row="0" open>') == 1
+    assert 'id="play"' in text
+    # Frames keep their size limit each, and whole pixels; an image of the same size is limited as a whole.
+    shown = [str(attrs["src"]).split(",")[1] for attrs in Parsed(text).all("img")]
+    sizes = {Image.open(io.BytesIO(base64.b64decode(content))).size for content in shown}
+    assert sizes == {(192, 3 * 256), (64, 256)}
