@@ -116,7 +116,7 @@
   }
 
   function playVideos() {
-    const button = at("play"), slider = at("frame"), number = at("frame-number");
+    const button = at("play-videos"), slider = at("video-frame"), number = at("video-frame-number");
     let frame = 0, timer = null;
     const show = () => {
       videos.forEach((image) => showFrame(image, frame, Number(image.dataset.frames)));

@@ -218,7 +218,9 @@ def test_videos_have_a_player_and_strips_and_images_have_none(tmp_path: Path, re
     text = page(videos, tmp_path)
     assert text.count('data-frames="3"') == len(entries)
     assert text.count('<details class="strips" data-row="0" open>') == 1
-    assert 'id="play"' in text
+    ids = [attrs["id"] for _, attrs in Parsed(text).tags if "id" in attrs]
+    assert "play-videos" in ids
+    assert len(set(ids)) == len(ids)
     # Frames keep their size limit each, and whole pixels; an image of the same size is limited as a whole.
     shown = [str(attrs["src"]).split(",")[1] for attrs in Parsed(text).all("img")]
     sizes = {Image.open(io.BytesIO(base64.b64decode(content))).size for content in shown}
