@@ -5,7 +5,8 @@ python benchmarks/regret.py [--generator EmojiImageGenerator] [--arms "search|ca
 
 At nine costs, 20% to 60% of an uncached image's. A search is `ecad optimize` at its defaults: 4 prompts, 8 that
 validate, 12 generations; each seed has other prompts and other noise. Its beginning is what would be handed out after
-the first two generations, probes and dynamic programming, without any evolution. A calibration has 8 prompts in all.
+dynamic programming, without any evolution. A calibration has 8 prompts in all,
+and with 400 images it moves computed steps, each choice judged with output weights fitted to it.
 
 The best that was evaluated: at each cost the three candidates that the search's own prompts find best, with output
 weights fitted as those that are handed out. Of these, what is over 1 dB below the one that is handed out on the first
@@ -62,6 +63,8 @@ ARMS = {
     "bit flips": Ingredients(moves=False),
     "no surrogate": Ingredients(surrogate=False),
 }
+# The images that may be spent.
+CALIBRATIONS = {"calibrate": None, "calibrate, 400 images": 400.0}
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ class Run:
     seed: int
     folder: Path
     held_out: HeldOutScores
+    generations: int = GENERATIONS
 
     @cached_property
     def prompts(self) -> list[str]:
@@ -145,8 +149,8 @@ class Run:
             study = search(
                 problem,
                 evaluator,
-                self.folder / f"{arm.replace(' ', '-')}-{self.seed}",
-                generations=GENERATIONS,
+                self.folder / f"{file_name(arm)}-{self.seed}",
+                generations=self.generations,
                 seed=self.seed,
                 ingredients=ARMS[arm],
                 on_progress=on_progress,
@@ -154,18 +158,22 @@ class Run:
         fit = Fits(weights_fitter(self.generator, self.prompts[:SEARCH], [self.seed] * SEARCH))
         validation = self.evaluator(self.prompts[SEARCH:], VALIDATION_SEED + self.seed)
         begun = copy.copy(study)
-        begun.candidates = [one for one in study.candidates if one.generation < 2]
+        first = 0 if "step_coefficients" in study.settings else 1
+        begun.candidates = [one for one in study.candidates if one.generation <= first]
         handed = self._selected(study, fit, validation)
         spent = _images(study, fit)
         beginning = self._selected(begun, fit, validation)
         rows = [self._compared(study, cost, handed, beginning, fit) for cost in COSTS]
         study.close()
-        return {"images": spent, "costs": rows}
+        return {"generations": self.generations, "images": spent, "costs": rows}
 
-    def calibrated(self) -> dict[str, Any]:
+    def calibrated(self, arm: str) -> dict[str, Any]:
+        """Calibrate, and score what is handed out."""
         prompts = self.prompts[:CALIBRATION]
         speedups = [(1 - _ROUNDING) / cost for cost in COSTS]
-        front = calibrated_front(self.generator, prompts, seed=1000 * self.seed, speedups=speedups)
+        front = calibrated_front(
+            self.generator, prompts, seed=1000 * self.seed, speedups=speedups, max_images=CALIBRATIONS[arm]
+        )
         choices = [Choice(point.schedule, point.cost) for point in front.points]
         rows = [{"cost": cost, **self._scored("handed_out", affordable(choices, cost))} for cost in COSTS]
         return {"images": {"in all": front.provenance["images"]}, "costs": rows}
@@ -215,8 +223,12 @@ def _images(study: Study, fit: Fits) -> dict[str, float]:
     return {
         "search": round(SEARCH * (1 + sum(costs.values())), 1),
         "validation": round(VALIDATION * (1 + validated), 1),
-        "fits": round(SEARCH * (1 + fitted), 1),
+        "fits": round(SEARCH * (1 + 2 * fitted), 1),
     }
+
+
+def file_name(arm: str) -> str:
+    return arm.replace(",", "").replace(" ", "-")
 
 
 def _silent(items: Iterable[Any], label: str, *, total: int) -> Iterable[Any]:
@@ -228,12 +240,14 @@ def main() -> None:
     parser.add_argument("--generator", default="EmojiImageGenerator")
     parser.add_argument("--arms", default="search|calibrate", help="separated by |")
     parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--generations", type=int, default=GENERATIONS, help="of a search, the beginning included")
     parser.add_argument("--held-out", type=int, default=48, help="held-out prompts")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks/regret"))
     args = parser.parse_args()
     arms, seeds = args.arms.split("|"), [int(seed) for seed in args.seeds.split(",")]
-    if unknown := [name for name in arms if name not in (*ARMS, "calibrate")]:
-        raise EcadError(f"arm {unknown[0]!r} is unknown: expected any of {' | '.join((*ARMS, 'calibrate'))}")
+    known = (*ARMS, *CALIBRATIONS)
+    if unknown := [name for name in arms if name not in known]:
+        raise EcadError(f"arm {unknown[0]!r} is unknown: expected any of {' | '.join(known)}")
     generator = get_image_generator(args.generator)
     folder = args.output / f"{args.generator}-{generator.fingerprint()}"
     texts = builtin.prompts("held_out")[: args.held_out]
@@ -243,12 +257,12 @@ def main() -> None:
     with Store.open(folder / "scores") as store:
         for seed in seeds:
             for arm in arms:
-                file = folder / f"{arm.replace(' ', '-')}-{seed}.json"
+                file = folder / f"{file_name(arm)}-{seed}.json"
                 if file.exists():
                     continue
                 console.print(f"{args.generator}, {arm}, seed {seed}")
-                run = Run(generator, seed, folder, HeldOutScores(held_out, store))
-                found = run.calibrated() if arm == "calibrate" else run.searched(arm)
+                run = Run(generator, seed, folder, HeldOutScores(held_out, store), args.generations)
+                found = run.calibrated(arm) if arm in CALIBRATIONS else run.searched(arm)
                 write_atomic(file, json.dumps({"arm": arm, "seed": seed, **found}) + "\n")
     result = {"generator": args.generator, "weights": generator.fingerprint(), "held_out": len(texts)}
     result |= summary(folder)

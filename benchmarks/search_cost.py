@@ -7,6 +7,7 @@ Every search is a study in the output folder, so that an interrupted run resumes
 second process may work on other arms or seeds at the same time. After some generations, the schedules that a search
 would export (the best on its own prompts at or below each of twelve costs) are scored on held-out prompts. The
 result of a search is their mean quality over the twelve costs: the area under its front, sampled evenly.
+`regret.py` measures what is exported in the end, selected by validation prompts and with output weights.
 """
 
 from __future__ import annotations

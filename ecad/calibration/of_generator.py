@@ -100,7 +100,9 @@ def planned(
 def weights_fitter(
     generator: ImageGenerator, prompts: Sequence[str], seeds: Sequence[int]
 ) -> Callable[[CacheSchedule], CacheSchedule]:
-    """Make a function that fits output weights to schedules of a generator, along one cached batch.
+    """Make a function that fits output weights to schedules of a generator, along cached batches.
+
+    Each schedule is fitted in both ways of `OutputFit`; the fit of smaller error is kept.
 
     Args:
         generator: generates the images.
@@ -125,9 +127,11 @@ def weights_fitter(
             return schedule
         runs = np.asarray(executed(schedule.recompute, readers(schedule.sites)).any(axis=1)).tolist()
         plain = schedule.replace(output_weights=None)
-        weights, _ = fitted_weights(
-            generator.pipe, trajectory, runs, True, lambda: generator.generate(embeds, seeds, plain)
-        )
+        fits = [
+            fitted_weights(generator.pipe, trajectory, runs, corrects, lambda: generator.generate(embeds, seeds, plain))
+            for corrects in (False, True)
+        ]
+        weights, _ = min(fits, key=lambda fit: fit[1])
         return schedule.replace(output_weights=weights)
 
     return fit

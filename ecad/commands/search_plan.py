@@ -57,14 +57,14 @@ def _searched_images(task: Task, plan: Planned) -> int | None:
 
 
 def _selection_images(task: Task) -> int:
-    """At most: each finalist is validated, fitted along one batch, and validated again."""
+    """At most: each finalist is validated, fitted along two batches, and validated again."""
     from ecad.genetic.selection import most_finalists
 
     validation = task.images.validation
     if validation is None or task.algorithm.mode != "fast":
         return 0
     count = most_finalists(None if task.division is None else task.division.finalists)
-    return count * (2 * len(validation.prompts) + _each(task)) + len(validation.prompts) + _each(task)
+    return 2 * count * (len(validation.prompts) + _each(task)) + len(validation.prompts) + _each(task)
 
 
 def _held_out_images(task: Task) -> int:

@@ -80,17 +80,17 @@ def divide(
         EcadError: there are too few images for any search.
 
     >>> divide(120, most_prompts=4, most_validation=8)
-    Division(search_prompts=1, search_images=80, validation_prompts=3, finalists=5)
+    Division(search_prompts=1, search_images=80, validation_prompts=2, finalists=6)
     >>> divide(600, most_prompts=4, most_validation=8)
-    Division(search_prompts=4, search_images=400, validation_prompts=8, finalists=9)
+    Division(search_prompts=4, search_images=400, validation_prompts=8, finalists=7)
     """
     kept = int(max_images * _SELECTION_SHARE) if most_validation else 0
     prompts = search_prompts or max(1, min(most_prompts, (max_images - kept) // (_CANDIDATES * searches)))
     if not most_validation:
         return Division(prompts, max_images, 0, 0)
-    # A finalist is validated, and fitted along one batch, and validated again; uncached images come first.
-    validation = max(1, min(most_validation, (kept // _FINALISTS - prompts) // 2))
-    finalists = (kept - validation - prompts) // (2 * validation + prompts)
+    # A finalist is validated, fitted along two batches, and validated again; uncached images come first.
+    validation = max(1, min(most_validation, kept // (2 * _FINALISTS + 1) - prompts))
+    finalists = (kept - validation - prompts) // (2 * (validation + prompts))
     if finalists < 1:
         raise EcadError(
             f"`max_images` {max_images} is too few to search and to select: give more, fewer prompts, or use "

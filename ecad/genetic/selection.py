@@ -19,7 +19,8 @@ from ecad.utils.pareto import pareto
 
 # Of 20 steps: every number of computed steps from 14 to 3, and 16.
 SPEEDUPS = (1.25, 1.4, 1.5, 1.6, 1.75, 2, 2.2, 2.5, 2.75, 3, 3.5, 4, 5, 6)
-# Per speed-up; the second best on a few prompts is often the best on others.
+# Per speed-up, of all and of those that forecast whole steps; the second best on a few prompts is often the best on
+# others, and where whole steps are forecast fitted output weights add much.
 _FINALISTS = 2
 _ROUNDING = 1e-9
 
@@ -35,7 +36,8 @@ def near_front(
     Args:
         candidates: to choose from, of one search or of several numbers of steps.
         uncached_cost: of an image without reuse.
-        speedups: whose best are taken; with a limit, evenly spaced ones, the first and the last among them.
+        speedups: whose best are taken, of all and of those that forecast whole steps; with a limit, evenly spaced
+            ones, the first and the last among them.
         limit: at most so many; None takes the second best of each speed-up, too.
 
     Returns:
@@ -45,18 +47,26 @@ def near_front(
     ranked: list[list[Candidate]] = []
     for speedup in speedups:
         most = uncached_cost / speedup * (1 + _ROUNDING)
-        ranked.append([candidate for candidate in best_first if candidate.cost <= most][:_FINALISTS])
+        affordable = [candidate for candidate in best_first if candidate.cost <= most]
+        whole = [candidate for candidate in affordable if forecasts_whole_steps(candidate.plain)]
+        ranked.append([ones[rank] for rank in range(_FINALISTS) for ones in (affordable, whole) if rank < len(ones)])
     if limit is not None and limit < len(ranked):
         ranked = [ranked[place] for place in np.unique(np.linspace(0, len(ranked) - 1, limit).round().astype(int))]
-    by_rank = [found[rank] for rank in range(_FINALISTS) for found in ranked if len(found) > rank]
+    by_rank = [found[rank] for rank in range(2 * _FINALISTS) for found in ranked if len(found) > rank]
     found = list({candidate.name: candidate for candidate in by_rank}.values())[:limit]
     return sorted(found, key=lambda candidate: candidate.cost)
 
 
 def most_finalists(limit: int | None = None) -> int:
     """The most candidates that `near_front` gives, with its own speed-ups and one more."""
-    most = _FINALISTS * (len(SPEEDUPS) + 1)
+    most = 2 * _FINALISTS * (len(SPEEDUPS) + 1)
     return most if limit is None else min(limit, most)
+
+
+def forecasts_whole_steps(schedule: CacheSchedule) -> bool:
+    """Whether each step computes everything or is forecast."""
+    computed = schedule.recompute.sum(axis=1)
+    return schedule.forecast and bool(np.isin(computed, (0, len(schedule.sites))).all())
 
 
 def select_by_validation(

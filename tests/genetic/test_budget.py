@@ -17,7 +17,7 @@ from ecad.genetic.search import search
 @pytest.mark.parametrize("searches", [1, 3])
 def test_what_is_divided_is_not_exceeded(most, searches):
     found = divide(most, searches=searches, most_prompts=4, most_validation=8)
-    fitted = found.finalists * (2 * found.validation_prompts + found.search_prompts)
+    fitted = 2 * found.finalists * (found.validation_prompts + found.search_prompts)
     assert found.search_images + fitted + found.validation_prompts + found.search_prompts <= most
     assert 1 <= found.search_prompts <= 4
     assert 1 <= found.validation_prompts <= 8

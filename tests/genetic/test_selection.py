@@ -7,7 +7,7 @@ import pytest
 
 from ecad.genetic import LocalEvaluator, Problem
 from ecad.genetic.search import search
-from ecad.genetic.selection import near_front, select_by_validation
+from ecad.genetic.selection import forecasts_whole_steps, near_front, select_by_validation
 from ecad.prompts import Prompt
 from ecad.schedules import heuristics, pixart_sites
 
@@ -42,7 +42,9 @@ def test_near_the_front_are_the_best_at_each_speedup(study):
         affordable = [one for one in study.candidates if one.cost * speedup <= study.uncached_cost]
         best = max(one.quality for one in affordable)
         assert any(one.quality == best and one.cost * speedup <= study.uncached_cost for one in found)
-    assert len({one.path for one in found}) == len(found) <= 4
+        whole = max((one.quality for one in affordable if forecasts_whole_steps(one.plain)), default=None)
+        assert whole is None or any(one.quality == whole and forecasts_whole_steps(one.plain) for one in found)
+    assert len({one.path for one in found}) == len(found) <= 8
     assert [one.cost for one in found] == sorted(one.cost for one in found)
 
 
@@ -55,6 +57,19 @@ def test_a_limit_keeps_the_best_of_evenly_spaced_speedups(study, limit):
     assert {one.name for one in found} <= {one.name for one in whole}
     [best] = near_front(study.within_limits(), study.uncached_cost, speedups[:1], 1)
     assert best.name in {one.name for one in found}
+
+
+def test_finalists_that_forecast_whole_steps_are_not_displaced_by_others():
+    """Weights are fitted to finalists only, and add much where whole steps are forecast."""
+
+    def quality(schedule):
+        return schedule.share_recomputed - 10 * forecasts_whole_steps(schedule)
+
+    study = search(PROBLEM, evaluator(quality), generations=4, population_size=8)
+    found = near_front(study.within_limits(), study.uncached_cost, [2])
+    best = [one for one in found if forecasts_whole_steps(one.plain)][-1]
+    others = [one for one in study.candidates if one.cost <= best.cost and not forecasts_whole_steps(one.plain)]
+    assert sum(one.quality > best.quality for one in others) > 2
 
 
 def test_validation_prompts_decide_and_nothing_is_dominated(study):
