@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import Progress
@@ -15,6 +15,9 @@ from ecad.errors import EcadError
 from ecad.prompts import read_prompts
 from ecad.utils.console import console, say, stderr
 from ecad.utils.seeds import check_seeds
+
+if TYPE_CHECKING:
+    from ecad.schedules.front import Front
 
 
 @grouped_options
@@ -67,6 +70,11 @@ def calibrate(
             on_progress=lambda done: progress.update(task, completed=done),
         )
     front.save(output)
+    _show(front, output, as_json)
+
+
+def _show(front: Front, output: Path, as_json: bool) -> None:
+    """Print a front, a line for each schedule."""
     rows = [
         {
             "name": point.schedule.name,
