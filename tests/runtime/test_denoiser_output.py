@@ -79,11 +79,10 @@ def test_a_generation_that_begins_later_has_no_use_for_weights_of_what_did_not_r
     products = np.eye(STEPS) + 1
     schedule = whole_steps(tiny).replace(output_products=products)
     begun = schedule.replace(output_weights=rows_of_weights(np.random.default_rng(0)))
-    denoisers = [
-        CachedDenoiser("t", tiny.pipe.transformer, one, lambda: None, Tally(CacheStats())) for one in (schedule, begun)
-    ]
-    assert denoisers[0]._ahead(2) == denoisers[1]._ahead(2)
-    assert denoisers[0]._ahead(0) != denoisers[1]._ahead(0)
+    denoiser = CachedDenoiser("t", tiny.pipe.transformer, schedule, lambda: None, Tally(CacheStats()))
+    one, other = denoiser.planned(schedule), denoiser.planned(begun)
+    assert one._ahead(2) == other._ahead(2)
+    assert one._ahead(0) != other._ahead(0)
 
 
 def watch_runs(tiny) -> list[None]:

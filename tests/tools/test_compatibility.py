@@ -210,8 +210,11 @@ def test_the_page_says_what_each_cell_is():
     text = page.page(entries, {"torch": "2.9"})
     assert "1 pipeline classes ran (1 set-ups); 1 are refused." in text
     row = next(line for line in text.splitlines() if line.startswith("| FluxPipeline |"))
-    assert [cell.strip() for cell in row.split("|")[2:-1]] == ["✓", "", "", "", "– 1", "", "", "", "**✗** 2", "", ""]
-    assert "1. because\n2. a \\| b\n" in text
+    assert [cell.strip() for cell in row.split("|")[2:-1]] == [
+        *("✓", "– 1", "– 1", "– 1", "– 2", "– 1", "– 1", "– 1", "**✗** 3", "– 1", "– 1")
+    ]
+    assert "1. not run for this page\n2. because\n3. a \\| b\n" in text
+    assert "| – | 0 | 1 | 1 | 1 | 1 | 1 | 1 | 1 | 0 | 1 | 1 |" in text
     assert "`... cannot be cached`\n\nStableDiffusionPipeline." in text
     assert "| x/test_x.py | no cv2 |" in text
     assert "torch 2.9" in text

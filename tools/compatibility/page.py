@@ -57,6 +57,7 @@ _MEANING = {
     "compiled": 'every block compiled by `torch.compile(backend="eager")`, which computes the same bits',
     "context parallel": "Ulysses, two processes over gloo on the CPU",
 }
+_NOT_RUN = {"result": "not tried", "note": "not run for this page"}
 _SIGN_TABLE = """
 | sign | meaning |
 | --- | --- |
@@ -114,7 +115,8 @@ def _summary(tried: dict[Any, Any], refused: dict[Any, Any], told: dict[str, str
     lines = [f"{len(classes)} pipeline classes ran ({len(tried)} set-ups); {len({r[1] for r in refused})} are refused."]
     lines += ["", "| | " + " | ".join(COLUMNS.values()) + " |", "| --- |" + " ---: |" * len(COLUMNS)]
     for result, sign in _SIGNS.items():
-        counts = Counter(mode for found in tried.values() for mode, cell in found.items() if cell["result"] == result)
+        cells = [(mode, found.get(mode, _NOT_RUN)) for found in tried.values() for mode in COLUMNS]
+        counts = Counter(mode for mode, cell in cells if cell["result"] == result)
         lines.append(f"| {sign} | " + " | ".join(str(counts[mode]) for mode in COLUMNS) + " |")
     versions = ", ".join(f"{name} {version}" for name, version in told.items())
     return "\n".join([*lines, "", f"Versions: {versions}. One CPU thread, four steps.", "", ""])
@@ -136,8 +138,7 @@ def _table(tried: dict[Any, dict[str, dict[str, Any]]], reasons: dict[str, int])
 
 
 def _cell(found: dict[str, Any] | None, reasons: dict[str, int]) -> str:
-    if found is None:
-        return ""
+    found = found or _NOT_RUN
     sign = _SIGNS[found["result"]]
     if not found["note"]:
         return sign

@@ -176,9 +176,9 @@ def _key(leaves: Sequence[Any], structure: pytree.TreeSpec) -> object | None:
     places: dict[int, int] = {}
     for place, leaf in enumerate(leaves):
         if isinstance(leaf, torch.Tensor):
-            if type(leaf) is not torch.Tensor or leaf.is_meta:
+            if type(leaf) is not torch.Tensor:
                 return None
-            if torch.is_autocast_enabled(leaf.device.type):
+            if not leaf.is_meta and torch.is_autocast_enabled(leaf.device.type):
                 return None  # operators are recorded below it, and would pass it a second time
             # One tensor in two places is another forward than two tensors.
             first = places.setdefault(id(leaf), place)
