@@ -129,6 +129,19 @@ def test_a_timestep_of_the_sampler_s_own_is_known_by_where_it_lies(place):
     assert time_of(same).place_in(timesteps[::2]) == {0: 0, 2: 1}.get(place)
 
 
+def test_of_equal_timesteps_the_one_that_is_given_tells_the_row():
+    scheduler = diffusers.PNDMScheduler(skip_prk_steps=True, steps_offset=1)
+    watch = SchedulerWatch(lambda: None)
+    watch.follow(scheduler)
+    scheduler.set_timesteps(4)
+    rows, told = watch.begin(), []
+    assert scheduler.timesteps.tolist() == [751, 501, 501, 251, 1]
+    for timestep in scheduler.timesteps[1:]:  # image-to-image
+        told.append(rows.row_of(time_of(timestep)))
+        scheduler.step(torch.zeros(1, 4, 2, 2), timestep, torch.zeros(1, 4, 2, 2))
+    assert told == [1, 2, 3, 4]
+
+
 def test_a_timestep_of_the_sampler_s_own_is_not_read():
     scheduler = diffusers.HeunDiscreteScheduler()
     rows, told = begun(scheduler, 4), []

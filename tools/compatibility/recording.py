@@ -174,6 +174,8 @@ def _row(scheduler: Any, timestep: Any, count: int) -> int:
     if table is not None and timestep is not None:
         value = timestep.flatten()[0].item() if isinstance(timestep, torch.Tensor) else timestep
         places = [place for place, entry in enumerate(table.flatten().tolist()) if entry == value]
+        if len(places) > 1 and isinstance(timestep, torch.Tensor):  # of equal entries, the one that it is
+            places = [place for place in places if table[place].data_ptr() == timestep.data_ptr()]
         if len(places) == 1:
             return places[0]
     return count
