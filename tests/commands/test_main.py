@@ -132,7 +132,7 @@ MISTAKES = [
     (("infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "broken.json"), "broken.json"),
     (("infer", "EmojiImageGenerator", "--prompt", "x", "--schedule", "pixart.json"), "28 blocks"),
     (("infer", "EmojiImageGenerator", "--prompt", "x", "--output-dir", "empty.txt/out"), "empty.txt/out"),
-    (("optimize", "-o", "study"), "--generations or --max-minutes"),
+    (("optimize", "-o", "study", "--mode", "paper"), "--generations, --max-images, --max-minutes or --patience"),
     (("optimize", "-o", "study", "--generations", 1, "--mode", "slow"), "slow"),
     (("optimize", "-o", "study", "--generations", 1, "--quality", "beauty"), "beauty"),
     (("optimize", "-o", "study", "--generations", 1, "--initial-dir", "missing"), "missing"),
