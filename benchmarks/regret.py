@@ -45,7 +45,7 @@ from ecad.genetic.study.items import Batch
 from ecad.image_generators import ImageGenerator, get_image_generator
 from ecad.prompts import Prompt
 from ecad.schedules import CacheSchedule
-from ecad.schedules.plan import plan_key
+from ecad.schedules.plan_key import plan_key
 from ecad.utils.console import console
 from ecad.utils.files import write_atomic
 

@@ -12,6 +12,8 @@ FOLDERS = ("ecad", "tools", "benchmarks", "tests", "examples")
 FILES = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 # A module of at least this many lines of the package has a test file of its own.
 LONG = 120
+# No file and no function of these folders is longer; tests may be.
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 350, 60
 # Module or folder -> the test file that tests it instead, and why.
 TESTED_ELSEWHERE = {
     "benchmark/generate_images": ("benchmark/test_generate", "the commands embed and generate are used together"),
@@ -63,6 +65,21 @@ def test_docstrings_have_the_headings_of_googles_style() -> None:
         if found not in HEADINGS
     ]
     assert not wrong
+
+
+def test_files_and_functions_are_short() -> None:
+    long = []
+    for path in (path for path in FILES if not path.startswith("tests/")):
+        text = (ROOT / path).read_text(encoding="utf-8")
+        sizes = {
+            node.name: (node.end_lineno or node.lineno) - node.lineno + 1
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
+        long += [(path, name, lines) for name, lines in sizes.items() if lines > MOST_LINES_OF_A_FUNCTION]
+        if (lines := len(text.splitlines())) > MOST_LINES:
+            long.append((path, "the file", lines))
+    assert not long
 
 
 def test_every_long_module_has_a_test_file() -> None:

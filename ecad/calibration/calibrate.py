@@ -17,7 +17,7 @@ from ecad.image_generators.generator import pictures_of
 from ecad.quality import psnr
 from ecad.runtime.cache import cached
 from ecad.schedules.front import Front, Point
-from ecad.schedules.plan import plan_key
+from ecad.schedules.plan_key import plan_key
 from ecad.schedules.schedule import CacheSchedule
 from ecad.utils.pareto import pareto
 from ecad.utils.protocols import Pipeline

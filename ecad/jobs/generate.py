@@ -29,7 +29,8 @@ from ecad.prompts.names import image_stem
 from ecad.prompts.store import Stored, load_stored
 from ecad.runtime.cache import cached
 from ecad.schedules import CacheSchedule
-from ecad.schedules.plan import executed, is_uncached, plan_key
+from ecad.schedules.plan import executed
+from ecad.schedules.plan_key import is_uncached, plan_key
 from ecad.schedules.rows import steps_of
 from ecad.sites.readers import readers
 from ecad.utils.lazy import Lazy

@@ -14,7 +14,7 @@ from ecad.genetic.search import search
 from ecad.prompts import Prompt
 from ecad.runtime.cache import cached
 from ecad.schedules import CacheSchedule, heuristics, pixart_sites
-from ecad.schedules.plan import plan_key
+from ecad.schedules.plan_key import plan_key
 from ecad.utils.pareto import pareto
 
 STEPS = 4

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ecad.schedules import CacheSchedule, flux_sites
-from ecad.schedules.plan import Action, executed, is_uncached, make_plan, plan_key
+from ecad.schedules import flux_sites
+from ecad.schedules.plan import Action, executed, make_plan
 from ecad.sites.readers import readers as flux_readers
 
 
@@ -224,46 +224,3 @@ def test_flux_attention_that_a_later_step_reuses_is_computed_though_proj_out_is_
     actions = make_plan(bits, readers).actions
     assert actions[1, [attn, proj_mlp, proj_out]].tolist() == [Action.KEEP, Action.SKIP, Action.FREE]
     assert actions[2, [attn, proj_mlp, proj_out]].tolist() == [Action.FREE, Action.COMPUTE, Action.COMPUTE]
-
-
-PATHS = (("layers.0", "attn2"), ("layers.1", "attn2"))
-
-
-def _keyed(**changes):
-    bits = np.array([[1, 1], [0, 1], [1, 0], [0, 0]], dtype=bool)
-    return CacheSchedule(bits, PATHS).replace(**changes)
-
-
-GATE = {(1, "layers.0", "custom_compute_attn"): {"name": "compute_attn_tgate", "kwargs": {"gate_step": 1}}}
-MOVED = {(1, "layers.0", "custom_compute_attn"): {"name": "compute_attn_tgate", "kwargs": {"gate_step": 2}}}
-PRODUCTS = np.minimum.outer(np.arange(4.0), np.arange(4.0)) + 1
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"forecast": True},
-        {"forecast": True, "output_products": PRODUCTS},
-        {"forecast": True, "output_products": PRODUCTS + np.eye(4)},
-        {"custom_compute": GATE},
-        {"custom_compute": MOVED},
-        {"sites": PATHS[::-1]},
-        {"sites": (PATHS[0], ("layers.2", "attn2"))},
-        {"recompute": np.ones((4, 2), dtype=bool)},
-        {"recompute": np.ones((5, 2), dtype=bool)},
-    ],
-)
-def test_a_key_names_all_that_a_schedule_s_images_depend_on(changes):
-    variants = [{}, {"forecast": True}, {"custom_compute": GATE}, changes]
-    keys = [plan_key(_keyed(**variant)) for variant in variants]
-    assert keys.count(keys[-1]) == variants.count(changes)
-    assert not is_uncached(_keyed())
-    assert not is_uncached(_keyed(recompute=np.ones((4, 2), dtype=bool), custom_compute=GATE))
-
-
-def test_a_key_leaves_out_what_changes_no_image():
-    same = [{"name": "x"}, {"metrics": {"total_macs": 1}}, {"config": {"a": 1}}, {"spare": np.ones((1, 2), dtype=bool)}]
-    same += [{"recompute": np.array([[0, 0], [0, 1], [1, 0], [0, 0]], dtype=bool)}]  # the first step computes anyway
-    assert {plan_key(_keyed(**changes)) for changes in same} == {plan_key(_keyed())}
-    assert is_uncached(None)
-    assert is_uncached(_keyed(recompute=np.ones((4, 2), dtype=bool), forecast=True))

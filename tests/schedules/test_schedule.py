@@ -11,7 +11,7 @@ import pytest
 
 from ecad import CacheSchedule, EcadError, ScheduleError
 from ecad.schedules import heuristics, pixart_sites
-from ecad.schedules.plan import plan_key
+from ecad.schedules.plan_key import plan_key
 
 SITES = pixart_sites(2)
 

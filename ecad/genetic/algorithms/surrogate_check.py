@@ -34,7 +34,7 @@ def guesses(study: Study, generations: int = 16) -> list[Guess]:
     Returns:
         one entry per candidate of these generations; none if the study was searched without a surrogate.
     """
-    if study.settings.get("mode") != "fast" or not study.settings["ingredients"]["surrogate"]:
+    if study.settings["mode"] != "fast" or not study.settings.get("ingredients", {}).get("surrogate"):
         return []
     candidates = study.candidates
     if not candidates:

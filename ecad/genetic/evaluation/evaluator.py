@@ -14,7 +14,7 @@ from ecad.genetic.study.items import Batch, all_items
 from ecad.genetic.study.store import Store
 from ecad.prompts import Prompt
 from ecad.schedules import CacheSchedule
-from ecad.schedules.plan import plan_key
+from ecad.schedules.plan_key import plan_key
 
 # Among an evaluator's settings: the number of steps of the uncached images that scores are relative to, where searches
 # of several numbers of steps share them.

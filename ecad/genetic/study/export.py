@@ -13,7 +13,7 @@ from ecad.genetic.study.layout import FRONT
 from ecad.genetic.study.study import Candidate, Study
 from ecad.schedules import CacheSchedule
 from ecad.schedules.front import Front, Point
-from ecad.schedules.plan import plan_key
+from ecad.schedules.plan_key import plan_key
 from ecad.schedules.provenance import KEY, Interval, Provenance
 from ecad.utils.files import as_file_name
 

@@ -20,7 +20,7 @@ from ecad.errors import EcadError
 from ecad.genetic.study.database import is_created, prepare, study_errors, transaction
 from ecad.genetic.study.difference import first_difference
 from ecad.genetic.study.layout import DATABASE, FRONT, LOCK
-from ecad.schedules.plan import key_without_sites
+from ecad.schedules.plan_key import key_without_sites
 from ecad.utils.files import locked, parse_json
 from ecad.utils.versions import PARTS, SCORER_PARTS, without_parts
 

@@ -16,10 +16,11 @@ from ecad.genetic.genes import Forecast, SearchSpace, unpack
 from ecad.genetic.study.items import Batch, Item, all_items
 from ecad.genetic.study.layout import DATABASE
 from ecad.genetic.study.store import Store
+from ecad.genetic.study.stored_settings import check_settings
 from ecad.prompts import Prompt
 from ecad.schedules import CacheSchedule
 from ecad.schedules.output_products import read_products
-from ecad.schedules.plan import plan_key
+from ecad.schedules.plan_key import plan_key
 from ecad.schedules.schedule import Bits
 from ecad.utils.pareto import hypervolume, pareto
 
@@ -189,6 +190,7 @@ class Study:
 
     def _read(self, store: Store) -> None:
         settings = self.settings
+        check_settings(settings)
         self.space = _space(settings)
         self.versions = store.versions()
         self.uncached_cost: int = settings["uncached_cost"]

@@ -46,7 +46,7 @@ def test_batches_are_always_the_same_whatever_is_known():
 
 
 def store_key(schedule):
-    from ecad.schedules.plan import plan_key
+    from ecad.schedules.plan_key import plan_key
 
     return plan_key(schedule)
 

@@ -13,7 +13,7 @@ from ecad.genetic.algorithms.nsga2 import Nsga2
 from ecad.genetic.study.items import all_items
 from ecad.prompts import Prompt
 from ecad.schedules import heuristics, pixart_sites
-from ecad.schedules.plan import key_without_sites, plan_key
+from ecad.schedules.plan_key import key_without_sites, plan_key
 
 ITEMS = all_items([Prompt("a", "an ant"), Prompt("b", "a bee")], [0, 1])
 SETTINGS = {"mode": "fast", "seeds": [0, 1], "prompts": [["a", "an ant"]], "evaluator": {"guidance_scale": 4.5}}

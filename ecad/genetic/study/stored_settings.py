@@ -1,0 +1,63 @@
+"""The settings of a study as its file holds them: what readers rely on is checked once, here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, PositiveInt, ValidationError
+
+from ecad.genetic.problem import Unit
+from ecad.utils.versions import PARTS
+
+# What SQLite and NumPy hold.
+Cost = Annotated[int, Field(gt=0, lt=2**63)]
+
+
+class _Evaluator(BaseModel):
+    """What the scores depend on; a custom evaluator may name anything."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    generator: str = ""
+    parts: dict[str, str] = Field(default={}, alias=PARTS)
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    mode: Literal["paper", "fast"]
+    population_size: PositiveInt
+    seed: int
+    max_cost: FiniteFloat | None = None
+    min_quality: FiniteFloat | None = None
+    unit: Unit = "MACs"
+    forecast: str = "never"
+    steps: PositiveInt
+    sites: list[tuple[str, str]]
+    config: dict[str, JsonValue]
+    uncached_cost: Cost
+    cheapest_cost: Cost
+    scorer: str
+    prompts: Annotated[list[tuple[str, str]], Field(min_length=1)]
+    seeds: Annotated[list[int], Field(min_length=1)]
+    batch_size: PositiveInt
+    evaluator: _Evaluator
+    ingredients: dict[str, JsonValue] = {}
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Check the settings of a study.
+
+    Args:
+        settings: setting -> JSON value.
+
+    Raises:
+        ValueError: one is missing or malformed; the message names it.
+    """
+    try:
+        _Settings.model_validate_json(json.dumps(settings, allow_nan=False))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        raise ValueError(f"settings: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
