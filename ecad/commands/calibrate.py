@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from ecad import builtin
 from ecad.commands.main import finish, main
-from ecad.commands.options import AsJson, ImageGeneratorOption, ModelOptions, grouped_options
+from ecad.commands.options import MOST, AsJson, FileMode, ImageGeneratorOption, ModelOptions, finite, grouped_options
 from ecad.errors import EcadError
 from ecad.prompts import read_prompts
 from ecad.utils.console import console, say, stderr
@@ -26,10 +26,12 @@ def calibrate(
     output: Annotated[Path, typer.Option("--output", "-o", help="Output file (a front, JSON).")] = Path("front.json"),
     image_generator: ImageGeneratorOption = "EmojiImageGenerator",
     prompt_file: Annotated[Path | None, typer.Option(help="Prompt file; default: the built-in prompts.")] = None,
+    file_mode: FileMode = None,
     num_prompts: Annotated[
         int,
         typer.Option(
             min=2,
+            max=MOST,
             help="Number of prompts: the first half for fitting, the other half for validation.",
         ),
     ] = 8,
@@ -38,7 +40,9 @@ def calibrate(
     ] = 8,
     max_images: Annotated[
         float | None,
-        typer.Option(min=1, help="Budget in uncached images, to move computed steps; default: none are moved."),
+        typer.Option(
+            callback=finite, min=1, help="Budget in uncached images, to move computed steps; default: none are moved."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Noise seed of the first image.")] = 0,
     dry_run: Annotated[
@@ -50,7 +54,7 @@ def calibrate(
     """Calibrate schedules for many speed-ups, without a search: the first thing to run on a model."""
     model.check(image_generator)
     check_seeds([seed])
-    prompts, judges = _prompts(image_generator, prompt_file, num_prompts, held_out)
+    prompts, judges = _prompts(image_generator, prompt_file, file_mode, num_prompts, held_out)
     from ecad.calibration.of_generator import calibrated_front, planned
 
     generator = model.load(image_generator)
@@ -93,11 +97,14 @@ def _show(front: Front, output: Path, as_json: bool) -> None:
     finish(result, f"{len(rows)} schedules, {front.provenance['images']} images: {output}", as_json)
 
 
-def _prompts(image_generator: str, file: Path | None, count: int, held_out: int) -> tuple[list[str], list[str]]:
+def _prompts(
+    image_generator: str, file: Path | None, file_mode: str | None, count: int, held_out: int
+) -> tuple[list[str], list[str]]:
     """The prompts to calibrate with, and others to score the front with."""
     if file is None and image_generator not in builtin.GENERATORS:
         raise EcadError(f"{image_generator} needs prompts: give a file of them with --prompt-file")
-    known = [prompt.text for prompt in read_prompts(file)] if file else builtin.prompts("search")
+    read = read_prompts(file, file_mode) if file else []  # type: ignore[arg-type]
+    known = [prompt.text for prompt in read] if file else builtin.prompts("search")
     if len(known) < count:
         raise EcadError(
             f"{file or image_generator}: expected at least {count} prompts (--num-prompts), found {len(known)}"

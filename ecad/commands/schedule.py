@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from ecad.commands.main import finish
-from ecad.commands.options import MOST_STEPS, Pixels
+from ecad.commands.options import MOST_STEPS, Pixels, finite
 from ecad.commands.options import Steps as OtherSteps
 from ecad.errors import EcadError
 from ecad.utils.console import console
@@ -199,8 +199,11 @@ def show(
 def sglang(
     schedule: Annotated[Path, typer.Argument(help="Schedule file or front.")],
     output: Output,
-    speedup: Annotated[float, typer.Option(help="Pick the schedule of a front with at least this speed-up.")] = 2.0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps of the requests.")] = None,
+    speedup: Annotated[
+        float,
+        typer.Option(callback=finite, min=1, help="Pick the schedule of a front with at least this speed-up."),
+    ] = 2.0,
+    steps: Annotated[int | None, typer.Option(min=1, max=MOST_STEPS, help="Denoising steps of the requests.")] = None,
 ) -> None:
     """Write a --cache-dit-config file for SGLang diffusion; print the variables for its own backend."""
     from ecad.integrations import sglang as host

@@ -58,12 +58,15 @@ class ScoringOptions:
         int | None,
         typer.Option(
             min=1,
+            max=MOST,
             help="How many of the prompts search; the next ones validate, which selects what is exported, and those "
             "after them are held out. By default a prompt file searches with all, or with --max-images with a third, "
             "at most 4; of the built-in ones 4 do.",
         ),
     ] = None
-    num_images_per_prompt: Annotated[int, typer.Option(min=1, help="Images per prompt; their seeds count from 0.")] = 1
+    num_images_per_prompt: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Images per prompt; their seeds count from 0.")
+    ] = 1
     quality: Annotated[
         str,
         typer.Option(
@@ -79,7 +82,7 @@ class ScoringOptions:
         typer.Option(help="Held-out prompts to score the front on; by default built-in ones, with a built-in model."),
     ] = None
     file_mode: FileMode = None
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 8
+    batch_size: Annotated[int, typer.Option(min=1, max=MOST, help="Images per batch.")] = 8
 
     def check(self) -> None:
         """Raise EcadError if a scorer is unknown."""
@@ -218,7 +221,7 @@ class AlgorithmOptions:
 
     mode: Annotated[str, typer.Option(help="fast, or paper: the search as published.")] = "fast"
     population_size: Annotated[
-        int | None, typer.Option(min=2, help="Candidates per generation; by default 12, or 72 in mode paper.")
+        int | None, typer.Option(min=2, max=MOST, help="Candidates per generation; by default 12, or 72 in mode paper.")
     ] = None
     generations: Annotated[
         int | None, typer.Option(min=1, help="Stop after N generations of the study, the first included.")

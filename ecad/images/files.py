@@ -31,6 +31,8 @@ _PHOTOMETRIC, _ORIENTATION = 262, 274
 _NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 # Formats that begin with a signature, which identifies a file whatever its name.
 _SIGNED = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
+# Formats whose further images are not thumbnails or other sizes of the first.
+_ANIMATED = {"AVIF", "GIF", "PNG", "TIFF", "WEBP"}
 # Suffixes of files that ecad writes beside images.
 _OWN = {".html", ".json", ".jsonl"}
 _WHITE = (255, 255, 255, 255)
@@ -164,9 +166,16 @@ def read_image(file: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         EcadError: The file is damaged, no image, too large, or has pixel values without a defined white.
     """
+    return _read(file)[0]
+
+
+def _read(file: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
+    """`read_image`, and the number of frames or pages in the file."""
     try:
-        with Image.open(file) as image:
-            return np.asarray(_as_it_looks(image))
+        # From a stream: Pillow maps files of a name into memory, and misreads turned grey TIFF files there.
+        with open(file, "rb") as stream, Image.open(stream) as image:
+            frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+            return np.asarray(_as_it_looks(image)), frames
     except UnidentifiedImageError as error:
         raise EcadError(f"{os.fspath(file)}: cannot read this image: it is damaged, or no image") from error
     except _DAMAGED as error:
@@ -174,23 +183,22 @@ def read_image(file: str | os.PathLike[str]) -> np.ndarray:
         raise EcadError(f"{os.fspath(file)}: cannot read this image: {reason}") from error
 
 
-def _as_it_looks(image: Image.Image) -> Image.Image:
-    image = _in_8_bits(image)
-    image = ImageOps.exif_transpose(image)
+def _as_it_looks(source: Image.Image) -> Image.Image:
+    image = _in_8_bits(ImageOps.exif_transpose(source), source)
     if _is_transparent(image):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image)
     return image.convert("RGB")
 
 
-def _in_8_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey, which Pillow would clip at 255."""
+def _in_8_bits(image: Image.Image, source: Image.Image) -> Image.Image:
+    """Scale 16-bit grey, which Pillow would clip at 255; `source` is the image as it was opened."""
     if not image.mode.startswith(("I", "F")):
         return image
-    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+    if image.mode == "F" or (image.mode == "I" and source.format not in ("PNG", "PPM")):
         raise ValueError(f"pixels of mode {image.mode} do not say which value is white; convert it to 8 or 16 bits")
     values = np.asarray(image).astype(np.int64)
-    if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0:  # type: ignore[attr-defined]
+    if source.format == "TIFF" and source.tag_v2.get(_PHOTOMETRIC) == 0:  # type: ignore[attr-defined]
         values = 65535 - values
     return Image.fromarray(np.round(values / 257).astype(np.uint8))
 
@@ -221,9 +229,17 @@ def content_digest(file: str | os.PathLike[str]) -> bytes:
 
 
 def read_images(files: Sequence[Path]) -> list[np.ndarray]:
-    """Read images in threads, since decoding releases the GIL. Warns of images of one colour."""
+    """Read images in threads, since decoding releases the GIL. Warns of images of one colour and of further frames."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        images = list(pool.map(read_image, files))
+        images, frames = zip(*pool.map(_read, files), strict=True) if files else ((), ())
+    if several := [(file, count) for file, count in zip(files, frames, strict=True) if count > 1]:
+        file, count = several[0]
+        warnings.warn(
+            f"{file}: has {count} frames, like {len(several)} of {len(files)} images read together: only the first is "
+            "read; save each frame as an image of its own",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     if blank := [file for file, image in zip(files, images, strict=True) if (image == image[0, 0]).all()]:
         warnings.warn(
             f"{blank[0]}: one colour throughout, like {len(blank)} of {len(files)} images read together; check these "
@@ -231,7 +247,7 @@ def read_images(files: Sequence[Path]) -> list[np.ndarray]:
             RuntimeWarning,
             stacklevel=2,
         )
-    return images
+    return list(images)
 
 
 def by_schedule(folder: str | os.PathLike[str] | Found, each: bool = False) -> dict[Path, list[Path]]:

@@ -268,9 +268,9 @@ def _from_object(where: str, entry: object) -> Prompt:
     if name is not None and (isinstance(own, bool) or not isinstance(own, str | int) or not str(own)):
         raise EcadError(f"{where}: the id {own!r} is neither text nor an integer; leave it out to use the index")
     kind = None if category is None else fields[category]
-    return Prompt(
-        "" if own is None else str(own), found.strip(), (kind.strip() or None) if isinstance(kind, str) else None
-    )
+    if isinstance(kind, bool) or not isinstance(kind, str | int | None):
+        raise EcadError(f"{where}: the category {str(kind)[:60]!r} is neither text nor an integer; leave it out")
+    return Prompt("" if own is None else str(own), found.strip(), None if kind is None else str(kind).strip() or None)
 
 
 def _categorised(file: Path, name: str, entry: object) -> Prompt:

@@ -37,7 +37,9 @@ def plan_key(schedule: CacheSchedule) -> bytes:
     forecast = b""
     products, weights = schedule.output_products, schedule.output_weights
     if weights is not None:
-        forecast = hashlib.sha256(repr(weights).encode()).digest()
+        # Image-to-image begins in a later row, where products stand in for weights.
+        beside = b"" if products is None else products.tobytes()
+        forecast = hashlib.sha256(repr(weights).encode() + beside).digest()
     elif schedule.forecast and not plan.all():
         forecast = b"\x01" if products is None else hashlib.sha256(products.tobytes()).digest()
     custom = sorted((key, plain.thaw(entry)) for key, entry in _custom(schedule).items())

@@ -89,3 +89,32 @@ def test_a_mistake_of_the_library_names_its_argument_and_a_command_its_flag(caps
     assert ended.value.code == 2
     told = capsys.readouterr().err
     assert told == "ecad: --address names a Ray cluster: set --executor to ray as well, or leave it out\n"
+
+
+# Flags that PyTorch's seeds bound (`check_seeds`), or whose numbers only end a loop or cut a list.
+UNBOUNDED = {
+    *("--seed", "--start-seed", "--seed-step"),
+    *("--generations", "--patience", "--held-out", "--images", "--n", "--gate", "--num-blocks", "--num-steps"),
+    *("--regen-if-not-n-images", "--exactly-n-images"),
+}
+
+
+def test_no_command_hands_on_a_number_without_bounds():
+    from ecad.cli import app
+
+    context = typer.main.get_command(app).make_context("ecad", ["doctor"])
+    wrong = []
+    for command in commands(context.command, context):
+        for option in command.params:
+            kind = str(option.type_descriptor)
+            if "'float'" in kind and option.callback is None:
+                wrong.append((command.name, option.opts, "no finite"))
+            elif "'int'" in kind and option.opts[0] not in UNBOUNDED and None in (option.min, option.max):
+                wrong.append((command.name, option.opts, "no range"))
+    assert not wrong
+
+
+def commands(group, context):
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        yield from commands(command, context) if hasattr(command, "list_commands") else [command]

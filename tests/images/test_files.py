@@ -152,6 +152,26 @@ def test_a_picture_is_turned_as_its_exif_says_and_a_colour_may_be_transparent(tm
     assert (found[2:] == 0).all()
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+@pytest.mark.parametrize("pixels", [GREY[:4], DEEP[:4]])
+def test_grey_is_turned_too(tmp_path: Path, name: str, pixels: np.ndarray) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    found = read_image(saved(tmp_path / name, pixels, exif=exif))
+    assert found.shape == (8, 4, 3)
+    assert np.abs(found.astype(int) - np.rot90(THREE[:4], -1)).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp", "a.tif"])
+def test_further_frames_are_told(tmp_path: Path, name: str) -> None:
+    first, second = Image.fromarray(RGB), Image.fromarray(255 - RGB)
+    files = [saved(tmp_path / "0.png", RGB), saved(tmp_path / name, first, save_all=True, append_images=[second])]
+    with pytest.warns(RuntimeWarning, match=rf"{name}: has 2 frames, like 1 of 2 images .*: only the first is read"):
+        images = read_images(files)
+    assert [image.shape for image in images] == [RGB.shape] * 2
+    assert read_images([]) == []
+
+
 def test_white_is_zero_in_some_tiff_files(tmp_path: Path) -> None:
     file = saved(tmp_path / "a.tif", DEEP, tiffinfo={262: 0})
     with Image.open(file) as image:

@@ -82,6 +82,15 @@ def test_lines_that_end_inside_a_caption_are_found(tmp_path: Path) -> None:
             ("p.json", f'[{{"id": {odd}, "prompt": "a"}}]', "entry 0: the id .* is neither text nor an integer")
             for odd in ("null", "true", "1.5", "[1]", "{}")
         ),
+        *(
+            ("p.jsonl", f'{{"category": {odd}, "prompt": "a"}}', "line 1: the category .* is neither text nor an int")
+            for odd in ("true", "1.5", '["art"]', "{}")
+        ),
+        ("p.json", '{"data": [{"prompt": "a"}]}', "entry 'data': expected a list of prompts"),
+        ("p.json", '[["a", "b"]]', "entry 0: expected a text"),
+        ("p.json", '[{"prompt": {"text": "a"}}]', "entry 0: expected a text"),
+        ("p.csv", "prompt;id\na;1\n", "no column holds prompts"),
+        ("p.csv", "a red fox".encode("utf-16"), "not UTF-8"),
         ("p.json", '[{"prompt": "a"}, {"id": "0000", "prompt": "b"}]', "two prompts have the id '0000'"),
         ("p.json", '[{"id": "0001", "prompt": "a"}, "b"]', "two prompts have the id '0001'"),
         ("p.json", '[{"prompt": "a", "text": "b"}]', "'prompt, text' could all be meant"),
@@ -162,6 +171,18 @@ def test_every_format_gives_the_same_prompts(tmp_path: Path, name: str) -> None:
     assert read_prompts(path) == list(PromptFile(path)) == expected
     elsewhere = written(tmp_path, "p.list", TABLES[name])
     assert read_prompts(elsewhere, name.removeprefix("p.")) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_marks_and_line_ends_of_windows_change_nothing(tmp_path: Path, name: str) -> None:
+    plain = read_prompts(written(tmp_path, name, TABLES[name]))
+    windows = written(tmp_path, f"windows-{name}", "\ufeff" + TABLES[name].replace("\n", "\r\n"))
+    assert read_prompts(windows) == list(PromptFile(windows)) == plain
+
+
+def test_categories_may_be_numbers_or_missing(tmp_path: Path) -> None:
+    text = '{"prompt": "a", "category": 7}\n{"prompt": "b", "category": null}\n{"prompt": "c", "category": " "}\n'
+    assert [prompt.category for prompt in read_prompts(written(tmp_path, "p.jsonl", text))] == ["7", None, None]
 
 
 def test_a_parquet_file_gives_the_same_prompts(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ def _keyed(**changes):
 
 GATE = {(1, "layers.0", "custom_compute_attn"): {"name": "compute_attn_tgate", "kwargs": {"gate_step": 1}}}
 MOVED = {(1, "layers.0", "custom_compute_attn"): {"name": "compute_attn_tgate", "kwargs": {"gate_step": 2}}}
+WEIGHTS, OTHER_WEIGHTS = [[1.0]] * 4, [[1.0]] * 3 + [[0.5]]
 PRODUCTS = np.minimum.outer(np.arange(4.0), np.arange(4.0)) + 1
 
 
@@ -27,6 +28,8 @@ PRODUCTS = np.minimum.outer(np.arange(4.0), np.arange(4.0)) + 1
         {"forecast": True},
         {"forecast": True, "output_products": PRODUCTS},
         {"forecast": True, "output_products": PRODUCTS + np.eye(4)},
+        {"forecast": True, "output_weights": WEIGHTS},
+        {"forecast": True, "output_weights": WEIGHTS, "output_products": PRODUCTS},
         {"custom_compute": GATE},
         {"custom_compute": MOVED},
         {"sites": PATHS[::-1]},
@@ -36,7 +39,8 @@ PRODUCTS = np.minimum.outer(np.arange(4.0), np.arange(4.0)) + 1
     ],
 )
 def test_a_key_names_all_that_a_schedule_s_images_depend_on(changes):
-    variants = [{}, {"forecast": True}, {"custom_compute": GATE}, changes]
+    variants = [{}, {"forecast": True}, {"forecast": True, "output_weights": OTHER_WEIGHTS}]
+    variants += [{"forecast": True, "output_weights": WEIGHTS}, {"custom_compute": GATE}, changes]
     keys = [plan_key(_keyed(**variant)) for variant in variants]
     assert keys.count(keys[-1]) == variants.count(changes)
     assert not is_uncached(_keyed())
