@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, PositiveInt, ValidationError
 
 from ecad.genetic.problem import Unit
-from ecad.utils.versions import PARTS
 
 # What SQLite and NumPy hold.
 Cost = Annotated[int, Field(gt=0, lt=2**63)]
@@ -21,7 +20,7 @@ class _Evaluator(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     generator: str = ""
-    parts: dict[str, str] = Field(default={}, alias=PARTS)
+    parts: dict[str, str] = {}  # `versions.PARTS`
 
 
 class _Settings(BaseModel):
