@@ -28,15 +28,19 @@ from typing import Any
 
 import numpy as np
 from rivals.dp_cache import all_of_dp_cache
+from rivals.easy_cache import all_of_easy_cache
 from rivals.figures import Scorer, areas, compared, is_first, leads_by_study, row_of, verdicts
 from rivals.in_cache_dit import all_of_cache_dit
 from rivals.in_diffusers import all_of_diffusers
 from rivals.markdown import page
 from rivals.measure import load_images, machine, make_images, time_rounds
+from rivals.samplers import all_of_samplers
 from rivals.schedules import every_n, fewer_steps, of_studies, tgate
 from rivals.setting import Calibration, Setting, of_schedule
 from rivals.smooth_cache import all_of_smooth_cache
+from rivals.spectrum import all_of_spectrum
 from rivals.table import comparison_table, save_plot, studies_table, verdict_table
+from rivals.tea_cache import all_of_tea_cache
 
 from ecad import builtin
 from ecad.commands.progress import search_progress
@@ -138,6 +142,10 @@ def all_settings(calibration: Calibration, problem: Problem, studies: list[Study
         *all_of_cache_dit(calibration),
         *all_of_smooth_cache(calibration, problem),
         *all_of_dp_cache(calibration),
+        *all_of_tea_cache(calibration),
+        *all_of_easy_cache(calibration),
+        *all_of_spectrum(calibration),
+        *all_of_samplers(calibration),
         *of_studies(studies, problem),
     ]
 

@@ -8,17 +8,15 @@ so the dynamic program runs over pairs. (BudCache, arXiv 2606.13496, also fixes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers.hooks._helpers import TransformerBlockRegistry
 
-from rivals.put_back import put_back
 from rivals.setting import Calibration, Setting
+from rivals.skipped_blocks import skipping_blocks
 
 # Of 50 steps, its authors compute the first three and, for instance, 13 in total.
 SHARES = (0.65, 0.5, 0.4, 0.3, 0.25)
@@ -108,53 +106,31 @@ def key_steps(costs: np.ndarray, count: int, first: int = FIRST) -> list[int]:
     return sorted({*range(first), *keys})
 
 
-@contextmanager
-def forecast_between(keys: list[int], order: int, pipe: Any) -> Iterator[None]:
-    """Run a pipeline's denoiser at key steps only.
+def forecast_between(keys: list[int], order: int, pipe: Any) -> AbstractContextManager[None]:
+    """A context in which a pipeline's blocks run at key steps only.
 
     Args:
         keys: the steps.
         order: as for `path_costs`.
         pipe: a diffusers pipeline whose transformer ends in `norm_out`.
     """
-    transformer, scheduler, held = pipe.transformer, pipe.scheduler, {}
-    lists = [child for name, child in transformer.named_children() if name.endswith("blocks")]
+    held: dict[int, torch.Tensor] = {}
 
     def now() -> int:
-        return scheduler.step_index or 0
+        return pipe.scheduler.step_index or 0
 
-    def enter_last(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def enter_last(features: torch.Tensor) -> torch.Tensor:
         step = now()
         if step == 0:
             held.clear()
         if step in keys:
-            held[step] = args[0]
+            held[step] = features
             while len(held) > 1 + order:
                 del held[min(held)]
-            return args
-        newer = max(held)
+            return features
+        newer, older = max(held), min(held)
         if not order:
-            return (held[newer], *args[1:])
-        older = min(held)
-        return (forecast(held[older], held[newer], newer - older, step - newer), *args[1:])
+            return held[newer]
+        return forecast(held[older], held[newer], newer - older, step - newer)
 
-    with put_back(pipe):
-        for block in (block for blocks in lists for block in blocks):
-            block.forward = partial(_unless_between, block, block.forward, keys, now)
-        handle = transformer.norm_out.register_forward_pre_hook(enter_last)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-
-def _unless_between(block: Any, forward: Any, keys: list[int], now: Any, *args: Any, **kwargs: Any) -> Any:
-    """A block's forward, which returns its inputs in steps without a key step."""
-    if now() in keys:
-        return forward(*args, **kwargs)
-    layout = TransformerBlockRegistry.get(type(block))
-    hidden = layout._get_parameter_from_args_kwargs("hidden_states", args, kwargs)
-    if layout.return_encoder_hidden_states_index is None:
-        return hidden
-    text = layout._get_parameter_from_args_kwargs("encoder_hidden_states", args, kwargs)
-    return (text, hidden) if layout.return_hidden_states_index else (hidden, text)
+    return skipping_blocks(pipe, lambda: now() in keys, enter_last)
