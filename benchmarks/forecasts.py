@@ -76,8 +76,9 @@ def main() -> None:
         return evaluator_of(generator, prompts, [seed])
 
     searched, held_out = judge("search", SEARCHED, 0), judge("held_out", args.prompts, 1_000_000)
-    products = searched.output_products()
-    assert products is not None
+    outputs = searched.outputs()
+    assert outputs is not None
+    products = outputs.products
     rows = list(choices(problem, searched, products))
     found = {}
     for name, computed in bar(rows, "schedules"):

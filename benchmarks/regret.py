@@ -3,10 +3,10 @@
 python benchmarks/regret.py [--generator EmojiImageGenerator] [--arms "search|calibrate"] [--seeds 0,1,2,3,4]
                             [--held-out 48] [--output build/benchmarks/regret]
 
-At nine costs, 20% to 60% of an uncached image's. A search is `ecad optimize` at its defaults: 4 prompts, 8 that
-validate, 12 generations; each seed has other prompts and other noise. Its beginning is what would be handed out after
-dynamic programming, without any evolution. A calibration has 8 prompts in all,
-and with 400 images it moves computed steps, each choice judged with output weights fitted to it.
+At nine costs, 20% to 60% of an uncached image's. A search is `ecad optimize` at its defaults, with 4 prompts and 8 that
+validate, for at most 12 generations; each seed has other prompts and other noise. Its beginning is what would be handed
+out after dynamic programming, without any evolution. A calibration has 8 prompts in all, and with 400 images it moves
+computed steps, each choice judged with output weights fitted to it.
 
 The best that was evaluated: at each cost the three candidates that the search's own prompts find best, with output
 weights fitted as those that are handed out. Of these, what is over 1 dB below the one that is handed out on the first
@@ -50,12 +50,14 @@ from ecad.utils.console import console
 from ecad.utils.files import write_atomic
 
 SEARCH, VALIDATION, CALIBRATION = 4, 8, 8
-GENERATIONS = 12
+GENERATIONS, PATIENCE = 12, 3
 # Prompts between one seed's first and the next one's: of 48, five seeds use all.
 APART = 9
 HELD_OUT_SEED, VALIDATION_SEED = 1_000_000, 2_000_000
 # The candidates per cost that may have been better, and the held-out prompts and decibels that give some of them up.
 _NEAR, _RACED, _GIVEN_UP = 3, 8, 1.0
+# The last generation without evolution.
+_PROGRAMMED = 1
 _ROUNDING = 1e-9
 
 ARMS = {
@@ -151,6 +153,7 @@ class Run:
                 evaluator,
                 self.folder / f"{file_name(arm)}-{self.seed}",
                 generations=self.generations,
+                patience=PATIENCE,
                 seed=self.seed,
                 ingredients=ARMS[arm],
                 on_progress=on_progress,
@@ -158,14 +161,14 @@ class Run:
         fit = Fits(weights_fitter(self.generator, self.prompts[:SEARCH], [self.seed] * SEARCH))
         validation = self.evaluator(self.prompts[SEARCH:], VALIDATION_SEED + self.seed)
         begun = copy.copy(study)
-        first = 0 if "step_coefficients" in study.settings else 1
-        begun.candidates = [one for one in study.candidates if one.generation <= first]
+        begun.candidates = [one for one in study.candidates if one.generation <= _PROGRAMMED]
         handed = self._selected(study, fit, validation)
         spent = _images(study, fit)
         beginning = self._selected(begun, fit, validation)
         rows = [self._compared(study, cost, handed, beginning, fit) for cost in COSTS]
+        generations = len(study.history)
         study.close()
-        return {"generations": self.generations, "images": spent, "costs": rows}
+        return {"generations": generations, "images": spent, "costs": rows}
 
     def calibrated(self, arm: str) -> dict[str, Any]:
         """Calibrate, and score what is handed out."""

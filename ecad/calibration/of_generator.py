@@ -10,7 +10,8 @@ from functools import cache
 import numpy as np
 
 from ecad.calibration.calibrate import SPEEDUPS, Calibration, planned_images
-from ecad.calibration.trajectory import Trajectory, fitted_weights, recorded_trajectory
+from ecad.calibration.step_choice import Outputs
+from ecad.calibration.trajectory import Trajectory, fitted_weights, recorded_coefficients, recorded_trajectory
 from ecad.cost.macs import macs_table
 from ecad.image_generators import ImageGenerator
 from ecad.image_generators.provenance import provenance_for
@@ -95,6 +96,24 @@ def planned(
     begin = time.perf_counter()
     generator.generate(embeds, range(seed, seed + len(half)))
     return images, (time.perf_counter() - begin) / len(half) * images
+
+
+def outputs_of(generator: ImageGenerator, embeds: PromptEmbeds, seeds: Sequence[int]) -> Outputs | None:
+    """What the outputs of uncached images tell, which this generates.
+
+    Args:
+        generator: generates the images.
+        embeds: one row per image.
+        seeds: one noise seed per image.
+
+    Returns:
+        None if the sampler took other rows than the generator has.
+    """
+    with recorded_coefficients(generator.pipe) as coefficients:
+        products = generator.output_products(embeds, seeds)
+    if products is None:
+        return None
+    return Outputs(products, tuple(coefficients) if np.isfinite(coefficients).all() else ())
 
 
 def weights_fitter(

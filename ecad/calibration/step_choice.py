@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,18 @@ from ecad.schedules.forecast import forecast_errors
 GROWTH = 1.1
 # In the other law all steps weigh the same, except for the last one, which no later step corrects.
 LAST = 5.0
+
+
+class Outputs(NamedTuple):
+    """What the outputs of uncached images tell.
+
+    Attributes:
+        products: float (steps, steps), as in `CacheSchedule.output_products`.
+        coefficients: float (steps,), the sampler's coefficient of each output; empty if the sampler is not affine.
+    """
+
+    products: np.ndarray
+    coefficients: Sequence[float]
 
 
 def harms(coefficients: Sequence[float]) -> list[np.ndarray]:

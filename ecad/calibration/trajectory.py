@@ -9,6 +9,7 @@ solvers (arXiv 2310.19075) and S4S (arXiv 2502.17423) fit a solver's coefficient
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ class Trajectory:
     Attributes:
         latents: latents before each step and after the last one: steps + 1 tensors.
         outputs: outputs of the denoiser, after guidance: steps tensors.
-        coefficients: the sampler's coefficient of each output; empty if the sampler is not affine.
+        coefficients: the sampler's coefficient of each output, NaN where its step is not affine.
     """
 
     latents: list[torch.Tensor] = field(default_factory=list)
@@ -57,7 +58,7 @@ class Trajectory:
     @property
     def is_affine(self) -> bool:
         """Whether outputs can be fitted."""
-        return len(self.coefficients) == self.steps
+        return bool(np.isfinite(self.coefficients).all())
 
     def products(self) -> np.ndarray:
         """`CacheSchedule.output_products` of these images."""
@@ -78,18 +79,27 @@ def recorded_trajectory(pipe: Pipeline) -> Iterator[Trajectory]:
 
     def see(step: Call, args: Args, kwargs: Kwargs) -> object:
         output, rest, named = _split(args, kwargs)
-        if len(found.coefficients) == found.steps:
-            try:
-                found.coefficients.append(affine_step(pipe.scheduler, output, rest, named).coefficient)
-            except ValueError:
-                found.coefficients.clear()
+        found.coefficients.append(_coefficient(pipe.scheduler, args, kwargs))
         found.outputs.append(output.detach().clone())
         found.latents[len(found.outputs) - 1 :] = [_sample(rest, named).detach().clone()]
         result = step(*args, **kwargs)
         found.latents.append(latents_of(result).detach().clone())
         return result
 
-    with _around_steps(pipe, see, lambda: bool(found.outputs)):
+    with _around_steps(pipe, see, lambda: _refuse_if(bool(found.outputs))):
+        yield found
+
+
+@contextmanager
+def recorded_coefficients(pipe: Pipeline) -> Iterator[list[float]]:
+    """Record `Trajectory.coefficients` of the last batch that a pipeline generates in a `with` block."""
+    found: list[float] = []
+
+    def see(step: Call, args: Args, kwargs: Kwargs) -> object:
+        found.append(_coefficient(pipe.scheduler, args, kwargs))
+        return step(*args, **kwargs)
+
+    with _around_steps(pipe, see, found.clear):
         yield found
 
 
@@ -156,25 +166,33 @@ def fitted_weights(
     def see(step: Call, args: Args, kwargs: Kwargs) -> object:
         return fit.see(pipe.scheduler, step, args, kwargs)
 
-    with _around_steps(pipe, see, lambda: bool(fit.weights)):
+    with _around_steps(pipe, see, lambda: _refuse_if(bool(fit.weights))):
         make()
     return tuple(fit.weights), fit.error
 
 
 @contextmanager
-def _around_steps(pipe: Pipeline, see: See, is_begun: Callable[[], bool]) -> Iterator[None]:
-    """Wrap a scheduler's step in `see` for one generation; a second one raises EcadError."""
-
-    def begin() -> None:
-        if is_begun():
-            raise EcadError("calibrate: the images of all prompts do not fit into memory at once; give fewer prompts")
-
+def _around_steps(pipe: Pipeline, see: See, begin: Callable[[], None]) -> Iterator[None]:
+    """Wrap a scheduler's step in `see`, and call `begin` at the beginning of each generation."""
     overrides = [Around(pipe.scheduler, "step", see), After(pipe.scheduler, "set_timesteps", begin)]
     try:
         yield
     finally:
         for override in overrides:
             override.remove()
+
+
+def _refuse_if(begun: bool) -> None:
+    if begun:
+        raise EcadError("calibrate: the images of all prompts do not fit into memory at once; give fewer prompts")
+
+
+def _coefficient(scheduler: Sampler, args: Args, kwargs: Kwargs) -> float:
+    output, rest, named = _split(args, kwargs)
+    try:
+        return affine_step(scheduler, output, rest, named).coefficient
+    except ValueError:
+        return math.nan
 
 
 def _split(args: Args, kwargs: Kwargs) -> tuple[torch.Tensor, Args, Kwargs]:

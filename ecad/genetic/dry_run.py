@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ecad.genetic.budget import Budget
 from ecad.genetic.evaluation.evaluator import Evaluator
 from ecad.genetic.evaluation.workers import SearchSetup
 from ecad.genetic.problem import Problem
-from ecad.genetic.settings import SearchSettings, surrogate_search
+from ecad.genetic.settings import SearchSettings, surrogate_search, with_outputs
 from ecad.schedules.schedule import Bits
 
 
@@ -55,11 +55,11 @@ def plan_search(setup: SearchSetup, settings: SearchSettings, budget: Budget) ->
     """
     settings.check(setup.problem, budget)
     evaluator = setup.evaluator(0)
-    products = evaluator.output_products()  # the warm-up
+    outputs = evaluator.outputs()  # the warm-up
     seconds = _seconds_per_image(evaluator)
     problem = setup.problem
-    if problem.forecast != "never" and products is not None:
-        problem = replace(problem, template=problem.template.replace(output_products=products))
+    if problem.forecast != "never" and outputs is not None:
+        problem, settings = with_outputs(problem, settings, outputs)
     played = _first_generations(problem, settings, evaluator)
     first, each = sum(map(len, played)), len(evaluator.prompts) * len(evaluator.seeds)
     limits = []
@@ -86,7 +86,7 @@ def process_bytes() -> int:
 
 def _seconds_per_image(evaluator: Evaluator) -> float:
     began = time.monotonic()
-    evaluator.output_products()
+    evaluator.outputs()
     return (time.monotonic() - began) / min(evaluator.batch_size, len(evaluator.prompts) * len(evaluator.seeds))
 
 

@@ -22,18 +22,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from ecad.calibration.step_choice import Outputs
 from ecad.genetic.algorithms.surrogate_search import Ingredients
 from ecad.genetic.asynchronous import AsynchronousSearch
 from ecad.genetic.budget import Budget
 from ecad.genetic.evaluation.evaluator import Evaluator
 from ecad.genetic.problem import Problem
 from ecad.genetic.run import Progress, Run
-from ecad.genetic.settings import Mode, SearchSettings, surrogate_search
+from ecad.genetic.settings import Mode, SearchSettings, surrogate_search, with_outputs
 from ecad.genetic.study.store import Store
 from ecad.genetic.study.study import Study
 from ecad.schedules import CacheSchedule
@@ -116,10 +116,10 @@ def _run(
     on_progress: Callable[[Progress], None] | None,
 ) -> None:
     kept = settings.to_json(problem, evaluator)
-    if problem.forecast != "never" and (rows := _output_products(evaluator, store)) is not None:
-        kept["output_products"] = rows
-        products = read_products(rows, problem.shape[0])
-        problem = replace(problem, template=problem.template.replace(output_products=products))
+    if problem.forecast != "never" and (outputs := _outputs(evaluator, store, problem.shape[0])) is not None:
+        kept["output_products"] = written_products(outputs.products)
+        kept |= {"step_coefficients": list(outputs.coefficients)} if outputs.coefficients else {}
+        problem, settings = with_outputs(problem, settings, outputs)
     store.ensure_settings(kept, versions(_PACKAGES))
     store.ensure_scorer(evaluator.scorer, evaluator.settings)
     run = Run(problem, evaluator, store, folder, budget, on_progress)
@@ -136,10 +136,10 @@ def _run(
         run.generations(algorithm, settings.size)
 
 
-def _output_products(evaluator: Evaluator, store: Store) -> list[list[float]] | None:
-    """As JSON values. A resumed study keeps its own; one that began without any continues without."""
-    if kept := store.settings():
-        rows: list[list[float]] | None = kept.get("output_products")
-        return rows
-    products = evaluator.output_products()
-    return None if products is None else written_products(products)
+def _outputs(evaluator: Evaluator, store: Store, steps: int) -> Outputs | None:
+    """A resumed study keeps its own; one that began without any continues without."""
+    kept = store.settings()
+    if not kept:
+        return evaluator.outputs()
+    products = read_products(kept.get("output_products"), steps)
+    return None if products is None else Outputs(products, kept.get("step_coefficients", ()))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 
+from ecad.calibration.step_choice import Outputs
 from ecad.errors import EcadError
 from ecad.genetic.algorithms.surrogate_search import Ingredients, SurrogateSearch
+from ecad.genetic.algorithms.whole_steps import steps_by_law
 from ecad.genetic.budget import Budget
 from ecad.genetic.evaluation.evaluator import REFERENCE_STEPS, Evaluator
 from ecad.genetic.problem import Problem
@@ -90,6 +92,23 @@ class SearchSettings:
         if self.asynchronous:
             settings["asynchronous"] = True
         return settings
+
+
+def with_outputs(problem: Problem, settings: SearchSettings, outputs: Outputs) -> tuple[Problem, SearchSettings]:
+    """Extrapolate by what is known of the model's outputs, and begin mode `fast` with a calibration's schedules.
+
+    Args:
+        problem: whose schedules may extrapolate.
+        settings: of the search.
+        outputs: of the model.
+    """
+    known = replace(problem, template=problem.template.replace(output_products=outputs.products))
+    if settings.mode != "fast" or not settings.ingredients.programming:
+        return known, settings
+    laws = known.plans(steps_by_law(known, outputs.coefficients))
+    most = known.uncached_cost if settings.max_cost is None else settings.max_cost
+    affordable = laws[known.costs(laws) <= most]
+    return known, replace(settings, initial=np.concatenate([settings.initial, affordable]))
 
 
 def surrogate_search(problem: Problem, settings: SearchSettings, evaluator: Evaluator) -> SurrogateSearch:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import ecad
-from ecad.calibration.trajectory import Trajectory, fitted_weights, recorded_trajectory
+from ecad.calibration.trajectory import Trajectory, fitted_weights, recorded_coefficients, recorded_trajectory
 from ecad.errors import EcadError
 
 STEPS = 6
@@ -42,6 +42,14 @@ def test_a_trajectory_is_what_the_pipeline_went_through(tiny):
     assert trajectory.is_affine
     assert torch.equal(trajectory.latents[-1], tiny.run(STEPS))
     assert np.isclose(trajectory.products().trace(), STEPS)
+
+
+def test_coefficients_are_those_of_the_last_batch(tiny):
+    expected = watched(tiny).coefficients
+    with recorded_coefficients(tiny.pipe) as found:
+        tiny.run(2)
+        tiny.run(STEPS)
+    assert found == expected
 
 
 def test_products_are_symmetric_to_the_last_bit_before_they_are_rounded(monkeypatch):

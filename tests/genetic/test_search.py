@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import synthetic
 from led_search import Led, search_in_batches
-from synthetic import content, evaluator, problem
+from synthetic import COEFFICIENTS, content, evaluator, problem
 
+from ecad.calibration.step_choice import Outputs
 from ecad.errors import EcadError, ScheduleError
 from ecad.genetic import Study
 from ecad.genetic.algorithms.surrogate_search import Ingredients
@@ -315,17 +316,17 @@ def test_what_a_study_knows_of_outputs_is_asked_once_and_is_in_each_schedule_tha
     asked, made = [], []
     plain = evaluator()
 
-    def products_of(items):
+    def outputs_of(items):
         asked.append(items)
         outputs = np.random.default_rng(len(asked)).normal(size=(5, 9))
-        return outputs @ outputs.T
+        return Outputs(outputs @ outputs.T, COEFFICIENTS)
 
     def generate(schedule, items):
         made.append(schedule)
         return plain.generate(schedule, items)
 
     def run(generations):
-        telling = evaluator(generate=generate, products_of=products_of)
+        telling = evaluator(generate=generate, outputs_of=outputs_of)
         either = replace(problem(), forecast="either" if mode == "fast" else "always")
         return search(either, telling, tmp_path, mode=mode, generations=generations, population_size=6)
 
@@ -344,8 +345,8 @@ def test_what_a_study_knows_of_outputs_is_asked_once_and_is_in_each_schedule_tha
 
 
 def test_a_search_without_forecasts_makes_no_images_to_forecast_by():
-    def products_of(items):
+    def outputs_of(items):
         raise AssertionError
 
-    study = search(problem(), evaluator(products_of=products_of), generations=1, population_size=6)
+    study = search(problem(), evaluator(outputs_of=outputs_of), generations=1, population_size=6)
     assert "output_products" not in study.settings

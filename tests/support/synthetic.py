@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ecad.calibration.step_choice import Outputs
 from ecad.genetic import LocalEvaluator, Problem
 from ecad.prompts import Prompt
 from ecad.schedules import CacheSchedule, Sites, heuristics, pixart_sites
@@ -16,6 +17,8 @@ from ecad.sites.readers import readers
 from ecad.utils.pareto import pareto
 
 SITES = pixart_sites(2)
+# A sampler's, of five steps.
+COEFFICIENTS = (0.1, 0.3, 0.2, 0.1, 0.3)
 
 
 def problem(steps: int = 5, sites: Sites = SITES) -> Problem:
@@ -51,15 +54,15 @@ def evaluator(
             worth += 0.01 * schedule.output_products[0, 1]
         return [float(worth) * _taste(item) for item in items]
 
-    def products_of(items) -> np.ndarray:
+    def outputs_of(items) -> Outputs:
         outputs = np.random.default_rng(len(items)).normal(size=(5, 8))
-        return outputs @ outputs.T
+        return Outputs(outputs @ outputs.T, COEFFICIENTS)
 
     fields = {
         "generate": generate,
         "score": lambda images, items: np.array(images),
         "scorer": "synthetic",
-        "products_of": products_of,
+        "outputs_of": outputs_of,
         "prompts": [Prompt(f"{i}", f"prompt {i}") for i in range(num_prompts)],
         "seeds": seeds,
         "batch_size": batch_size,

@@ -26,8 +26,8 @@ def worker(faults: dict[str, float]) -> Job:
     items = all_items(plain.prompts, plain.seeds)
 
     def work(task: Any) -> np.ndarray | None:
-        if task[0] == "output_products":
-            return plain.output_products()
+        if task[0] == "outputs":
+            return plain.outputs()
         _, steps, packed, forecast, products, _, first = task
         bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=steps * len(synthetic.SITES)).astype(bool)
         schedule = CacheSchedule(bits.reshape(steps, -1), synthetic.SITES, forecast=forecast)

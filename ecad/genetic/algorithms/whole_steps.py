@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ecad.calibration.step_choice import best_forecasts
+from ecad.calibration.step_choice import best_forecasts, harms
 from ecad.genetic.genes import SearchSpace
 from ecad.schedules.schedule import Bits
 
@@ -87,11 +87,32 @@ def forecast_steps(space: SearchSpace, errors: np.ndarray) -> Bits:
         bool (n, steps, sites), the most expensive first; n is 0 unless schedules may extrapolate and their output
         products are known.
     """
-    steps, products = space.shape[0], space.template.output_products
+    products = space.template.output_products
     if products is None or space.forecast == "never":
         return np.zeros((0, *space.shape), dtype=bool)
-    bits, weights = np.zeros((steps - 1, *space.shape), dtype=bool), image_error_weights(products, errors)
-    for one, places in zip(bits, reversed(best_forecasts(products, weights)), strict=True):
+    return _programmed(space, products, image_error_weights(products, errors))
+
+
+def steps_by_law(space: SearchSpace, coefficients: Sequence[float]) -> Bits:
+    """The schedules with which a calibration begins: as `forecast_steps`, by the laws of `harms` instead of probes.
+
+    Args:
+        space: of the schedules.
+        coefficients: float (steps,), the sampler's coefficient of each output; empty if the sampler is not affine.
+
+    Returns:
+        bool (n, steps, sites), the most expensive first, law by law; n is 0 where `forecast_steps` gives none, or
+        without coefficients.
+    """
+    products = space.template.output_products
+    if products is None or space.forecast == "never" or not len(coefficients):
+        return np.zeros((0, *space.shape), dtype=bool)
+    return np.concatenate([_programmed(space, products, harm) for harm in harms(coefficients)])
+
+
+def _programmed(space: SearchSpace, products: np.ndarray, harm: np.ndarray) -> Bits:
+    bits = np.zeros((space.shape[0] - 1, *space.shape), dtype=bool)
+    for one, places in zip(bits, reversed(best_forecasts(products, harm)), strict=True):
         one[list(places)] = True
     bits[:, 0] = space.forecast == "always"
     return bits

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ecad.calibration.step_choice import Outputs
 from ecad.errors import EcadError, NotFiniteError
 from ecad.execution import Failure
 from ecad.genetic.study.items import Batch, all_items
@@ -60,8 +61,8 @@ class Evaluator(Protocol):
         """
         ...
 
-    def output_products(self) -> np.ndarray | None:
-        """`CacheSchedule.output_products` of its first batch; None if they are unknown."""
+    def outputs(self) -> Outputs | None:
+        """What the outputs of its first batch tell, uncached; None if this is unknown."""
         ...
 
 
@@ -78,7 +79,7 @@ class LocalEvaluator:
         batch_size: images per batch.
         decibels: whether a score is -10 log10 of a squared error.
         settings: everything else that the scores depend on (generator, guidance scale, ...), as JSON values.
-        products_of: items -> `CacheSchedule.output_products`, from uncached images; None if they are unknown.
+        outputs_of: items -> what the outputs of their uncached images tell; None if this is unknown.
 
     Raises:
         EcadError: there is no prompt or no seed, or the batch size is not positive.
@@ -100,7 +101,7 @@ class LocalEvaluator:
     batch_size: int
     decibels: bool = False
     settings: Mapping[str, object] = field(default_factory=dict)
-    products_of: Callable[[Batch], np.ndarray | None] | None = None
+    outputs_of: Callable[[Batch], Outputs | None] | None = None
 
     def __post_init__(self) -> None:
         for name, found in (
@@ -120,9 +121,9 @@ class LocalEvaluator:
                 found = Failure(str(error), tries=1)
             yield place, found
 
-    def output_products(self) -> np.ndarray | None:
+    def outputs(self) -> Outputs | None:
         first = all_items(self.prompts, self.seeds)[: self.batch_size]
-        return None if self.products_of is None else self.products_of(first)
+        return None if self.outputs_of is None else self.outputs_of(first)
 
 
 def evaluate(evaluator: Evaluator, schedules: Sequence[CacheSchedule], store: Store | None = None) -> np.ndarray:

@@ -7,6 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
+from ecad.calibration.of_generator import outputs_of
+from ecad.calibration.step_choice import Outputs
 from ecad.errors import EcadError
 from ecad.genetic.evaluation.evaluator import REFERENCE_STEPS, LocalEvaluator
 from ecad.genetic.study.items import Batch, Item, all_items
@@ -53,7 +55,7 @@ def evaluator_of(
         batch_size=batch_size,
         decibels=quality == "psnr",
         settings=images.settings(),
-        products_of=images.output_products,
+        outputs_of=images.outputs,
     )
 
 
@@ -98,10 +100,10 @@ class _ScoredImages:
         steps = self._reference_steps if schedule is None else None
         return self._generator.generate(batch, [item.seed for item in items], schedule, steps=steps)
 
-    def output_products(self, items: Batch) -> np.ndarray | None:
-        """`CacheSchedule.output_products` of uncached images."""
+    def outputs(self, items: Batch) -> Outputs | None:
+        """What the outputs of uncached images tell."""
         batch = self._embeds[[self._place[item.prompt.id] for item in items]]
-        return self._generator.output_products(batch, [item.seed for item in items])
+        return outputs_of(self._generator, batch, [item.seed for item in items])
 
     def score(self, images: np.ndarray, items: Batch) -> np.ndarray:
         """The scores of the only scorer, float (items,)."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ecad.calibration.step_choice import Outputs
 from ecad.errors import EcadError
 from ecad.execution import Executor, Failure, Task
 from ecad.genetic.evaluation.evaluator import Job
@@ -83,9 +84,9 @@ class PooledEvaluator:
 
         yield from self.executor.run(None if job is None else task(job) for job in jobs)
 
-    def output_products(self) -> np.ndarray | None:
-        found = self._ask("uncached images", ("output_products", self.which))
-        return None if found is None else np.asarray(found)
+    def outputs(self) -> Outputs | None:
+        found = self._ask("uncached images", ("outputs", self.which))
+        return None if found is None else Outputs(*found)
 
     def _ask(self, what: str, payload: tuple[str, int]) -> Any:
         """What the workers' own evaluator has in an attribute."""

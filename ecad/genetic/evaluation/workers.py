@@ -211,7 +211,7 @@ def worker(
     """Load a generator and scorers, in a worker.
 
     A task is (index of `images`, steps, packed bits, whether the schedule extrapolates, its output products and output
-    weights, index of the first image); or ("output_products" or "settings", index of `images`), which asks for these.
+    weights, index of the first image); or ("outputs" or "settings", index of `images`), which asks for these.
     """
     generator = get_image_generator(image_generator, weights, device=device)
     template = problem_of(generator).template
@@ -225,7 +225,7 @@ def worker(
     def work(task: tuple[str, int] | _Batch) -> object:
         if len(task) == 2:
             what, place = task
-            return evaluator(place).output_products() if what == "output_products" else dict(evaluator(place).settings)
+            return evaluator(place).outputs() if what == "outputs" else dict(evaluator(place).settings)
         which, steps, packed, forecast, products, output_weights, first = task
         recompute = unpack(packed, (steps, len(template.sites)))
         schedule = template.replace(

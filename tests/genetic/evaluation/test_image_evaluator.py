@@ -95,11 +95,12 @@ def test_a_comparison_has_no_gain_over_the_uncached_image(generator: ImageGenera
         evaluator_of(generator, PROMPTS, [0], "judge+psnr")
 
 
-def test_its_output_products_are_of_its_first_batch(generator: ImageGenerator) -> None:
-    found = evaluator_of(generator, PROMPTS, [3, 4], batch_size=3).output_products()
+def test_what_it_knows_of_outputs_is_of_its_first_batch(generator: ImageGenerator) -> None:
+    found = evaluator_of(generator, PROMPTS, [3, 4], batch_size=3).outputs()
     texts = [PROMPTS[i].text for i in (0, 0, 1)]
     assert found is not None
-    assert np.array_equal(found, generator.output_products(generator.encode(texts), [3, 4, 3]))  # type: ignore[arg-type]
+    assert len(found.coefficients) == generator.rows()
+    assert np.array_equal(found.products, generator.output_products(generator.encode(texts), [3, 4, 3]))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("forecast", [False, True])
