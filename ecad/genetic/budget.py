@@ -8,8 +8,8 @@ from ecad.errors import EcadError
 
 # Of a budget in images, the part that selects by validation prompts.
 _SELECTION_SHARE = 1 / 3
-# The candidates that a search in mode fast should be able to afford: at 20 steps, its probes and its whole-step
-# schedules are about this many. More prompts per candidate come after that.
+# The candidates that a search in mode fast should be able to afford: at 20 steps, a calibration's schedules and the
+# probes are about this many. More prompts per candidate come after that.
 _CANDIDATES = 60
 # The best of so many speed-ups, at least, should be validated.
 _FINALISTS = 5

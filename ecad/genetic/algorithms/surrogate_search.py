@@ -64,9 +64,9 @@ class _Population(NamedTuple):
 class SurrogateSearch:
     """A search with an ask-and-tell interface: `ask` for candidates, then `tell` their cost and quality.
 
-    If quality is a squared error in decibels, the first generation probes every step. The next one holds the whole-step
-    schedules that dynamic programming finds. The surrogate chooses all others. No plan is asked for twice, and no
-    candidate has a bit without effect.
+    The first generation holds the given candidates and, if quality is a squared error in decibels, probes of every
+    step. The next one holds the whole-step schedules that dynamic programming finds. The surrogate chooses all others.
+    No plan is asked for twice, and no candidate has a bit without effect.
 
     Args:
         problem: the schedules and their costs.
