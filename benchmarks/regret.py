@@ -1,16 +1,16 @@
 """What a search hands out, against the best that it evaluated and against its beginning, on held-out prompts.
 
 python benchmarks/regret.py [--generator EmojiImageGenerator] [--arms "search|calibrate"] [--seeds 0,1,2,3,4]
-                            [--held-out 48] [--output build/benchmarks/regret]
+                            [--held-out 24] [--output build/benchmarks/regret]
 
-At nine costs, 20% to 60% of an uncached image's. A search is `ecad optimize` at its defaults, with 4 prompts and 8 that
-validate, for at most 12 generations; each seed has other prompts and other noise. Its beginning is what would be handed
-out after dynamic programming, without any evolution. A calibration has 8 prompts in all, and with 400 images it moves
-computed steps, each choice judged with output weights fitted to it.
+At nine costs, 20% to 60% of an uncached image's. A search is `ecad optimize` at its defaults and at most the last of
+these costs, with 4 prompts and 8 that validate, for at most 5 generations; each seed has other prompts and other noise.
+Its beginning is what would be handed out after dynamic programming, without any evolution. A calibration has 8 prompts
+in all, and with 400 images it moves computed steps, each choice judged with output weights fitted to it.
 
 The best that was evaluated: at each cost the three candidates that the search's own prompts find best, with output
 weights fitted as those that are handed out. Of these, what is over 1 dB below the one that is handed out on the first
-8 held-out prompts is given up; the others have all 48. The maximum over them is partly luck on these 48 prompts, so
+8 held-out prompts is given up; the others have all of them. The maximum over them is partly luck on these prompts, so
 the true regret is rather less.
 
 Scores are kept by schedule and prompt in the output folder, so that a run that was stopped goes on where it was.
@@ -40,7 +40,7 @@ from ecad.genetic.evaluation.evaluator import evaluate
 from ecad.genetic.evaluation.image_evaluator import evaluator_of
 from ecad.genetic.evaluation.problems import problem_of
 from ecad.genetic.search import search
-from ecad.genetic.selection import near_front, select_by_validation
+from ecad.genetic.selection import LAST_PROGRAMMED, near_front, select_by_validation
 from ecad.genetic.study.items import Batch
 from ecad.image_generators import ImageGenerator, get_image_generator
 from ecad.prompts import Prompt
@@ -50,14 +50,12 @@ from ecad.utils.console import console
 from ecad.utils.files import write_atomic
 
 SEARCH, VALIDATION, CALIBRATION = 4, 8, 8
-GENERATIONS, PATIENCE = 12, 3
+GENERATIONS, PATIENCE = 5, 3
 # Prompts between one seed's first and the next one's: of 48, five seeds use all.
 APART = 9
 HELD_OUT_SEED, VALIDATION_SEED = 1_000_000, 2_000_000
 # The candidates per cost that may have been better, and the held-out prompts and decibels that give some of them up.
 _NEAR, _RACED, _GIVEN_UP = 3, 8, 1.0
-# The last generation without evolution.
-_PROGRAMMED = 1
 _ROUNDING = 1e-9
 
 ARMS = {
@@ -154,6 +152,7 @@ class Run:
                 self.folder / f"{file_name(arm)}-{self.seed}",
                 generations=self.generations,
                 patience=PATIENCE,
+                max_cost=problem.uncached_cost * COSTS[-1] * (1 + _ROUNDING),
                 seed=self.seed,
                 ingredients=ARMS[arm],
                 on_progress=on_progress,
@@ -161,7 +160,7 @@ class Run:
         fit = Fits(weights_fitter(self.generator, self.prompts[:SEARCH], [self.seed] * SEARCH))
         validation = self.evaluator(self.prompts[SEARCH:], VALIDATION_SEED + self.seed)
         begun = copy.copy(study)
-        begun.candidates = [one for one in study.candidates if one.generation <= _PROGRAMMED]
+        begun.candidates = [one for one in study.candidates if one.generation <= LAST_PROGRAMMED]
         handed = self._selected(study, fit, validation)
         spent = _images(study, fit)
         beginning = self._selected(begun, fit, validation)
@@ -182,7 +181,7 @@ class Run:
         return {"images": {"in all": front.provenance["images"]}, "costs": rows}
 
     def _selected(self, study: Study, fit: Fits, validation: Evaluator) -> list[Choice]:
-        finalists = near_front(study.within_limits(), study.uncached_cost)
+        finalists = _finalists(study)
         found = select_by_validation(finalists, lambda one: fit(one.plain), lambda one: validation, _silent)
         return [Choice(one.plain, one.cost / study.uncached_cost) for one in found]
 
@@ -215,11 +214,15 @@ def _near(study: Study, cost: float) -> list[Candidate]:
     return sorted(found, key=lambda one: -one.quality)[:_NEAR]
 
 
+def _finalists(study: Study) -> list[Candidate]:
+    return near_front(study.within_limits(), study.uncached_cost, [(1 - _ROUNDING) / cost for cost in COSTS])
+
+
 def _images(study: Study, fit: Fits) -> dict[str, float]:
     """What was spent, in uncached images' worth of MACs, uncached references included."""
     whole = study.uncached_cost
     costs = {str(one.path): one.cost / whole for one in study.candidates}
-    finalists = near_front(study.within_limits(), study.uncached_cost)
+    finalists = _finalists(study)
     forecasting = [one for one in finalists if one.plain.forecast]
     validated = sum(one.cost / whole for one in [*finalists, *forecasting])
     fitted = sum(one.cost / whole for one in forecasting)
@@ -244,7 +247,7 @@ def main() -> None:
     parser.add_argument("--arms", default="search|calibrate", help="separated by |")
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--generations", type=int, default=GENERATIONS, help="of a search, the beginning included")
-    parser.add_argument("--held-out", type=int, default=48, help="held-out prompts")
+    parser.add_argument("--held-out", type=int, default=24, help="held-out prompts")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks/regret"))
     args = parser.parse_args()
     arms, seeds = args.arms.split("|"), [int(seed) for seed in args.seeds.split(",")]

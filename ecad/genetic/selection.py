@@ -19,9 +19,11 @@ from ecad.utils.pareto import pareto
 
 # Of 20 steps: every number of computed steps from 14 to 3, and 16.
 SPEEDUPS = (1.25, 1.4, 1.5, 1.6, 1.75, 2, 2.2, 2.5, 2.75, 3, 3.5, 4, 5, 6)
-# Per speed-up, of all and of those that forecast whole steps; the second best on a few prompts is often the best on
-# others, and where whole steps are forecast fitted output weights add much.
+# Per speed-up, of all and of the beginning's that forecast whole steps; the second best on a few prompts is often the
+# best on others, and where whole steps are forecast fitted output weights add much.
 _FINALISTS = 2
+# The last generation of a search's beginning: no evolved candidate takes the place of one that is not.
+LAST_PROGRAMMED = 1
 _ROUNDING = 1e-9
 
 
@@ -36,8 +38,8 @@ def near_front(
     Args:
         candidates: to choose from, of one search or of several numbers of steps.
         uncached_cost: of an image without reuse.
-        speedups: whose best are taken, of all and of those that forecast whole steps; with a limit, evenly spaced
-            ones, the first and the last among them.
+        speedups: whose best are taken, of all and of those of the search's beginning that forecast whole steps; with a
+            limit, evenly spaced ones, the first and the last among them.
         limit: at most so many; None takes the second best of each speed-up, too.
 
     Returns:
@@ -48,7 +50,8 @@ def near_front(
     for speedup in speedups:
         most = uncached_cost / speedup * (1 + _ROUNDING)
         affordable = [candidate for candidate in best_first if candidate.cost <= most]
-        whole = [candidate for candidate in affordable if forecasts_whole_steps(candidate.plain)]
+        begun = [candidate for candidate in affordable if candidate.generation <= LAST_PROGRAMMED]
+        whole = [candidate for candidate in begun if forecasts_whole_steps(candidate.plain)]
         ranked.append([ones[rank] for rank in range(_FINALISTS) for ones in (affordable, whole) if rank < len(ones)])
     if limit is not None and limit < len(ranked):
         ranked = [ranked[place] for place in np.unique(np.linspace(0, len(ranked) - 1, limit).round().astype(int))]
