@@ -18,6 +18,7 @@ from ecad.quality import psnr
 from ecad.runtime.cache import cached
 from ecad.schedules.front import Front, Point
 from ecad.schedules.plan_key import plan_key
+from ecad.schedules.sampler_sigmas import sigmas_config
 from ecad.schedules.schedule import CacheSchedule
 from ecad.utils.pareto import pareto
 from ecad.utils.protocols import Pipeline
@@ -120,11 +121,13 @@ class Calibration:
         """Calibrate; raises the errors of `calibrate`."""
         with recorded_trajectory(self._pipe) as trajectory:
             self._images(self._fitting, None)
+        levels = sigmas_config(self._pipe.scheduler, trajectory.steps)
         fitter = Fitter(self._pipe, trajectory, self._images, self._fitting)
         counts, prompts = _counts(trajectory.steps, self._speedups), len(self._fitting) + len(self._validation)
         self._in_all = planned_images(prompts, trajectory.steps, self._speedups, self._max_images)
         self._for_validation = _validation_images(prompts, trajectory.steps, self._speedups)
         candidates = self._candidates(fitter, trajectory, counts)
+        candidates = [one.replace(config={**one.config, **levels}) for one in candidates]
         points = self._validated(list({plan_key(one): one for one in candidates}.values()))
         costs, qualities = np.array([p.cost for p in points]), np.array([p.quality for p in points])
         made = {"method": "calibrate", "images": round(self._images.made, 1)}

@@ -20,6 +20,7 @@ from ecad.quality import mean_interval, psnr
 from ecad.schedules.front import Front, Point
 from ecad.schedules.plan import executed
 from ecad.schedules.provenance import KEY, Interval
+from ecad.schedules.sampler_sigmas import sigmas_config
 from ecad.schedules.schedule import CacheSchedule
 from ecad.sites.readers import readers
 
@@ -113,7 +114,8 @@ def outputs_of(generator: ImageGenerator, embeds: PromptEmbeds, seeds: Sequence[
         products = generator.output_products(embeds, seeds)
     if products is None:
         return None
-    return Outputs(products, tuple(coefficients) if np.isfinite(coefficients).all() else ())
+    levels = sigmas_config(generator.pipe.scheduler, len(products))
+    return Outputs(products, tuple(coefficients) if np.isfinite(coefficients).all() else (), levels)
 
 
 def weights_fitter(

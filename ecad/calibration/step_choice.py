@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,10 +22,12 @@ class Outputs(NamedTuple):
     Attributes:
         products: float (steps, steps), as in `CacheSchedule.output_products`.
         coefficients: float (steps,), the sampler's coefficient of each output; empty if the sampler is not affine.
+        levels: the steps' noise levels, as `sigmas_config` returns them; empty if they are unknown.
     """
 
     products: np.ndarray
     coefficients: Sequence[float]
+    levels: Mapping[str, object]
 
 
 def harms(coefficients: Sequence[float]) -> list[np.ndarray]:

@@ -119,6 +119,7 @@ def _run(
     if problem.forecast != "never" and (outputs := _outputs(evaluator, store, problem.shape[0])) is not None:
         kept["output_products"] = written_products(outputs.products)
         kept |= {"step_coefficients": list(outputs.coefficients)} if outputs.coefficients else {}
+        kept |= {"noise_levels": dict(outputs.levels)} if outputs.levels else {}
         problem, settings = with_outputs(problem, settings, outputs)
     store.ensure_settings(kept, versions(_PACKAGES))
     store.ensure_scorer(evaluator.scorer, evaluator.settings)
@@ -142,4 +143,6 @@ def _outputs(evaluator: Evaluator, store: Store, steps: int) -> Outputs | None:
     if not kept:
         return evaluator.outputs()
     products = read_products(kept.get("output_products"), steps)
-    return None if products is None else Outputs(products, kept.get("step_coefficients", ()))
+    if products is None:
+        return None
+    return Outputs(products, kept.get("step_coefficients", ()), kept.get("noise_levels", {}))

@@ -102,7 +102,9 @@ def with_outputs(problem: Problem, settings: SearchSettings, outputs: Outputs) -
         settings: of the search.
         outputs: of the model.
     """
-    known = replace(problem, template=problem.template.replace(output_products=outputs.products))
+    template = problem.template
+    config = {**template.config, **outputs.levels}
+    known = replace(problem, template=template.replace(output_products=outputs.products, config=config))
     if settings.mode != "fast" or not settings.ingredients.programming:
         return known, settings
     laws = known.plans(steps_by_law(known, outputs.coefficients))

@@ -9,6 +9,7 @@ import ecad
 from ecad.calibration import trajectory as trajectories
 from ecad.calibration.calibrate import Calibration
 from ecad.errors import EcadError
+from ecad.schedules.by_sigma import by_sigma
 from ecad.schedules.front import Front
 
 STEPS = 8
@@ -43,6 +44,17 @@ def test_a_front_has_a_schedule_for_each_speedup_and_none_that_a_cheaper_one_bea
     qualities = [point.quality for point in front.points]
     assert qualities == sorted(set(qualities))
     assert all(point.cost == point.schedule.recompute.any(axis=1).mean() for point in front.points)
+
+
+def test_schedules_state_the_noise_levels_of_their_rows(tiny):
+    _, _, front = calibrated(tiny, speedups=(2,))
+    tiny.run(STEPS)  # the pipeline of FLUX gives its sampler other levels than the sampler would take
+    levels = tiny.pipe.scheduler.sigmas.tolist()
+    for schedule in front.schedules:
+        assert list(schedule.config["sigmas"]) == levels[:-1]
+        run = by_sigma(schedule, levels)
+        assert run.computed.tolist() == schedule.recompute.any(axis=1).tolist()
+        assert run.weights == schedule.output_weights
 
 
 def test_the_prompts_that_fit_and_those_that_choose_are_disjoint(tiny):

@@ -20,10 +20,12 @@ from ecad.genetic.run import Progress
 from ecad.genetic.search import search
 from ecad.genetic.study.items import all_items
 from ecad.schedules import CacheSchedule, heuristics, pixart_sites
+from ecad.schedules.json_values import freeze
 from ecad.utils.pareto import hypervolume
 
 pytestmark = pytest.mark.usefixtures("few_offspring")
 SMALL = {"generations": 5, "population_size": 6}
+LEVELS = {"sigmas": [5.0, 4.0, 3.0, 2.0, 1.0], "prediction_type": "epsilon"}
 SIZES = [6, 6, 6, 6, 6]  # mode fast begins with what is promising: six of five steps
 
 
@@ -319,7 +321,7 @@ def test_what_a_study_knows_of_outputs_is_asked_once_and_is_in_each_schedule_tha
     def outputs_of(items):
         asked.append(items)
         outputs = np.random.default_rng(len(asked)).normal(size=(5, 9))
-        return Outputs(outputs @ outputs.T, COEFFICIENTS)
+        return Outputs(outputs @ outputs.T, COEFFICIENTS, LEVELS)
 
     def generate(schedule, items):
         made.append(schedule)
@@ -337,6 +339,7 @@ def test_what_a_study_knows_of_outputs_is_asked_once_and_is_in_each_schedule_tha
     assert len(asked) == 1
     outputs = np.random.default_rng(1).normal(size=(5, 9))
     for schedule in [*made, *(candidate.schedule for candidate in study.candidates)]:
+        assert {key: schedule.config[key] for key in LEVELS} == {key: freeze(value) for key, value in LEVELS.items()}
         if schedule.forecast:
             np.testing.assert_array_equal(schedule.output_products, outputs @ outputs.T)
         else:

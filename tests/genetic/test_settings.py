@@ -31,14 +31,14 @@ def test_it_begins_with_what_a_calibration_chooses(max_cost):
         for steps in best_forecasts(products, harm):
             if len(steps) < model.shape[0] - 1:  # else it is a probe, too, to which no limit applies
                 assert any(whole(one.plain) == steps for one in found) == (max_cost is None or len(steps) < 3)
-    unknown = evaluator(decibels=True, outputs_of=lambda items: Outputs(products, ()))
+    unknown = evaluator(decibels=True, outputs_of=lambda items: Outputs(products, (), {}))
     assert len(search(model, unknown, generations=1, population_size=6).candidates) < len(found)
 
 
 def test_a_study_of_before_goes_on_as_it_began(tmp_path):
     """Its settings have no coefficients of the sampler."""
     either = replace(problem(), forecast="either")
-    before = evaluator(outputs_of=lambda items: Outputs(evaluator().outputs().products, ()))
+    before = evaluator(outputs_of=lambda items: Outputs(evaluator().outputs().products, (), {}))
     for folder, last in (("whole", before), ("resumed", evaluator())):
         search(either, before, tmp_path / folder, generations=2, population_size=6)
         search(either, last, tmp_path / folder, generations=3, population_size=6)

@@ -56,7 +56,7 @@ def evaluator(
 
     def outputs_of(items) -> Outputs:
         outputs = np.random.default_rng(len(items)).normal(size=(5, 8))
-        return Outputs(outputs @ outputs.T, COEFFICIENTS)
+        return Outputs(outputs @ outputs.T, COEFFICIENTS, {})
 
     fields = {
         "generate": generate,

@@ -246,9 +246,8 @@ def candidate_name(generation: int, number: int) -> str:
 def _space(settings: dict[str, Any]) -> SearchSpace:
     recompute = np.ones((settings["steps"], len(settings["sites"])), dtype=bool)
     products = read_products(settings.get("output_products"), len(recompute))
-    template = CacheSchedule(
-        recompute, settings["sites"], "uncached", config=settings["config"], output_products=products
-    )
+    config = {**settings["config"], **settings.get("noise_levels", {})}
+    template = CacheSchedule(recompute, settings["sites"], "uncached", config=config, output_products=products)
     forecast = settings.get("forecast", "never")
     if forecast not in get_args(Forecast):
         raise ValueError(f"forecast: expected one of {', '.join(get_args(Forecast))}, found {forecast!r}")
