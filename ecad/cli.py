@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 from typer.core import TyperGroup
 
+from ecad._version import __version__
 from ecad.commands import main as commands
 
 
@@ -118,8 +119,18 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"ecad {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def ecad() -> None:
+def ecad(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Cache schedules for diffusion transformers: run them, compute their cost, search for better ones."""
 
 

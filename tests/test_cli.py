@@ -6,11 +6,13 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
 import typer
 
+from ecad._version import __version__
 from ecad.cli import COMMANDS, app
 
 Run = Callable[..., tuple[int, str, str]]
@@ -59,6 +61,10 @@ REFUSALS = {
     "no such second quality": ["optimize", "-o", "x", "--generations", "1", "--second-quality", "beauty"],
     "no such scorer": ["score", "--benchmark-prompts", "no.txt", "--image-dir", "no", "--scorer", "beauty"],
     "a search's seed": ["optimize", "-o", "x", "--generations", "1", "--seed", "-1"],
+    "no such mode": ["optimize", "-o", "x", "--mode", "slow"],
+    "no such device": ["infer", "EmojiImageGenerator", "--prompt", "x", "--device", "nose"],
+    "no such accounting": ["macs", "-i", "no", "--image-generator", "EmojiImageGenerator", "--accounting", "half"],
+    "nothing to compare with": ["score", "--benchmark-prompts", "no.txt", "--image-dir", "no", "--scorer", "psnr"],
     "no such generator": ["infer", "Nope", "--prompt", "x"],
     "a search of no such generator": ["optimize", "-o", "x", "--image-generator", "Nope", "--generations", "1"],
     "a schedule for no such generator": ["schedule", "none", "-o", "x.json", "--image-generator", "Nope"],
@@ -74,7 +80,12 @@ REFUSALS = {
     "no such study": ["report", "no"],
     "nothing to fetch": ["fetch", "no"],
 }
-ANSWERS = {"help": ["--help"], "models": ["models"], "a command's help": ["generate", "--help"]}
+ANSWERS = {
+    "help": ["--help"],
+    "version": ["--version"],
+    "models": ["models"],
+    "a command's help": ["generate", "--help"],
+}
 
 
 ASK = """
@@ -113,6 +124,10 @@ def test_refusals_and_answers_do_not_wait_for_torch(ended: dict[str, list], what
         assert said.count("\n") == 1
 
 
+def test_the_version_is_the_packages(run: Run) -> None:
+    assert run("--version") == (0, f"ecad {__version__}\n", "")
+
+
 def test_a_refusal_is_one_line(run: Run) -> None:
     code, out, err = run("infer", "EmojiImageGenerator", "--prompt", "x", "--start-seed", 2**64)
     assert (code, out) == (2, "")
@@ -127,6 +142,38 @@ def test_shell_completion_lists_commands_and_flags() -> None:
 
     assert completed("ecad inf", 1) == ["infer"]
     assert "--schedule" in completed("ecad infer --sch", 2)
+
+
+def test_progress_into_a_pipe_is_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    from ecad.commands.progress import search_progress
+    from ecad.genetic.run import Progress
+
+    with search_progress(status=lambda: " ".join(["worker"] * 40)) as show:
+        assert capsys.readouterr().err == "the search begins\n"
+        for generation, candidates in ((0, 1), (0, 2), (1, 3)):
+            show(Progress(generation, candidates, 1, 2.5, 4 * candidates, 8.0, 30.0))
+        # A generation is told as soon as the next one shows a candidate.
+        first = capsys.readouterr().err
+    assert first.startswith("generation 0: 2 candidates (0.2/s), 8 images, front 1, hypervolume 2.5, worker worker")
+    assert first.endswith(" worker, 8 s, 30 s left\n")
+    assert first.count("\n") == 1
+    assert capsys.readouterr().err.startswith("generation 1: 3 candidates")
+
+
+def test_work_into_a_pipe_shows_that_it_lives(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ecad.utils import console
+
+    monkeypatch.setattr(console, "HEARTBEAT", 0.001)
+    said = ""
+    for item in console.bar([1, 2], "scoring"):
+        for _ in range(10_000 if item == 1 else 0):
+            if said := capsys.readouterr().err:
+                break
+            time.sleep(0.001)
+    assert said.startswith("scoring: 0 of 2, ")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("scoring: 2 of 2, ")
 
 
 def test_what_goes_into_a_pipe_is_not_wrapped(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from ecad.commands.main import finish, main
 from ecad.commands.matching import Each, NamingModeOption, images_of, matched_items
-from ecad.commands.options import FileMode, ScoreBatch
+from ecad.commands.options import Device, FileMode, ScoreBatch
 from ecad.prompts import PromptFile
 from ecad.utils.console import bar
 
@@ -30,7 +30,7 @@ def clip(
     ] = Path("clip_scores.json"),
     each: Each = False,
     batch_size: ScoreBatch = 64,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Compute the CLIP score: 100 times the cosine of image and prompt, as the mean over prompts."""

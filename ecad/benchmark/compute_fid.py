@@ -12,6 +12,7 @@ import typer
 
 from ecad.commands.main import finish, main
 from ecad.commands.matching import Each, images_of
+from ecad.commands.options import Device
 from ecad.errors import EcadError
 from ecad.utils.console import bar, say
 from ecad.utils.files import write_atomic
@@ -39,7 +40,7 @@ def fid(
     cache_dir: Annotated[
         Path | None, typer.Option(help="Folder of cached features; default: ecad/features in your cache folder.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Compute FID and KID between generated and reference images. Lower is more similar."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ecad.commands.main import finish, main
+from ecad.commands.main import finish, main, tell_left_out
 from ecad.commands.options import MOST, AsJson, ImageGeneratorOption, ModelOptions, grouped_options
 from ecad.errors import EcadError
 from ecad.utils.console import bar
@@ -79,21 +79,22 @@ def latency(
         raise EcadError("give either --schedule-dir or --schedule-list")
     from ecad.prompts.store import find_stored
     from ecad.schedules import CacheSchedule
-    from ecad.schedules.files import in_file, schedule_files
+    from ecad.schedules.files import in_file, schedule_files, use_each
 
+    model.check(image_generator)
     files = listed if schedule_dir is None else schedule_files(schedule_dir)
     schedules = {file: CacheSchedule.load(file) for file in files}
-    model.check(image_generator)
     stored = find_stored(embedding_dir)
     from ecad.jobs.generate import cut_batches, job_of, stored_embeds
     from ecad.utils.device import device_name
 
     prompts = cut_batches(stored, [0], max(samples.sizes))[0]
     generator = model.load(image_generator, only="images")
-    jobs = {}
-    for file, schedule in schedules.items():
-        with in_file(file):
-            jobs[file] = job_of(generator, schedule, file.parent)
+    with in_file(files[0]):
+        jobs, misfits = use_each(
+            schedules, lambda file, schedule: job_of(generator, schedule, file.parent), image_generator
+        )
+    tell_left_out(misfits)
     embeds = stored_embeds(generator, prompts)
     rows = []
     for file, job in jobs.items():
@@ -104,7 +105,8 @@ def latency(
             for size in samples.sizes
             for row in [measured[str(size)]]
         ]
-    finish({"schedules": rows}, "\n".join(map(_line, rows)), as_json)
+    left_out = {str(file): why for file, why in misfits.items()}
+    finish({"schedules": rows, "left_out": left_out}, "\n".join(map(_line, rows)), as_json)
 
 
 def _read(file: Path) -> dict[str, Any]:

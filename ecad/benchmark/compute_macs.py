@@ -11,12 +11,14 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from ecad.commands.main import finish, main
+from ecad.commands.main import finish, main, tell_left_out
 from ecad.commands.options import ImageGeneratorOption, Pixels
+from ecad.errors import EcadError
 from ecad.utils.console import console
 
 if TYPE_CHECKING:
     from ecad.cost import Architecture
+    from ecad.schedules import CacheSchedule
 
 
 def macs(
@@ -38,9 +40,11 @@ def macs(
     """Count the MACs of one image (denoiser, guidance pair included) under each schedule."""
     from ecad.image_generators import check_image_generator, image_generators
     from ecad.schedules import CacheSchedule
-    from ecad.schedules.files import in_file, macs_metrics, schedule_files, update_metrics
+    from ecad.schedules.files import in_file, schedule_files, use_each
 
     check_image_generator(image_generator)
+    if accounting not in ("full", "linear"):
+        raise EcadError(f"--accounting {accounting!r} is unknown: expected full or linear")
     schedules = {file: CacheSchedule.load(file) for file in schedule_files(input_dir)}
     from ecad.cost import count_macs_by_component, uncached_macs
     from ecad.image_generators import get_image_generator
@@ -52,31 +56,46 @@ def macs(
     def model(rows: int) -> str | Architecture:
         return image_generator if loaded is None else loaded.architecture_for(rows)
 
+    def count(_: Path, schedule: CacheSchedule) -> tuple[dict[str, np.ndarray], int]:
+        asked = (model(schedule.num_steps), accounting, height, width)
+        return count_macs_by_component(schedule, *asked), uncached_macs(schedule, *asked)  # type: ignore[arg-type]
+
     # All are counted before the first file is written: a folder is done, or untouched.
-    counts, whole = {}, {}
-    for file, schedule in schedules.items():
-        with in_file(file):
-            asked = (model(schedule.num_steps), accounting, height, width)
-            counts[file] = count_macs_by_component(schedule, *asked)  # type: ignore[arg-type]
-            whole[file] = uncached_macs(schedule, *asked)  # type: ignore[arg-type]
+    with in_file(next(iter(schedules))):
+        counted, misfits = use_each(schedules, count, image_generator)
+    tell_left_out(misfits)
     rows = []
-    for file, schedule in schedules.items():
-        by_step = np.asarray(sum(counts[file].values()))
-        kept = "total_macs" in schedule.metrics and not recompute_existing
-        if not kept:
-            update_metrics(file, schedule, macs_metrics(by_step, accounting))
-        uncached, total = whole[file], int(by_step.sum())
-        kept_total = schedule.metrics["total_macs"] if kept else total
-        row = {"file": str(file), "total_macs": total, "uncached_macs": uncached, "fewer": uncached / total}
-        rows.append({**row, "in_file": kept_total, "written": not kept})
+    for file, (by_component, uncached) in counted.items():
+        by_step = np.asarray(sum(by_component.values()))
+        rows.append(_keep(file, schedules[file], by_step, uncached, accounting, recompute_existing))
         if print_detailed and not as_json:
-            console.print(_table(file, counts[file]))
-    detail = {str(file): {name: macs.tolist() for name, macs in found.items()} for file, found in counts.items()}
+            console.print(_table(file, by_component))
+    detail = {str(file): {name: macs.tolist() for name, macs in found.items()} for file, (found, _) in counted.items()}
+    result = {
+        "accounting": accounting,
+        "schedules": rows,
+        "left_out": {str(file): why for file, why in misfits.items()},
+    }
     finish(
-        {"accounting": accounting, "schedules": rows, **({"by_component": detail} if print_detailed else {})},
+        {**result, **({"by_component": detail} if print_detailed else {})},
         "\n".join(_line(row) for row in rows),
         as_json,
     )
+
+
+def _keep(
+    file: Path, schedule: CacheSchedule, by_step: np.ndarray, uncached: int, accounting: str, recompute: bool
+) -> dict[str, object]:
+    """Write a count into a schedule's file, unless it has one; returns what is told of it."""
+    from ecad.schedules.files import macs_metrics, update_metrics
+
+    kept = "total_macs" in schedule.metrics and not recompute
+    if not kept:
+        update_metrics(file, schedule, macs_metrics(by_step, accounting))
+    total = int(by_step.sum())
+    in_file = schedule.metrics["total_macs"] if kept else total
+    row = {"file": str(file), "total_macs": total, "uncached_macs": uncached, "fewer": uncached / total}
+    return {**row, "in_file": in_file, "written": not kept}
 
 
 def _line(row: Mapping[str, Any]) -> str:

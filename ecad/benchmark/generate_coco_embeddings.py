@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ecad.commands.encoding import FilePath, OutputDir, PromptBatchSize, Seed, SeedStep, encode
 from ecad.commands.main import main
-from ecad.commands.options import AsJson, ImageGeneratorOption, ModelOptions, WorkerOptions, grouped_options
+from ecad.commands.options import AsJson, ImageGeneratorOption, ModelOptions, Overwrite, WorkerOptions, grouped_options
 from ecad.prompts import PromptFile, broken_captions
 from ecad.utils.console import say
 
@@ -20,9 +20,11 @@ def embed_coco(
     seed_step: SeedStep = 0,
     workers: WorkerOptions,
     model: ModelOptions,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Encode COCO's captions, one per line, into folders of 3,000."""
+    model.check(image_generator)
     prompts = PromptFile(file_path, "txt")
     if broken := broken_captions(file_path):
         say(
@@ -32,7 +34,7 @@ def embed_coco(
     from ecad.jobs.encode import megabatches, numbered
 
     folders = megabatches(numbered(prompts, seed, seed_step))
-    encode(folders, output_dir, prompt_batch_size, image_generator, model, workers, as_json)
+    encode(folders, output_dir, prompt_batch_size, image_generator, model, workers, overwrite, as_json)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from ecad.commands.options import (
     FileMode,
     ImageGeneratorOption,
     ModelOptions,
+    Overwrite,
     WorkerOptions,
     grouped_options,
 )
@@ -33,14 +34,16 @@ def embed(
     seed: Seed = 0,
     workers: WorkerOptions,
     model: ModelOptions,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Encode a prompt file: text with one prompt per line, JSON, JSON lines, CSV, TSV or Parquet."""
+    model.check(image_generator)
     prompts = PromptFile(file_path, file_format)  # type: ignore[arg-type]
     from ecad.jobs.encode import numbered
 
     folders = [(".", numbered(prompts, seed))]
-    encode(folders, output_dir, batch_size, image_generator, model, workers, as_json)
+    encode(folders, output_dir, batch_size, image_generator, model, workers, overwrite, as_json)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,15 @@ import typer
 
 from ecad.commands.encoding import FilePath, OutputDir, Seed, encode
 from ecad.commands.main import main
-from ecad.commands.options import MOST, AsJson, ImageGeneratorOption, ModelOptions, WorkerOptions, grouped_options
+from ecad.commands.options import (
+    MOST,
+    AsJson,
+    ImageGeneratorOption,
+    ModelOptions,
+    Overwrite,
+    WorkerOptions,
+    grouped_options,
+)
 from ecad.prompts import PromptFile
 
 
@@ -24,14 +32,16 @@ def embed_parti(
     seed: Seed = 0,
     workers: WorkerOptions,
     model: ModelOptions,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Encode PartiPrompts: a table with tabs between columns, one of them `Prompt`."""
+    model.check(image_generator)
     prompts = PromptFile(file_path, "tsv")
     from ecad.jobs.encode import numbered
 
     folders = [(".", numbered(prompts, seed))]
-    encode(folders, output_dir, batch_size, image_generator, model, workers, as_json)
+    encode(folders, output_dir, batch_size, image_generator, model, workers, overwrite, as_json)
 
 
 if __name__ == "__main__":

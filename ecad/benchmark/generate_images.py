@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ecad.commands.main import finish, main, require_exact
+from ecad.commands.main import finish, main, require_exact, tell_left_out
 from ecad.commands.options import (
     MOST,
     AsJson,
     ImageGeneratorOption,
     ModelOptions,
+    Overwrite,
     RequireExact,
     WorkerOptions,
     grouped_options,
 )
 from ecad.errors import EcadError
-from ecad.utils.console import bar, say
+from ecad.utils.console import bar
 
 if TYPE_CHECKING:
     from ecad.jobs.generate_on_workers import Order
@@ -75,6 +76,7 @@ def generate(
         int | None,
         typer.Option(min=1, help="Skip a schedule if its folder has exactly N images."),
     ] = None,
+    overwrite: Overwrite = False,
     exact: RequireExact = False,
     workers: WorkerOptions,
     model: ModelOptions,
@@ -84,7 +86,7 @@ def generate(
     if exact:
         require_exact()
     from ecad.prompts.store import find_stored
-    from ecad.schedules.files import load_schedules
+    from ecad.schedules.files import in_file, load_schedules
 
     part = images.part
     model.check(image_generator)
@@ -102,22 +104,24 @@ def generate(
     with ExitStack() as stack:
         if workers.in_process:
             generator = model.load(image_generator, only="images")
-            jobs, misfits = jobs_of(generator, schedules, output_dir)
+            with in_file(schedule_dir):
+                jobs, misfits = jobs_of(generator, schedules, output_dir)
             total = len(units(jobs, batches, part))
-            steps = make_images(generator, jobs, batches, output_dir, part)
+            steps = make_images(generator, jobs, batches, output_dir, part, overwrite)
         else:
-            order = _order(images, input_dir, schedule_dir, output_dir, list(schedules))
+            order = _order(images, input_dir, schedule_dir, output_dir, list(schedules), overwrite)
             options = {**model.for_workers(image_generator), "exact": exact, "order": order}
             pool = stack.enter_context(workers.open("ecad.jobs.generate_on_workers:worker", options, output_dir))
             jobs, misfits, total, steps = make_images_on(pool, order, output_dir)
-        for misfit in misfits:
-            say(f"left out, does not fit {image_generator}: {misfit}")
+        tell_left_out(misfits)
         done = sum(bar(steps, "generating", hidden=as_json, total=total))
     result = {"images": done, "folders": [str(job.folder) for job in jobs]}
     finish(result, f"{done} images under {len(jobs)} schedules in {output_dir}", as_json)
 
 
-def _order(images: BatchOptions, input_dir: Path, schedule_dir: Path, output_dir: Path, names: list[str]) -> Order:
+def _order(
+    images: BatchOptions, input_dir: Path, schedule_dir: Path, output_dir: Path, names: list[str], overwrite: bool
+) -> Order:
     from ecad.jobs.generate_on_workers import Order
 
     return Order(
@@ -129,6 +133,7 @@ def _order(images: BatchOptions, input_dir: Path, schedule_dir: Path, output_dir
         batch_size=images.batch_size,
         seed_in_name=not images.dont_include_seed,
         shard=images.part,
+        overwrite=overwrite,
     )
 
 

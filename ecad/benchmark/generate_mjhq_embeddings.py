@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ecad.commands.encoding import FilePath, OutputDir, PromptBatchSize, Seed, SeedStep, encode
 from ecad.commands.main import main
-from ecad.commands.options import AsJson, ImageGeneratorOption, ModelOptions, WorkerOptions, grouped_options
+from ecad.commands.options import AsJson, ImageGeneratorOption, ModelOptions, Overwrite, WorkerOptions, grouped_options
 from ecad.prompts import read_prompts
 
 
@@ -19,14 +19,16 @@ def embed_mjhq(
     seed_step: SeedStep = 0,
     workers: WorkerOptions,
     model: ModelOptions,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Encode MJHQ's prompts, `{id: {category, prompt}}`, into one folder a category."""
+    model.check(image_generator)
     prompts = read_prompts(file_path, "mjhq")
     from ecad.jobs.encode import by_category
 
     folders = by_category(prompts, seed, seed_step)
-    encode(folders, output_dir, prompt_batch_size, image_generator, model, workers, as_json)
+    encode(folders, output_dir, prompt_batch_size, image_generator, model, workers, overwrite, as_json)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ecad.commands.main import finish, main
-from ecad.commands.matching import NamingModeOption, images_of, matched_items
+from ecad.commands.main import finish, main, tell_left_out
+from ecad.commands.matching import NamingModeOption, NoMatch, images_of, matched_items
 from ecad.commands.options import AsJson, Device, FileMode, ScoreBatch, WorkerOptions, grouped_options
 from ecad.errors import EcadError
 from ecad.execution.pool import shared_path
 from ecad.prompts import PromptFile
-from ecad.quality.names import check_scorer
-from ecad.utils.console import bar, say
+from ecad.quality.names import COMPARING, check_scorer
+from ecad.utils.console import bar
 
 if TYPE_CHECKING:
     from ecad.jobs.score import Item
@@ -46,13 +46,12 @@ class ScorerOptions:
             need = "needs the uncached images" if compares else "takes no uncached images"
             raise EcadError(f"scorer {self.scorer!r} {need}: {'give' if compares else 'leave out'} --reference-dir")
 
-    def score_here(self, items: ItemsByFolder, output: Path, reference_dir: Path | None, hidden: bool) -> Scores:
+    def score_here(self, items: ItemsByFolder, output: Path, hidden: bool) -> Scores:
         """Score folders in this process: folder -> the content of its file `output`."""
         from ecad.jobs.score import score_folder
         from ecad.quality import get_scorer
 
         scorer = get_scorer(self.scorer, self.weights, self.device)
-        self.check_reference(scorer.compares, reference_dir)
         return {
             folder: score_folder(
                 folder,
@@ -72,7 +71,6 @@ class ScorerOptions:
         workers: WorkerOptions,
         items: ItemsByFolder,
         output: Path,
-        reference_dir: Path | None,
         root: Path,
         hidden: bool,
     ) -> Scores:
@@ -81,7 +79,6 @@ class ScorerOptions:
 
         arguments = {"scorer": self.scorer, "weights": shared_path(self.weights), "device": self.device}
         with workers.open("ecad.jobs.score_on_workers:worker", arguments, root) as pool:
-            self.check_reference(pool.facts["compares"], reference_dir)
             return score_folders_on(
                 pool,
                 items,
@@ -115,24 +112,28 @@ def score(
 ) -> None:
     """Score images. `total_score` is the mean over prompts of the mean over each prompt's images."""
     check_scorer(scoring.scorer)
+    scoring.check_reference(scoring.scorer in COMPARING, reference_dir)
     prompts = PromptFile(benchmark_prompts, file_mode)  # type: ignore[arg-type]
     pictures = images_of(image_dir)
     folders = {place: list(files) for place, files in groupby(sorted(pictures.files), key=lambda file: file.parent)}
     left_out = _left_out(folders, exactly_n_images, output_subpath, scoring.rescore_existing)
-    for folder, reason in left_out.items():
-        say(f"{folder}: left out: {reason}")
-    if len(left_out) == len(folders):
+    matched = {}
+    for folder in [folder for folder in folders if folder not in left_out]:
+        try:
+            mode = image_naming_mode or "image_reward"
+            matched[folder] = matched_items(image_dir, folders[folder], prompts, mode, reference_dir)
+        except NoMatch as error:
+            if len(folders) == 1:
+                raise
+            left_out[folder] = str(error).removeprefix(f"{folder}: ")
+    tell_left_out(left_out)
+    if not matched:
         raise EcadError(f"{image_dir}: expected images to score, found {len(folders)} folders, all left out")
-    matched = {
-        folder: matched_items(image_dir, files, prompts, image_naming_mode or "image_reward", reference_dir)
-        for folder, files in folders.items()
-        if folder not in left_out
-    }
     items = {folder: found for folder, (found, _) in matched.items()}
     if workers.in_process:
-        scores = scoring.score_here(items, output_subpath, reference_dir, as_json)
+        scores = scoring.score_here(items, output_subpath, as_json)
     else:
-        scores = scoring.score_on(workers, items, output_subpath, reference_dir, image_dir, as_json)
+        scores = scoring.score_on(workers, items, output_subpath, image_dir, as_json)
     rows = [_row(folder, scores[folder], len(unmatched)) for folder, (_, unmatched) in matched.items()]
     lines = [
         f"{row['folder']}: {scoring.scorer} {row['total_score']:.4f}, "

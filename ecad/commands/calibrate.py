@@ -6,14 +6,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
 from ecad import builtin
-from ecad.commands.main import finish, main
-from ecad.commands.options import MOST, AsJson, FileMode, ImageGeneratorOption, ModelOptions, finite, grouped_options
+from ecad.commands.main import finish, interruptible, main
+from ecad.commands.options import (
+    MOST,
+    AsJson,
+    FileMode,
+    ImageGeneratorOption,
+    ModelOptions,
+    Overwrite,
+    finite,
+    grouped_options,
+)
 from ecad.errors import EcadError
 from ecad.prompts import read_prompts
-from ecad.utils.console import console, say, stderr
+from ecad.utils.console import console, say, share_bar
+from ecad.utils.files import check_unused
 from ecad.utils.seeds import check_seeds
 
 if TYPE_CHECKING:
@@ -48,12 +57,14 @@ def calibrate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the expected number of images and minutes, and exit.")
     ] = False,
+    overwrite: Overwrite = False,
     model: ModelOptions,
     as_json: AsJson = False,
 ) -> None:
     """Calibrate schedules for many speed-ups, without a search: the first thing to run on a model."""
     model.check(image_generator)
     check_seeds([seed])
+    check_unused(output, overwrite or dry_run)
     prompts, judges = _prompts(image_generator, prompt_file, file_mode, num_prompts, held_out)
     from ecad.calibration.of_generator import calibrated_front, planned
 
@@ -63,16 +74,8 @@ def calibrate(
         line = f"at most {images:.0f} images' work, {seconds / 60:.1f} minutes, and {len(judges)} held-out prompts"
         finish({"images": images, "seconds": seconds, "held_out_prompts": len(judges)}, line, as_json)
         return
-    with Progress(console=stderr, disable=as_json) as progress:
-        task = progress.add_task("calibrating", total=1.0)
-        front = calibrated_front(
-            generator,
-            prompts,
-            judges,
-            seed=seed,
-            max_images=max_images,
-            on_progress=lambda done: progress.update(task, completed=done),
-        )
+    with interruptible("a calibration keeps nothing before its end"), share_bar("calibrating", as_json) as on_progress:
+        front = calibrated_front(generator, prompts, judges, seed=seed, max_images=max_images, on_progress=on_progress)
     front.save(output)
     _show(front, output, as_json)
 

@@ -57,7 +57,7 @@ def _extras() -> dict[str, str]:
     for name, packages in _packages_of_extras().items():
         found[name] = [package for package in packages if _version(package) == "not installed"]
     return {
-        name: "installed" if not missing else f"missing {', '.join(missing)}: pip install 'ecad[{name}]'"
+        name: "installed" if not missing else f"missing {', '.join(missing)}: pip install {' '.join(missing)}"
         for name, missing in found.items()
     }
 

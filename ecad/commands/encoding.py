@@ -32,10 +32,10 @@ def encode(
     image_generator: str,
     model: ModelOptions,
     workers: WorkerSettings,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     """Encode prompts into stores and report how many."""
-    model.check(image_generator)
     from ecad.jobs.encode import embed, embed_on, embedding_settings, num_shards
     from ecad.prompts.store import stores_to_write
 
@@ -48,7 +48,7 @@ def encode(
             options = model.for_workers(image_generator)
             pool = stack.enter_context(workers.open("ecad.jobs.encode:worker", options, output_dir))
             settings = pool.facts["settings"]
-        stores = stack.enter_context(stores_to_write(output_dir, folders, settings, batch_size))
+        stores = stack.enter_context(stores_to_write(output_dir, folders, settings, batch_size, overwrite))
         in_process = workers.in_process
         batches = embed(generator, output_dir, stores) if in_process else embed_on(pool, output_dir, stores)
         cut = sum(bar(batches, "encoding", hidden=as_json, total=num_shards(stores)))

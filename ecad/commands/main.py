@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from ecad.errors import EcadError, EcadWarning
+from ecad.utils.console import say
 
 # Libraries' own progress bars and log lines would mix with the command's; a user may set these otherwise.
 _QUIET = {
@@ -24,14 +25,30 @@ _QUIET = {
 }
 
 
+class Interrupted(Exception):
+    """A user's Ctrl-C; the message says what is kept, and the command that goes on."""
+
+
+@contextmanager
+def interruptible(kept: str | Callable[[], str]) -> Iterator[None]:
+    """Say what is kept if Ctrl-C ends a block."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(kept if isinstance(kept, str) else kept()) from None
+
+
 def main(command: Callable[..., None] | typer.Typer) -> None:
     """Run a command and exit; a user's mistake is one line on stderr and exit code 2, an interruption exit code 130."""
     app = typer.main.get_command(command if isinstance(command, typer.Typer) else single(command))
     with _quiet_libraries():
         try:
             sys.exit(app.main(standalone_mode=False) or 0)
+        except Interrupted as stop:
+            print(f"ecad: interrupted: {stop}", file=sys.stderr)
+            sys.exit(130)
         except (KeyboardInterrupt, typer.Abort):
-            print("ecad: interrupted; run the same command again to resume", file=sys.stderr)
+            print("ecad: interrupted: finished files are kept; the same command makes the others", file=sys.stderr)
             sys.exit(130)
         except Exception as error:
             # typer does not export the class of its usage errors, but all of them have this method.
@@ -46,6 +63,12 @@ def main(command: Callable[..., None] | typer.Typer) -> None:
 def require_exact() -> None:
     """For the rest of the command, refuse a schedule that was made for other conditions instead of warning."""
     warnings.simplefilter("error", EcadWarning)
+
+
+def tell_left_out(reasons: Mapping[Any, str]) -> None:
+    """Say which files or folders a command leaves out, and why."""
+    for place, reason in reasons.items():
+        say(f"{place}: left out: {reason}")
 
 
 def finish(result: Mapping[str, object], line: str, as_json: bool) -> None:

@@ -24,6 +24,10 @@ Each = Annotated[bool, typer.Option("--each", help="Give each schedule's subfold
 _SHOWN = 5
 
 
+class NoMatch(EcadError):
+    """A folder has images, but none of any of the prompts."""
+
+
 def images_of(folder: Path) -> Found:
     """The images of a folder; reports their kinds and what was skipped on stderr.
 
@@ -45,23 +49,24 @@ def matched_items(
     naming_mode: str,
     reference_dir: Path | None = None,
 ) -> tuple[list[Item], list[Path]]:
-    """The images that are of a prompt, with it and with their uncached image; and those of no prompt, which are told.
+    """The images that are of a prompt, with it and with their uncached image; and those of no prompt.
 
     Raises:
-        EcadError: no image is of a prompt, or one has no uncached image.
+        NoMatch: no image is of a prompt.
+        EcadError: an image has no uncached image.
     """
     from ecad.jobs.score import Item
 
     matched, unmatched = match_images(files, prompts, naming_mode)  # type: ignore[arg-type]
+    if not matched:
+        raise NoMatch(
+            f"{files[0].parent}: expected images of these {len(prompts)} prompts, found none among {len(files)}, such "
+            f"as {files[0].name!r}; give the prompt file they were made of and how they are named (--image-naming-mode)"
+        )
     if unmatched:
         names = ", ".join(file.name for file in unmatched[:_SHOWN])
         more = f" and {len(unmatched) - _SHOWN} more" if len(unmatched) > _SHOWN else ""
         say(f"{unmatched[0].parent}: {len(unmatched)} of {len(files)} images match no prompt: {names}{more}")
-    if not matched:
-        raise EcadError(
-            f"{files[0].parent}: expected images of these {len(prompts)} prompts, found none among {len(files)}, such "
-            f"as {files[0].name!r}; give the prompt file they were made of and how they are named (--image-naming-mode)"
-        )
     return [Item(file, prompt, _reference(root, file, reference_dir)) for file, prompt in matched], unmatched
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ecad.commands.main import finish, main
+from ecad.commands.main import finish, interruptible, main
 from ecad.commands.options import ImageGeneratorOption, ModelOptions, WorkerOptions, grouped_options
-from ecad.commands.progress import search_progress
+from ecad.commands.progress import described, search_progress
 from ecad.commands.resume import recall, remember
 from ecad.commands.search_options import AlgorithmOptions, ProblemOptions, ScoringOptions, Task
 from ecad.commands.search_plan import show_plan
@@ -31,7 +32,15 @@ if TYPE_CHECKING:
 
 # By psnr, more images per candidate than this add little (docs/search.md).
 ENOUGH_IMAGES = 16
+
 _NO_FRONT = "no schedule was found within the limits: search longer, or relax --target-speedup or --min-quality"
+
+
+@dataclass
+class Told:
+    """What the live page says about the search now."""
+
+    text: str = "Running: no candidate yet."
 
 
 @grouped_options
@@ -61,21 +70,19 @@ def optimize(
     if resume:
         optimize(context=context, **recall(context, output_dir))
         return
-    scoring.check()
+    scoring.check(image_generator)
     model.check(image_generator)
+    algorithm.check_mode()
     wanted = problem.settings(algorithm.mode)
     searches = max(1, len(wanted.steps))
+    _check_shown(live, log, searches)
+    algorithm.check_end()
     division = scoring.divided(image_generator, algorithm.max_images, searches)
     budget = algorithm.budget(None if division is None else division.search_images)
     images = scoring.image_sets(image_generator, division)
-    if live and searches > 1:
-        raise EcadError("--live shows one search: leave it out, or give one number of --steps")
     initial = algorithm.initial()
     from ecad.genetic.evaluation.workers import ModelSettings, search_setup
-    from ecad.genetic.trackers import imported_tracker
 
-    if log is not None:
-        imported_tracker(log)  # before the model is loaded
     each = len(images.search.prompts) * len(images.search.seeds)
     if scoring.quality == "psnr" and algorithm.mode == "fast" and each > ENOUGH_IMAGES:
         say(f"each candidate makes {each} images; 2 to {ENOUGH_IMAGES} rank schedules well by psnr (docs/search.md)")
@@ -85,20 +92,48 @@ def optimize(
         with TemporaryDirectory() as place, search_setup(workers, Path(place), images.all(), chosen, wanted) as setups:
             show_plan(setups, task, as_json)
         return
+    told = Told()
     with (
         output_folder(output_dir),
-        _live(output_dir) if live else nullcontext(),
+        interruptible(partial(_kept, output_dir)),
+        _live(output_dir, told) if live else nullcontext(),
         search_setup(workers, output_dir, images.all(), chosen, wanted) as setups,
     ):
-        with _progress(context, output_dir, setups, log, as_json) as on_progress:
+        with _progress(context, output_dir, setups, log, as_json, told) as on_progress:
             searched = _search(setups, output_dir, task, on_progress)
+        told.text = "The search is over; its schedules are scored on held-out images."
         front, held_out = _export(searched, task, output_dir, as_json)
     _tell(searched, front, held_out, output_dir, as_json)
 
 
+def _check_shown(live: bool, log: str | None, searches: int) -> None:
+    """Raise EcadError if the progress cannot be shown as is asked."""
+    if live and searches > 1:
+        raise EcadError("--live shows one search: leave it out, or give one number of --steps")
+    if log is not None:
+        from ecad.genetic.trackers import imported_tracker
+
+        imported_tracker(log)
+
+
+def _kept(folder: Path) -> str:
+    """What an interrupted search leaves, and the command that resumes it."""
+    from ecad.genetic.study.layout import DATABASE, FLAGS
+    from ecad.genetic.study.study import Study
+
+    if not (folder / FLAGS).exists():
+        return f"{folder}: no candidate was complete; run the same command again"
+    candidates = images = 0
+    for place in sorted(file.parent for file in folder.rglob(DATABASE)):
+        with suppress(EcadError), closing(Study.open(place)) as study:  # the next study may not have begun
+            candidates += len(study.candidates)
+            images += study.images
+    return f"{candidates} candidates ({images} images) are kept; `ecad optimize -o {folder} --resume` resumes it"
+
+
 @contextmanager
 def _progress(
-    context: typer.Context, folder: Path, setups: Sequence[SearchSetup], log: str | None, hidden: bool
+    context: typer.Context, folder: Path, setups: Sequence[SearchSetup], log: str | None, hidden: bool, told: Told
 ) -> Iterator[Callable[[SearchSetup, Progress], None]]:
     """Show and log progress, and store the flags after the first candidate: a mistake among them leaves nothing."""
     from ecad.genetic.trackers import tracker
@@ -120,6 +155,7 @@ def _progress(
             if now_searched is None:
                 remember(context, folder)
             now_searched = setup
+            told.text = f"Running: {described(now, status)}."
             show(now)
             track(now)
 
@@ -268,14 +304,14 @@ def _held_out_lines(held_out: Mapping[str, Sequence[HeldOut]]) -> Iterator[str]:
 
 
 @contextmanager
-def _live(folder: Path) -> Iterator[None]:
+def _live(folder: Path, told: Told) -> Iterator[None]:
     """Serve the page of the study."""
     from ecad.report import check_installed
 
     check_installed()
     from ecad.genetic.live import live_page
 
-    with live_page(folder) as url:
+    with live_page(folder, state=lambda: told.text) as url:
         say(f"the search so far: {url}")
         yield
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MOST = 1_000_000
 MOST_STEPS = 10_000
 MOST_PIXELS = 65_536
+_DEVICES = {"auto", "cpu", "cuda", "mps", "xpu", "npu", "hpu"}
 
 
 def finite(value: float | None) -> float | None:
@@ -31,6 +32,13 @@ def finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"expected a finite number, found {value}")
     return value
+
+
+def known_device(name: str) -> str:
+    """Refuse the name of a device that PyTorch cannot know; whether it is there, is found out when it is used."""
+    if name.split(":")[0] not in _DEVICES:
+        raise typer.BadParameter(f"expected auto, cpu, cuda, cuda:N or mps, found {name!r}")
+    return name
 
 
 FileMode = Annotated[
@@ -53,7 +61,10 @@ RequireExact = Annotated[
 ImageGeneratorOption = Annotated[
     str, typer.Option(help="A name from `ecad models`, or the folder, hub id or .json of any pipeline.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what is there, if it is of other prompts or settings.")
+]
+Device = Annotated[str, typer.Option(callback=known_device, help="auto, cpu, cuda or mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ecad.commands.main import finish, main
-from ecad.commands.options import Weights
+from ecad.commands.options import Weights, known_device
 from ecad.commands.resume import searched_generator
 from ecad.errors import EcadError
 from ecad.utils.console import bar, console, say
@@ -29,7 +29,7 @@ def report(
         str | None, typer.Option(help="For --images: where the searched pipeline is; by default as it was searched.")
     ] = None,
     weights: Weights = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps; for --images.")] = "auto",
+    device: Annotated[str, typer.Option(callback=known_device, help="auto, cpu, cuda or mps; for --images.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
 ) -> None:
     """Write an HTML page, plots and tables of a study (finished or not), a demo, or generated images."""

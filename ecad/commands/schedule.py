@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from ecad.commands.main import finish
-from ecad.commands.options import MOST_STEPS, Pixels, finite
+from ecad.commands.options import MOST_STEPS, Overwrite, Pixels, finite
 from ecad.commands.options import Steps as OtherSteps
 from ecad.errors import EcadError
-from ecad.utils.console import console
+from ecad.utils.console import console, say
 
 if TYPE_CHECKING:
     from ecad.schedules import CacheSchedule, Sites
@@ -38,25 +38,36 @@ Components = Annotated[
 
 
 @app.command("none")
-def none(output: Output, image_generator: ImageGenerator = "EmojiImageGenerator", steps: Steps = 20) -> None:
+def none(
+    output: Output,
+    image_generator: ImageGenerator = "EmojiImageGenerator",
+    steps: Steps = 20,
+    overwrite: Overwrite = False,
+) -> None:
     """Recompute everything."""
     from ecad.schedules import heuristics
 
-    _write(heuristics.none(*_model(image_generator, steps)), output)
+    _write(heuristics.none(*_model(image_generator, steps)), output, overwrite)
 
 
 @app.command("every-n")
 def every_n(
     output: Output,
     image_generator: ImageGenerator = "EmojiImageGenerator",
-    n: Annotated[int, typer.Option(min=1, help="Recompute at every n-th step.")] = 2,
+    n: Annotated[
+        int | None, typer.Option(min=1, help="Recompute at every n-th step; by default every second, and says so.")
+    ] = None,
     steps: Steps = 20,
     components: Components = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Recompute at every n-th step (FORA)."""
     from ecad.schedules import heuristics
 
-    _write(heuristics.every_n(*_model(image_generator, steps), n, _split(components)), output)
+    schedule = heuristics.every_n(*_model(image_generator, steps), n or 2, _split(components))
+    if n is None:
+        say("--n is not given: every second step is recomputed (--n 2)")
+    _write(schedule, output, overwrite)
 
 
 @app.command("evenly-spaced")
@@ -67,12 +78,13 @@ def evenly_spaced(
     image_generator: ImageGenerator = "EmojiImageGenerator",
     steps: Steps = 20,
     components: Components = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Reuse in evenly spaced blocks at evenly spaced steps."""
     from ecad.schedules import heuristics
 
     model = _model(image_generator, steps)
-    _write(heuristics.evenly_spaced_blocks(*model, num_blocks, num_steps, _split(components)), output)
+    _write(heuristics.evenly_spaced_blocks(*model, num_blocks, num_steps, _split(components)), output, overwrite)
 
 
 @app.command("middle")
@@ -83,12 +95,13 @@ def middle(
     image_generator: ImageGenerator = "EmojiImageGenerator",
     steps: Steps = 20,
     components: Components = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Reuse in the middle blocks at evenly spaced steps."""
     from ecad.schedules import heuristics
 
     model = _model(image_generator, steps)
-    _write(heuristics.middle_blocks(*model, num_blocks, num_steps, _split(components)), output)
+    _write(heuristics.middle_blocks(*model, num_blocks, num_steps, _split(components)), output, overwrite)
 
 
 @app.command("tgate")
@@ -97,11 +110,12 @@ def tgate(
     image_generator: ImageGenerator = "EmojiImageGenerator",
     gate: Annotated[int, typer.Option(min=1, help="First step that reuses cross-attention.")] = 10,
     steps: Steps = 20,
+    overwrite: Overwrite = False,
 ) -> None:
     """TGATE without its averaging of the guidance halves."""
     from ecad.schedules import heuristics
 
-    _write(heuristics.tgate(*_model(image_generator, steps), gate), output)
+    _write(heuristics.tgate(*_model(image_generator, steps), gate), output, overwrite)
 
 
 @app.command("import")
@@ -113,16 +127,18 @@ def import_schedule(
     steps: Annotated[
         int | None, typer.Option(min=1, max=MOST_STEPS, help="Denoising steps; required for a list of steps.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a schedule from what another tool says: SmoothCache, step masks, lists of whole steps."""
     from ecad.schedules import importers
 
+    importers.check_kind(kind)
     if steps is None:
         sites, rows = _model(image_generator, 1)[0], None
     else:
         sites, rows = _model(image_generator, steps)
-    _write(importers.from_text(cast(importers.Kind, kind), _text(source), sites, rows), output, as_json)
+    _write(importers.from_text(cast(importers.Kind, kind), _text(source), sites, rows), output, overwrite, as_json)
 
 
 @app.command("resample")
@@ -134,6 +150,7 @@ def resample(
         str | None,
         typer.Option(help="Image generator whose sampler determines the rows. Without it, each step has one row."),
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Carry a schedule over to another number of steps (docs/resampling.md)."""
@@ -141,7 +158,7 @@ def resample(
 
     schedule = CacheSchedule.load(file)
     rows = steps if image_generator is None else _model(image_generator, steps)[1]
-    _write(schedule.resample(rows), output, as_json)
+    _write(schedule.resample(rows), output, overwrite, as_json)
 
 
 @app.command("transfer")
@@ -152,6 +169,7 @@ def transfer(
     height: Pixels = None,
     width: Pixels = None,
     steps: OtherSteps = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Carry a schedule over to another image generator or image size; to another depth by relative depth."""
@@ -162,13 +180,15 @@ def transfer(
     source = CacheSchedule.load(file)
     from ecad.cost.macs import macs_table
     from ecad.image_generators import get_architecture
+    from ecad.schedules.files import in_file
 
     architecture = get_architecture(image_generator, height, width)
     size = {"height": height or architecture.height, "width": width or architecture.width}
     rows = None if steps is None else _model(image_generator, steps)[1]
-    schedule = source.resample(rows, sites=macs_table(architecture).sites)
+    with in_file(file):
+        schedule = source.resample(rows, sites=macs_table(architecture).sites)
     # What else the file's config says is of the model it comes from: weights, guidance.
-    _write(schedule.replace(config=size), output, as_json)
+    _write(schedule.replace(config=size), output, overwrite, as_json)
 
 
 @app.command("show")
@@ -204,14 +224,15 @@ def sglang(
         typer.Option(callback=finite, min=1, help="Pick the schedule of a front with at least this speed-up."),
     ] = 2.0,
     steps: Annotated[int | None, typer.Option(min=1, max=MOST_STEPS, help="Denoising steps of the requests.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a --cache-dit-config file for SGLang diffusion; print the variables for its own backend."""
     from ecad.integrations import sglang as host
     from ecad.integrations.chosen import chosen_schedule
-    from ecad.utils.files import write_atomic
+    from ecad.utils.files import write_new
 
     chosen = chosen_schedule(schedule, speedup=speedup).resample(steps)
-    write_atomic(output, json.dumps(host.config_file(chosen), indent=1) + "\n")
+    write_new(output, json.dumps(host.config_file(chosen), indent=1) + "\n", overwrite)
     for name, value in host.environment(chosen).items():
         print(f"export {name}={value}")
 
@@ -253,8 +274,10 @@ def _facts(schedule: CacheSchedule) -> dict[str, object]:
     return {**facts, "share_recomputed": float(schedule.share_recomputed), "forecast": schedule.forecast}
 
 
-def _write(schedule: CacheSchedule, output: Path, as_json: bool = False) -> None:
-    schedule.save(output)
+def _write(schedule: CacheSchedule, output: Path, overwrite: bool, as_json: bool = False) -> None:
+    from ecad.schedules.files import save_new
+
+    save_new(schedule, output, overwrite)
     share = 100 * schedule.share_recomputed
     line = f"{output}: {schedule.name}, {schedule.num_steps} rows, {share:.1f}% recomputed"
     finish({"file": str(output), **_facts(schedule)}, line, as_json)

@@ -84,10 +84,11 @@ class ScoringOptions:
     file_mode: FileMode = None
     batch_size: Annotated[int, typer.Option(min=1, max=MOST, help="Images per batch.")] = 8
 
-    def check(self) -> None:
-        """Raise EcadError if a scorer is unknown."""
+    def check(self, image_generator: str) -> None:
+        """Raise EcadError if a scorer is unknown or given twice, or prompts are missing."""
         for name in filter(None, (self.quality, self.second_quality)):
             check_quality(name)
+        self._second_scorer(image_generator)
 
     def divided(self, image_generator: str, max_images: int | None, searches: int) -> Division | None:
         """How images are divided between searches and selection; None without a limit to them."""
@@ -259,27 +260,34 @@ class AlgorithmOptions:
         ),
     ] = False
 
+    def check_mode(self) -> None:
+        """Raise EcadError if the mode is unknown."""
+        if self.mode not in ("fast", "paper"):
+            raise EcadError(f"--mode {self.mode!r} is unknown: expected fast or paper")
+
+    def check_end(self) -> None:
+        """Raise EcadError if the search would never end."""
+        limits = self.generations, self.max_minutes, self.max_images, self._patience()
+        if all(limit is None for limit in limits):
+            raise EcadError(
+                "give --generations, --max-images, --max-minutes or --patience: the search has no end of its own"
+            )
+
+    def _patience(self) -> int | None:
+        if self.patience is None and self.generations is None and self.mode == "fast" and not self.asynchronous:
+            return PATIENCE
+        return self.patience
+
     def budget(self, search_images: int | None) -> Budget:
         """When the search ends.
 
         Args:
             search_images: the part of `max_images` that searches.
-
-        Raises:
-            EcadError: it would never end.
         """
         from ecad.genetic.budget import Budget
 
-        patience = self.patience
-        if patience is None and self.generations is None and self.mode == "fast" and not self.asynchronous:
-            patience = PATIENCE
-        limits = self.generations, self.max_minutes, self.max_images, patience
-        if all(limit is None for limit in limits):
-            raise EcadError(
-                "give --generations, --max-images, --max-minutes or --patience: the search has no end of its own"
-            )
         seconds = None if self.max_minutes is None else 60 * self.max_minutes
-        return Budget(self.generations, seconds, search_images, patience)
+        return Budget(self.generations, seconds, search_images, self._patience())
 
     def initial(self) -> list[CacheSchedule]:
         """The schedules of `initial_dir`."""

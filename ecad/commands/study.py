@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from ecad.commands.main import finish
-from ecad.commands.options import AsJson, Weights
+from ecad.commands.options import AsJson, Weights, known_device
 from ecad.commands.resume import searched_generator
 from ecad.errors import EcadError
 from ecad.utils.console import bar, console, say
@@ -91,7 +91,9 @@ def probes(
         typer.Option(help="For --components: where the searched pipeline is; by default as it was searched."),
     ] = None,
     weights: Weights = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps; for --components.")] = "auto",
+    device: Annotated[
+        str, typer.Option(callback=known_device, help="auto, cpu, cuda or mps; for --components.")
+    ] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Show how much each step, and each component in it, matters; writes probes.json and probes.png to the study."""

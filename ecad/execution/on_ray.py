@@ -123,7 +123,7 @@ def _import_ray() -> ModuleType:
         import ray
         import ray.exceptions
     except ImportError as error:
-        raise EcadError("`executor` ray: Ray is not installed; install it with: pip install 'ecad[ray]'") from error
+        raise EcadError("`executor` ray: Ray is not installed; run pip install ray") from error
     return ray
 
 

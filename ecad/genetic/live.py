@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,12 +18,13 @@ _HOST = "127.0.0.1"
 
 
 @contextmanager
-def live_page(folder: Path, port: int = 0) -> Iterator[str]:
+def live_page(folder: Path, port: int = 0, state: Callable[[], str] = lambda: "Running.") -> Iterator[str]:
     """Serve the page of a study to browsers on this machine until the end of the context.
 
     Args:
         folder: of the study, which need not exist yet.
         port: TCP port; 0 takes a free one.
+        state: returns what the page says about the search: how far it is, since when, how long it may still take.
 
     Yields:
         the page's address.
@@ -32,7 +33,7 @@ def live_page(folder: Path, port: int = 0) -> Iterator[str]:
         EcadError: the port is taken.
     """
     try:
-        server = ThreadingHTTPServer((_HOST, port), partial(_Handler, _Page(folder)))
+        server = ThreadingHTTPServer((_HOST, port), partial(_Handler, _Page(folder), state))
     except OSError as error:
         raise EcadError(f"`port` {port} cannot be used: {error.strerror}; choose another") from error
     server.daemon_threads = True
@@ -69,8 +70,8 @@ class _Page:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    def __init__(self, shown: _Page, *rest: object) -> None:
-        self._shown = shown
+    def __init__(self, shown: _Page, state: Callable[[], str], *rest: object) -> None:
+        self._shown, self._state = shown, state
         super().__init__(*rest)  # type: ignore[arg-type]
 
     def do_GET(self) -> None:
@@ -79,6 +80,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(403, b"not this host", "text/plain")
         elif self.path == "/version":
             self._answer(200, self._shown.version().encode(), "text/plain")
+        elif self.path == "/state":
+            self._answer(200, self._state().encode(), "text/plain")
         elif self.path == "/":
             try:
                 self._answer(200, self._shown.content(), "text/html")

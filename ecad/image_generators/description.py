@@ -89,7 +89,9 @@ def describe(name: str) -> Description | None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise EcadError(f"{name} is not a description of a pipeline: {where}: {first['msg']}") from None
+        fields = ", ".join(field.alias or key for key, field in Description.model_fields.items())
+        reason = f"no such field; the fields are {fields}" if first["type"] == "extra_forbidden" else first["msg"]
+        raise EcadError(f"{name}: not a description of a pipeline: {where}: {reason}") from None
     except (OSError, ValueError) as error:
         raise EcadError(f"{name}: cannot read this description of a pipeline: {error}") from error
     local = path.parent / found.pipeline

@@ -149,7 +149,12 @@ def _load_unregistered(
     check_image_generator(name, weights)
     known = describe(name)
     assert known is not None
-    return load_any(Path(name).stem if Path(name).exists() else name, known, device, dtype)
+    try:
+        return load_any(Path(name).stem if Path(name).exists() else name, known, device, dtype)
+    except EcadError as error:
+        if Path(name).suffix != ".json" or str(error).startswith(name):
+            raise
+        raise EcadError(f"{name}: {error}") from error
 
 
 def _architecture(name: str, pipe: Pipeline) -> Architecture:
@@ -203,7 +208,7 @@ def _load(name: str, row: _Row, weights: str | None, dtype: torch.dtype, left_ou
         where = "in that folder" if Path(source).exists() else "on the Hugging Face Hub or in its local cache"
         raise EcadError(
             f"{name}: the weights {source!r} were not found {where}: {first_line(error).split(' (')[0]}; pass the "
-            "folder of a downloaded pipeline as weights, or log in to the hub if the model requires it"
+            "folder of a downloaded pipeline as `weights`, or log in to the hub if the model requires it"
         ) from error
 
 

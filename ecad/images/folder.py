@@ -30,7 +30,7 @@ def begin_folder(
     settings: Mapping[str, object],
     rows: Iterable[tuple[str, Mapping[str, object]]],
     scratch: Path,
-    replace: bool = False,
+    overwrite: bool = False,
     *,
     older: Mapping[str, object] | None = None,
     made_with: Mapping[str, str] | None = None,
@@ -44,7 +44,7 @@ def begin_folder(
         settings: What all images depend on, as JSON values; the manifest's first line.
         rows: (file relative to the folder, its description as JSON values). Rows of an earlier manifest stay.
         scratch: Folder for temporary files.
-        replace: Whether images with other settings are deleted instead of refused; a warning says how many.
+        overwrite: Whether images with other settings are deleted instead of refused; a warning says how many.
         older: The settings in the format of an earlier release, which named fewer. Images with these settings stay, and
             a warning says so. None if these settings do not identify the images.
         made_with: Package or device -> its version, which changes images by rounding only. A warning names versions
@@ -64,10 +64,10 @@ def begin_folder(
         if (folder / MANIFEST).exists():
             before, known = _read(folder)
             tables.executemany("INSERT OR REPLACE INTO known VALUES (?, ?)", ((f, _line(f, row)) for f, row in known))
-        is_older = older is not None and not replace and before.settings == dict(older)
+        is_older = older is not None and not overwrite and before.settings == dict(older)
         problem = _conflict(tables, before.settings if is_older else now.settings, before.settings)
-        if problem and not replace:
-            raise EcadError(f"{folder}: {problem}; choose another folder, or delete this one")
+        if problem and not overwrite:
+            raise EcadError(f"{folder}: {problem}; choose another folder, or give `overwrite` to replace them")
         if problem:
             _delete_images(folder, tables, problem)
             before = now
@@ -213,6 +213,8 @@ def _conflict(
     """Why the new images cannot be added to the existing ones; None if they can."""
     if differing := _first_difference(known_settings, settings):
         name, before, now = differing
+        if name == "plan":
+            return "holds images made under another schedule"
         return f"holds images made with {name} {before!r}, now it is {now!r}"
     other = "SELECT file, known.line FROM known JOIN asked USING (file) WHERE known.line != asked.line"
     for file, line in tables.execute(other):

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ecad.commands.main import finish, main, require_exact
-from ecad.commands.options import MOST, FileMode, Guidance, ModelOptions, Pixels, RequireExact, Steps, grouped_options
+from ecad.commands.options import (
+    MOST,
+    FileMode,
+    Guidance,
+    ModelOptions,
+    Overwrite,
+    Pixels,
+    RequireExact,
+    Steps,
+    grouped_options,
+)
 from ecad.errors import EcadError
 from ecad.prompts import Prompt, read_prompts
-from ecad.utils.console import bar
+from ecad.utils.console import bar, say
 from ecad.utils.files import make_folder
 from ecad.utils.seeds import check_seeds
 
@@ -37,23 +48,21 @@ def infer(
     width: Pixels = None,
     guidance_scale: Guidance = None,
     output_dir: Annotated[Path, typer.Option(help="Parent of `embeddings` and `images`.")] = Path("outputs"),
+    overwrite: Overwrite = False,
     exact: RequireExact = False,
     model: ModelOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
 ) -> None:
-    """Generate images from prompts. Images already in the output folder from other prompts or settings are replaced."""
+    """Generate images from prompts. Images that are already there are kept, and made again only with --overwrite."""
     if exact:
         require_exact()
-    if sum(source is not None for source in (prompt, prompt_file, input_embeddings)) != 1:
-        raise EcadError("give either --prompt, --prompt-file or --input-embeddings, one of them")
-    if prompt is not None and not prompt.strip():
-        raise EcadError("--prompt: expected a text, found none")
-    prompts = [Prompt("0000", prompt)] if prompt is not None else _read(prompt_file, file_format)
+    _check_source(prompt, prompt_file, input_embeddings)
     seeds = [start_seed + seed_step * i for i in range(num_images_per_prompt)]
     check_seeds((seeds[0], seeds[-1]))
     model.check(image_generator)
+    prompts = [Prompt("0000", prompt)] if prompt is not None else _read(prompt_file, file_format)
     from ecad.prompts.store import find_stored, stores_to_write
-    from ecad.schedules import CacheSchedule
+    from ecad.schedules.files import CacheSchedule, in_file
 
     chosen = None if schedule is None else CacheSchedule.load(schedule)
     found = None if input_embeddings is None else find_stored(input_embeddings)
@@ -63,19 +72,29 @@ def infer(
 
     generator = model.load(image_generator, only="images" if found else None)
     asked = {"steps": steps, "guidance_scale": guidance_scale, "height": height, "width": width}
-    job = job_of(generator, chosen, output_dir / "images", **asked)  # type: ignore[arg-type]
+    with in_file(schedule) if schedule else nullcontext():
+        job = job_of(generator, chosen, output_dir / "images", **asked)  # type: ignore[arg-type]
+    if chosen is not None and steps is None and job.call["steps"] != generator.steps:
+        say(f"{job.call['steps']} steps, as {schedule} has; {generator.name} itself has {generator.steps}")
     if found is None:
-        entries, settings = numbered(prompts), embedding_settings(generator)
-        embeddings = output_dir / "embeddings"
-        with stores_to_write(embeddings, [(".", entries)], settings, batch_size_embedding, replace=True) as stores:
+        entries, embeddings = [(".", numbered(prompts))], output_dir / "embeddings"
+        settings = embedding_settings(generator)
+        with stores_to_write(embeddings, entries, settings, batch_size_embedding, overwrite) as stores:
             encoding = embed(generator, embeddings, stores)
             list(bar(encoding, "encoding", hidden=as_json, total=num_shards(stores)))
         found = find_stored(embeddings)
     batches = cut_batches(found, seeds, batch_size_generate)
-    making = make_images(generator, [job], batches, output_dir, replace=True)
+    making = make_images(generator, [job], batches, output_dir, overwrite=overwrite)
     list(bar(making, "generating", hidden=as_json, total=len(batches)))
-    files = [job.folder / item.file for batch in batches for item in batch]
-    finish({"images": [str(file) for file in files]}, f"{len(files)} images in {job.folder}", as_json)
+    files = [str(job.folder / item.file) for batch in batches for item in batch]
+    finish({"images": files}, f"{len(files)} images in {job.folder}", as_json)
+
+
+def _check_source(prompt: str | None, prompt_file: Path | None, input_embeddings: Path | None) -> None:
+    if sum(source is not None for source in (prompt, prompt_file, input_embeddings)) != 1:
+        raise EcadError("give either --prompt, --prompt-file or --input-embeddings, one of them")
+    if prompt is not None and not prompt.strip():
+        raise EcadError("--prompt: expected a text, found none")
 
 
 def _read(prompt_file: Path | None, file_format: str | None) -> list[Prompt]:

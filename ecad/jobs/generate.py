@@ -29,6 +29,7 @@ from ecad.prompts.names import image_stem
 from ecad.prompts.store import Stored, load_stored
 from ecad.runtime.cache import cached
 from ecad.schedules import CacheSchedule
+from ecad.schedules.files import use_each
 from ecad.schedules.plan import executed
 from ecad.schedules.plan_key import is_uncached, plan_key
 from ecad.schedules.rows import steps_of
@@ -107,23 +108,16 @@ Unit = tuple[Batch, list[Job]]
 
 def jobs_of(
     generator: ImageGenerator, schedules: Mapping[str, CacheSchedule], output_dir: Path
-) -> tuple[list[Job], list[str]]:
+) -> tuple[list[Job], dict[str, str]]:
     """A job for each schedule that fits a generator, in a folder with its name; and the reasons why others do not fit.
 
     Raises:
         EcadError: no schedule fits.
     """
-    jobs, misfits = [], []
-    for name, schedule in schedules.items():
-        try:
-            jobs.append(job_of(generator, schedule, output_dir / name))
-        except ScheduleError as error:
-            if len(schedules) == 1:
-                raise
-            misfits.append(f"{name} ({error})")
-    if not jobs:
-        raise EcadError(f"none of {len(schedules)} schedules fits {generator.name}; the first: {misfits[0]}")
-    return jobs, misfits
+    jobs, misfits = use_each(
+        schedules, lambda name, schedule: job_of(generator, schedule, output_dir / name), generator.name
+    )
+    return list(jobs.values()), misfits
 
 
 def job_of(
@@ -166,7 +160,7 @@ def _steps_of(generator: ImageGenerator, schedule: CacheSchedule | None, steps: 
         return generator.steps if steps is None else steps
     fitting = steps_of(generator.pipe.scheduler, schedule.num_steps, schedule.name)
     if steps is not None and generator.rows(steps) != schedule.num_steps:
-        asked = f"not for {steps}: resample it, or leave steps out"
+        asked = f"not for {steps}: resample it (`ecad schedule resample`), or leave `steps` out"
         raise ScheduleError(f"schedule {schedule.name!r} is for {fitting} steps, {asked}")
     return fitting if steps is None else steps
 
@@ -222,7 +216,7 @@ def make_images(
     batches: Sequence[Batch],
     output_dir: Path,
     shard: tuple[int, int] = (1, 1),
-    replace: bool = False,
+    overwrite: bool = False,
 ) -> Iterator[int]:
     """Generate the missing images of all jobs; files are written while the denoiser runs.
 
@@ -232,7 +226,7 @@ def make_images(
         batches: the images of each job.
         output_dir: parent folder of the jobs' folders.
         shard: (i, n) does the i-th of n equal parts of the work, i from 1.
-        replace: whether images with other settings in a job's folder are overwritten instead of refused.
+        overwrite: whether images with other settings in a job's folder are overwritten instead of refused.
 
     Yields:
         the number of images of each unit of work, generated or already there; `len(units(...))` in all.
@@ -244,7 +238,7 @@ def make_images(
     made = conditions_of(generator, batches)
     make = unit_maker(generator)
     with scratch_folder(output_dir, shard) as scratch, ImageWriter(scratch) as writer:
-        begin_folders(jobs, batches, made, scratch, replace)
+        begin_folders(jobs, batches, made, scratch, overwrite)
         # Several jobs take turns, so that the embeddings of a batch are read once.
         only = jobs[0].schedule if len(jobs) == 1 else None
         with nullcontext() if only is None else generator.enabled(only):
@@ -253,14 +247,14 @@ def make_images(
 
 
 def begin_folders(
-    jobs: Sequence[Job], batches: Sequence[Batch], made: Conditions, scratch: Path, replace: bool = False
+    jobs: Sequence[Job], batches: Sequence[Batch], made: Conditions, scratch: Path, overwrite: bool = False
 ) -> None:
     """Write the manifests of all jobs' folders, see `begin_folder`."""
     for job in jobs:
         rows = ((item.file, item.row()) for batch in batches for item in batch)
         settings = {**made.settings, "plan": job.plan, **job.call}
         older = None if job.older_plan is None else without_parts(settings) | {"plan": job.older_plan}
-        begin_folder(job.folder, settings, rows, scratch, replace, older=older, made_with=made.made_with)
+        begin_folder(job.folder, settings, rows, scratch, overwrite, older=older, made_with=made.made_with)
 
 
 def unit_maker(generator: ImageGenerator) -> Callable[[Unit, ImageWriter], int]:

@@ -40,6 +40,7 @@ class Order:
         batch_size: images per batch.
         seed_in_name: whether file names contain the image's seed.
         shard: (i, n) does the i-th of n equal parts of the work, i from 1.
+        overwrite: whether images with other settings are overwritten instead of refused.
     """
 
     input_dir: str
@@ -50,11 +51,12 @@ class Order:
     batch_size: int
     seed_in_name: bool
     shard: tuple[int, int]
+    overwrite: bool = False
 
 
 def make_images_on(
     executor: Executor, order: Order, output_dir: Path
-) -> tuple[list[Job], list[str], int, Iterator[int]]:
+) -> tuple[list[Job], dict[str, str], int, Iterator[int]]:
     """`make_images` on workers built by `worker`.
 
     Returns:
@@ -70,7 +72,7 @@ def make_images_on(
 
     def steps() -> Iterator[int]:
         with scratch_folder(output_dir, order.shard) as scratch:
-            begin_folders(jobs, batches, Conditions(**facts["conditions"]), scratch)
+            begin_folders(jobs, batches, Conditions(**facts["conditions"]), scratch, order.overwrite)
             tasks = (
                 Task(
                     f"{alike[0].folder.name}, {batch[0].file} and {len(batch) - 1} more",

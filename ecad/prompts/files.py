@@ -202,7 +202,7 @@ def _from_parquet(file: Path) -> Iterator[Prompt]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
-        raise EcadError(f"{file}: a Parquet file needs pyarrow: pip install 'ecad[parquet]'") from error
+        raise EcadError(f"{file}: a Parquet file needs pyarrow: run pip install pyarrow") from error
     try:
         content = parquet.ParquetFile(file)
         head = content.schema_arrow.names

@@ -50,7 +50,7 @@ def write_store(
     encode: Callable[[Sequence[str]], PromptEmbeds],
     settings: Mapping[str, object],
     batch_size: int,
-    replace: bool = False,
+    overwrite: bool = False,
 ) -> Iterator[None]:
     """Encode prompts batch by batch into a store; an interrupted run resumes.
 
@@ -60,7 +60,7 @@ def write_store(
         encode: texts -> their embeddings.
         settings: what the embeddings depend on, as JSON values.
         batch_size: prompts per call of `encode`, and per shard.
-        replace: whether a store of other prompts or settings is overwritten instead of refused.
+        overwrite: whether a store of other prompts or settings is overwritten instead of refused.
 
     Yields:
         None after each batch.
@@ -68,7 +68,7 @@ def write_store(
     Raises:
         EcadError: the folder holds another store, or cannot be written.
     """
-    with stores_to_write(Path(folder), [(".", entries)], settings, batch_size, replace) as stores:
+    with stores_to_write(Path(folder), [(".", entries)], settings, batch_size, overwrite) as stores:
         for name, rows in stores["."].shards():
             write_shard(Path(folder), name, rows, encode)
             yield
@@ -80,7 +80,7 @@ def stores_to_write(
     folders: Iterable[tuple[str, Iterable[Entry]]],
     settings: Mapping[str, object],
     batch_size: int,
-    replace: bool = False,
+    overwrite: bool = False,
 ) -> Iterator[dict[str, Index]]:
     """Write the indexes of stores, and lock the folder while their shards are written.
 
@@ -89,7 +89,7 @@ def stores_to_write(
         folders: (folder in `output_dir` or `.`, all its prompts); the prompts are iterated once.
         settings: as for `write_store`.
         batch_size: as for `write_store`.
-        replace: as for `write_store`.
+        overwrite: as for `write_store`.
 
     Yields:
         folder -> its index.
@@ -102,7 +102,7 @@ def stores_to_write(
     with locked(output_dir / _LOCK, f"{busy}; wait until it ends, stop it, or use another folder"):
         try:
             yield {
-                name: _begin(output_dir / name, index_text(entries, settings, batch_size), replace)
+                name: _begin(output_dir / name, index_text(entries, settings, batch_size), overwrite)
                 for name, entries in folders
             }
         finally:
@@ -172,7 +172,7 @@ def _released(files: Sequence[Path]) -> list[Stored]:
     return [Stored(Entry(*released_embeds.describe(file)), file, {}) for file in files]
 
 
-def _begin(folder: Path, text: Iterable[str], replace: bool) -> Index:
+def _begin(folder: Path, text: Iterable[str], overwrite: bool) -> Index:
     """Write an index, unless the same one exists."""
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".*.tmp"):  # by a killed run
@@ -186,10 +186,10 @@ def _begin(folder: Path, text: Iterable[str], replace: bool) -> Index:
         known = Index(file)
         if known.holds(Index(new)):
             return known
-        if not replace:
+        if not overwrite:
             raise EcadError(
                 f"{folder}: holds embeddings of other prompts, or made with other settings (see {INDEX}); "
-                "choose another folder, or delete this one"
+                "choose another folder, or give `overwrite` to replace them"
             )
         # The old index is deleted first, so that no old shard can be taken for a new one.
         for old in (file, *folder.glob("*.safetensors")):

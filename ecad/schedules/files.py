@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from ecad.errors import EcadError, ScheduleError
 from ecad.schedules.schedule import CacheSchedule
+from ecad.utils.files import check_unused
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 
 def load_schedules(path: str | os.PathLike[str]) -> dict[str, CacheSchedule]:
@@ -43,6 +48,66 @@ def schedule_files(path: str | os.PathLike[str]) -> list[Path]:
     if not files:
         raise EcadError(f"{place}: no schedule files (*.json) in this folder")
     return files
+
+
+def save_new(schedule: CacheSchedule, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Save a schedule, unless the file is there and holds something else.
+
+    A file that holds the same schedule is kept, and so are the metrics that were measured with it.
+
+    Raises:
+        EcadError: the file holds something else, or cannot be written.
+    """
+    if overwrite or not Path(path).is_file():
+        schedule.save(path)
+        return
+    try:
+        known = CacheSchedule.load(path).replace(metrics=schedule.metrics)
+    except ScheduleError:
+        known = None
+    if known != schedule:
+        check_unused(path)
+
+
+def use_each(
+    schedules: Mapping[K, CacheSchedule], use: Callable[[K, CacheSchedule], T], model: str
+) -> tuple[dict[K, T], dict[K, str]]:
+    """Use each schedule of a folder; those that do not fit the model are left out, unless it is the only one.
+
+    Args:
+        schedules: by their file or name.
+        use: called with a key and its schedule; raises ScheduleError if the schedule does not fit.
+        model: what they should fit, for the message.
+
+    Returns:
+        key -> what `use` returned, and key -> why the schedule is left out.
+
+    Raises:
+        ScheduleError: the only schedule does not fit.
+        EcadError: none of several schedules fits.
+
+    >>> from ecad.schedules import heuristics, pixart_sites
+    >>> def use(name: str, schedule: CacheSchedule) -> int:
+    ...     if schedule.num_steps != 20:
+    ...         raise ScheduleError("this model has 20 steps")
+    ...     return schedule.num_steps
+    >>> none = {f"{steps}.json": heuristics.none(pixart_sites(1), steps) for steps in (10, 20)}
+    >>> use_each(none, use, "a model")
+    ({'20.json': 20}, {'10.json': 'this model has 20 steps'})
+    """
+    used: dict[K, T] = {}
+    misfits: dict[K, str] = {}
+    for key, schedule in schedules.items():
+        try:
+            used[key] = use(key, schedule)
+        except ScheduleError as error:
+            if len(schedules) == 1:
+                raise
+            misfits[key] = str(error)
+    if not used:
+        key, reason = next(iter(misfits.items()))
+        raise EcadError(f"none of {len(schedules)} schedules fits {model}; the first: {key}: {reason}")
+    return used, misfits
 
 
 @contextmanager

@@ -31,6 +31,12 @@ _DIFFUSERS_NAMES = {"attn": "attn1", "mlp": "ff"}
 _KEY = re.compile(r"(?P<component>.+?)(?:-(?P<block>[0-9]+))?")
 
 
+def check_kind(kind: str) -> None:
+    """Raise ScheduleError if there is no such notation."""
+    if kind not in get_args(Kind):
+        raise ScheduleError("unknown notation", expected=", ".join(get_args(Kind)), found=kind)
+
+
 def from_text(kind: Kind, text: str, sites: Sites, steps: int | None = None) -> CacheSchedule:
     """Parse a schedule from text.
 
@@ -48,8 +54,7 @@ def from_text(kind: Kind, text: str, sites: Sites, steps: int | None = None) -> 
     >>> from_text("steps", "0,3,6", pixart_sites(28), steps=8)
     CacheSchedule('steps', 8 steps × 84 sites, 37.5% recomputed)
     """
-    if kind not in get_args(Kind):
-        raise ScheduleError("unknown notation", expected=", ".join(get_args(Kind)), found=kind)
+    check_kind(kind)
     if kind == "steps" and steps is None:
         raise ScheduleError("a list of steps needs the argument steps, the total number of steps")
     text = text.strip()

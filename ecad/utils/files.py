@@ -51,6 +51,28 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str | Iterable[str]
         raise EcadError(f"{os.fspath(path)}: cannot write this file: {reason}") from error
 
 
+def write_new(path: str | os.PathLike[str], text: str, overwrite: bool = False) -> None:
+    """`write_atomic`, unless a file is there that holds something else.
+
+    Raises:
+        EcadError: such a file is there, or the file cannot be written.
+    """
+    place = Path(path)
+    if place.is_file() and not overwrite and place.read_bytes() != text.encode():
+        check_unused(place)
+    write_atomic(place, text)
+
+
+def check_unused(path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Refuse the name of a file that exists, before any work is spent on its content.
+
+    Raises:
+        EcadError: the file exists, and is not to be overwritten.
+    """
+    if not overwrite and Path(path).is_file():
+        raise EcadError(f"{os.fspath(path)}: this file exists; choose another name, or give `overwrite` to replace it")
+
+
 def make_folder(path: str | os.PathLike[str]) -> None:
     """Create a folder and check that files can be written to it, before any work is spent on its content.
 

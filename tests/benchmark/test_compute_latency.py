@@ -11,7 +11,7 @@ import pytest
 
 from ecad.cost.architectures import find_architecture
 from ecad.cost.macs import macs_table
-from ecad.schedules import CacheSchedule, heuristics
+from ecad.schedules import CacheSchedule, heuristics, pixart_sites
 
 EMOJI = ("--image-generator", "EmojiImageGenerator")
 
@@ -65,8 +65,14 @@ def test_times_are_written_in_the_published_format_with_the_uncached_ones_beside
 
 
 def test_several_batch_sizes(script, files) -> None:
+    other = files[0].with_name("other.json")
+    heuristics.none(pixart_sites(2), 2).save(other)
     command = ("compute_latency", *EMOJI, "--embedding-dir", "e", "--schedule-dir", files[0].parent, "-w", 0, "-n", 1)
-    assert script(*command, "-b", 2)[0] == 0
+    code, _, err = script(*command, "-b", 2)
+    assert code == 0
+    assert f"{other}: left out: schedule " in err
+    assert metrics(other) == {}
+    other.unlink()
     first = metrics(files[0])["latency"]
     assert script(*command, "--batch-size", 1, "--batch-size", 2)[0] == 0
     for file in files:
@@ -88,7 +94,10 @@ def test_mistakes(fails, files) -> None:
         ((*known, "-d", "empty"), "empty"),
         ((*known, "--schedule-list", files[0], "missing.json"), "missing.json"),
         ((*EMOJI, "-i", "empty", "-d", files[0]), "empty: no embeddings"),
-        ((*known, "-d", files[0], "--device", "nose"), "device 'nose' is not available"),
+        (
+            (*known, "-d", files[0], "--device", "nose"),
+            "'--device': expected auto, cpu, cuda, cuda:N or mps, found 'nose'",
+        ),
         ((*known, "-d", files[0], "-b", 0), "--batch-size"),
     ):
         assert told in fails("compute_latency", *arguments)

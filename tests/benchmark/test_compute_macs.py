@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ecad.errors import ScheduleError
-from ecad.schedules import CacheSchedule, heuristics, pixart_sites
+from ecad.schedules import CacheSchedule, flux_sites, heuristics, pixart_sites
 from ecad.schedules.files import update_metrics
 
 ALPHA = "PixArtAlphaImageGenerator"
@@ -63,6 +63,20 @@ def test_a_count_that_is_there_stays_until_told_otherwise(script, folder: Path) 
     assert script(*command, "--recompute-existing")[0] == 0
     assert metrics(file)["accounting"] == "full"
     assert metrics(file)["total_macs"] > 5_713_796_136_960
+
+
+def test_schedules_of_another_model_are_left_out(script, fails, folder: Path) -> None:
+    other = folder / "flux.json"
+    heuristics.none(flux_sites(2, 1), 20).save(other)
+    before = other.read_bytes()
+    code, out, err = script("compute_macs", "--image-generator", ALPHA, "-i", folder, "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert [Path(row["file"]).name for row in result["schedules"]] == ["every-3.json", "every-1.json"]
+    (reason,) = result["left_out"].values()
+    assert err == f"{other}: left out: {reason}\n"
+    assert other.read_bytes() == before
+    assert fails("compute_macs", "--image-generator", ALPHA, "-i", other) == f"ecad: {other}: {reason}"
 
 
 def test_details_add_up_to_the_total(script, folder: Path) -> None:

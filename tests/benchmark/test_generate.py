@@ -90,7 +90,7 @@ def test_folders_of_schedules_are_taken_whole_and_what_does_not_fit_is_told(run:
     code, out, err = run("generate", *EMOJI, "-i", "e", "-d", "s", "-o", "o", "-n", 1, "--json")
     assert code == 0
     assert json.loads(out) == {"images": 1, "folders": ["o/emoji/every_2"]}
-    assert "left out, does not fit EmojiImageGenerator: alpha/every_2 (" in err
+    assert "alpha/every_2: left out: schedule 'every_2' does not fit" in err
     name = "0000__prompt_id-005695-0057__prompt_seed-000__image_seed-000.png"
     assert (Path("o/emoji/every_2") / name).exists()
     code, _, err = run("generate", *EMOJI, "-i", "e", "-d", "s/alpha", "-o", "p", "-n", 1)
@@ -125,7 +125,7 @@ def test_regen_passes_over_schedules_that_have_their_images(run: Run) -> None:
         (("embed", "--image-generator", "Nope", "-f", "p.txt", "-o", "e"), "'Nope' is unknown: expected one of Emoji"),
         (
             ("embed", "--image-generator", "FluxImageGenerator", "-f", "p.txt", "-o", "e"),
-            "pass the folder of a downloaded pipeline as weights",
+            "pass the folder of a downloaded pipeline as --weights",
         ),
         (("embed", *EMOJI, "-f", "p.txt", "-o", "e", "--weights", "nowhere"), "'nowhere'"),
         (("embed-parti", *EMOJI, "-f", "p.txt", "-o", "e"), "p.txt: line 1: no column holds prompts"),

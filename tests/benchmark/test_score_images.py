@@ -99,6 +99,17 @@ def test_strangers_are_told_and_never_deleted(script, command, tmp_path: Path) -
     assert "6 images of 3 prompts" in out
 
 
+def test_a_folder_of_other_images_is_left_out(script, command, tmp_path: Path) -> None:
+    paint(tmp_path / "images" / "fast")
+    stranger = tmp_path / "images" / "mine" / "photo.png"
+    stranger.parent.mkdir()
+    Image.new("RGB", (8, 8)).save(stranger)
+    code, out, err = script(*command, "--json")
+    assert code == 0
+    assert list(json.loads(out)["left_out"]) == ["images/mine"]
+    assert "images/mine: left out: expected images of these " in err
+
+
 def test_scores_of_the_first_release_stay_until_told_otherwise(script, command, fails, tmp_path: Path) -> None:
     paint(tmp_path / "images")
     old = tmp_path / "images" / "scores.json"

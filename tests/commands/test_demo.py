@@ -60,7 +60,7 @@ def test_a_short_demo_leaves_everything_but_a_page_that_needs_an_extra(
         assert entry.scores["judge"].low <= entry.scores["judge"].mean <= entry.scores["judge"].high
     for file in ("grid.png", "table.md", "study/study.sqlite"):
         assert (tmp_path / file).stat().st_size > 500
-    assert "page: a report needs plotly_in_vain: run pip install 'ecad[report]', then ecad report" in shown
+    assert "page: a report needs plotly_in_vain: run pip install plotly_in_vain, then ecad report" in shown
     drawn = [tmp_path / file for file in ("report.html", "front.png", "front.svg")]
     assert not any(file.exists() for file in drawn)
     monkeypatch.undo()

@@ -65,7 +65,8 @@ def test_schedules_are_written_and_shown(run) -> None:  # type: ignore[no-untype
         ("middle", "--num-blocks", 4, "--num-steps", 10),
         ("tgate", "--gate", 8),
     ):
-        assert run("schedule", *command, "--image-generator", "PixArtAlphaImageGenerator", "-o", "s.json")[0] == 0
+        model = ("--image-generator", "PixArtAlphaImageGenerator")
+        assert run("schedule", *command, *model, "-o", "s.json", "--overwrite")[0] == 0
         assert CacheSchedule.load("s.json").recompute.shape == (20, 84)
         code, out, _ = run("schedule", "show", "s.json")
         assert code == 0

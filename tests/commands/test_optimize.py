@@ -13,6 +13,7 @@ import ecad
 from ecad import builtin
 from ecad.cli import main
 from ecad.genetic import Study
+from ecad.genetic import run as search
 
 Run = Callable[..., tuple[int, str, str]]
 FOUR_STEPS = {"pipeline": str(builtin.FLUX_FOLDER), "steps": 4, "height": 64, "width": 64}
@@ -82,6 +83,28 @@ def test_images_are_divided_and_not_exceeded(run: Run, four_steps: tuple[str, ..
     assert front.provenance["validation_prompts"] == 1
     assert len(study.held_out) == 1
     assert json.loads(out)["front"]
+
+
+def test_an_interrupted_search_says_what_is_kept(
+    run: Run, four_steps: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete = iter([None, None, KeyboardInterrupt])
+
+    def interrupted(self: search.Run, *arguments: object) -> None:
+        if stop := next(complete):
+            raise stop
+        original(self, *arguments)  # type: ignore[arg-type]
+
+    original = search.Run.complete
+    monkeypatch.setattr(search.Run, "complete", interrupted)
+    code, out, said = run("optimize", "-o", "study", *four_steps, "--generations", "1")
+    assert (code, out) == (130, "")
+    kept = "2 candidates (9 images) are kept; `ecad optimize -o study --resume` resumes it"
+    assert said.splitlines()[-1] == f"ecad: interrupted: {kept}"
+    assert "\ngeneration 0: 2 candidates" in said
+    complete = iter([KeyboardInterrupt])
+    said = run("optimize", "-o", "other", *four_steps, "--generations", "1")[2]
+    assert said.endswith("ecad: interrupted: other: no candidate was complete; run the same command again\n")
 
 
 def test_a_dry_run_says_what_it_would_take_and_leaves_nothing(run: Run, four_steps: tuple[str, ...]) -> None:

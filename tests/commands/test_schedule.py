@@ -65,6 +65,28 @@ def test_import_from_an_argument_or_a_file(run, kind: str, source: str) -> None:
     assert np.array_equal(CacheSchedule.load("s.json").recompute, expected.recompute)
 
 
+def test_a_file_that_holds_something_else_is_kept(run) -> None:  # type: ignore[no-untyped-def]
+    every_2, every_3 = (("every-n", "--n", n, *ALPHA, "--steps", 4, "-o", "a.json") for n in (2, 3))
+    assert run(*every_2)[0] == 0
+    measured = CacheSchedule.load("a.json").replace(metrics={"total_macs": 1})
+    measured.save("a.json")
+    assert run(*every_2)[0] == 0
+    code, out, err = run(*every_3)
+    told = "ecad: a.json: this file exists; choose another name, or give --overwrite to replace it\n"
+    assert (code, out, err) == (2, "", told)
+    assert CacheSchedule.load("a.json").metrics == measured.metrics
+    assert run(*every_3, "--overwrite")[0] == 0
+    assert CacheSchedule.load("a.json").name == "every_3"
+    code, _, err = run("sglang", "a.json", "-o", "a.json")
+    assert (code, err) == (2, told)
+
+
+def test_every_n_tells_its_default(run) -> None:  # type: ignore[no-untyped-def]
+    code, out, err = run("every-n", *ALPHA, "-o", "a.json")
+    assert (code, out) == (0, "a.json: every_2, 20 rows, 50.0% recomputed\n")
+    assert err == "--n is not given: every second step is recomputed (--n 2)\n"
+
+
 def test_resample_writes_what_the_method_makes(run) -> None:  # type: ignore[no-untyped-def]
     found().save("a.json")
     code, out, _ = run("resample", "a.json", "--steps", 30, "-o", "b.json")

@@ -131,7 +131,7 @@ def test_a_wrong_address_is_one_line(address: str, message: str, monkeypatch: py
         RayWorkers(WorkerSpec("jobs:squares", {}), None, address)
 
 
-def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(EcadError, match=r"install it with: pip install 'ecad\[ray\]'$"):
+    with pytest.raises(EcadError, match=r"Ray is not installed; run pip install ray$"):
         RayWorkers(WorkerSpec("jobs:squares", {}), None)

@@ -23,7 +23,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize("weights", [None, "no/such-model", "no-such-folder"])
 def test_missing_weights_are_one_line(weights: str | None) -> None:
-    with pytest.raises(EcadError, match="pass the folder of a downloaded pipeline as weights") as caught:
+    with pytest.raises(EcadError, match="pass the folder of a downloaded pipeline as `weights`") as caught:
         get_image_generator("FluxImageGenerator", weights)
     assert "\n" not in str(caught.value)
 

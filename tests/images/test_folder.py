@@ -41,5 +41,5 @@ def test_a_manifest_that_names_files_elsewhere_is_refused_and_nothing_is_deleted
     folder.mkdir()
     (folder / MANIFEST).write_text(json.dumps({"settings": {}}) + "\n" + json.dumps({"file": name}) + "\n")
     with pytest.raises(EcadError, match="cannot read this manifest of images"):
-        begin_folder(folder, {"other": 1}, [], tmp_path, replace=True)
+        begin_folder(folder, {"other": 1}, [], tmp_path, overwrite=True)
     assert victim.read_text() == "mine"

@@ -54,13 +54,38 @@ def test_settings_are_applied(run: Run) -> None:
     assert list(pixels("seeds")) == [f"0000__prompt_seed-000__image_seed-00{seed}.png" for seed in (5, 8)]
 
 
-def test_other_prompts_in_the_same_folder_make_room(run: Run) -> None:
+def test_earlier_images_stay_unless_overwrite_is_given(run: Run) -> None:
     Path("two.txt").write_text("a fox\nan owl\n")
     assert run(*INFER, "--prompt-file", "two.txt")[0] == 0
     owl = list(pixels("outputs").values())[1]
-    assert run(*INFER, "--prompt", "an owl")[0] == 0
+    files = {path: path.stat().st_mtime_ns for path in Path("outputs").rglob("*.*")}
+    assert run(*INFER, "--prompt-file", "two.txt")[0] == 0  # the same work
+    remedy = "choose another folder, or give --overwrite to replace them\n"
+    for arguments, told in (
+        (("--prompt", "an owl"), "outputs/embeddings: holds embeddings of other prompts"),
+        (("--prompt-file", "two.txt", "--guidance-scale", 9), "outputs/images: holds images made with guidance_scale"),
+        (
+            ("--prompt-file", "two.txt", "--schedule", "none.json"),
+            "outputs/images: holds images made under another sch",
+        ),
+    ):
+        run("schedule", "none", "--steps", 2, "-o", "none.json")
+        code, out, err = run(*INFER, *arguments)
+        assert (code, out) == (2, "")
+        assert err.splitlines()[-1].startswith(f"ecad: {told}")
+        assert err.endswith(remedy)
+    left = {path: path.stat().st_mtime_ns for path in files}
+    assert {path for path in files if left[path] != files[path]} <= {Path("outputs/images/manifest.jsonl")}
+    assert run(*INFER, "--prompt", "an owl", "--overwrite")[0] == 0
     assert len(pixels("outputs")) == 1
     assert np.abs(pixels("outputs").popitem()[1].astype(int) - owl).max() <= 2
+
+
+def test_steps_of_the_schedule_that_are_not_the_generators_are_told(run: Run) -> None:
+    told = "\n2 steps, as every_2.json has; EmojiImageGenerator itself has 20\n"
+    for options, expected in (((), True), (("--steps", 2), False)):
+        code, _, err = run(*INFER, "--prompt", "a fox", *options)
+        assert (code, told in f"\n{err}") == (0, expected)
 
 
 @pytest.mark.parametrize(

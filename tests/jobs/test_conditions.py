@@ -35,7 +35,7 @@ def test_images_of_a_pipeline_with_another_part_are_refused_or_replaced(
         with pytest.raises(EcadError, match=f"holds images made with parts.{part} '"):
             run(strange, tmp_path, {"x": every_2}, batches)
     with pytest.warns(RuntimeWarning, match="deleted 1 images"):
-        run(strange, tmp_path, {"x": every_2}, batches, replace=True)
+        run(strange, tmp_path, {"x": every_2}, batches, overwrite=True)
     # The text encoder's work is in the embeddings.
     run(changed(strange, text_encoder=None, tokenizer=None), tmp_path, {"x": every_2}, batches)
 
@@ -65,7 +65,7 @@ def test_images_of_a_release_whose_manifest_named_less_are_kept_and_told(
         with pytest.raises(EcadError, match="holds images made with"):
             run(generator, tmp_path, {"x": other}, batches)
     with pytest.warns(RuntimeWarning, match="deleted 1 images"):
-        run(generator, tmp_path, {"x": every_2}, batches, replace=True)
+        run(generator, tmp_path, {"x": every_2}, batches, overwrite=True)
     assert sizes == [1]
 
 

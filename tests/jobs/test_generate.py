@@ -173,13 +173,13 @@ def test_images_of_another_kind_are_refused_or_replaced(
     batches = cut_batches(find_stored(stores), [0], 4)
     run(generator, tmp_path, {"x": every_2}, batches)
     before = contents(tmp_path)
-    with pytest.raises(EcadError, match="holds images made with plan"):
+    with pytest.raises(EcadError, match="holds images made under another schedule"):
         run(generator, tmp_path, {"x": heuristics.none(every_2.sites, STEPS)}, batches)
     strange = job_of(generator, every_2, tmp_path / "x", guidance_scale=7.0)
     with pytest.raises(EcadError, match=r"holds images made with guidance_scale 2\.0, now it is 7\.0"):
         list(make_images(generator, [strange], batches, tmp_path))
     assert contents(tmp_path) == before
-    run(generator, tmp_path, {"x": None}, cut_batches(find_stored(stores / "b"), [0], 4), replace=True)
+    run(generator, tmp_path, {"x": None}, cut_batches(find_stored(stores / "b"), [0], 4), overwrite=True)
     assert sorted(contents(tmp_path)) == ["x/0002__prompt_seed-000__image_seed-000.png", "x/manifest.jsonl"]
 
 
@@ -204,7 +204,7 @@ def test_schedules_with_the_same_bits_that_forecast_otherwise_have_images_of_the
     assert sizes == [1, 1, 1]
     assert len({job_of(generator, one, tmp_path).plan for one in schedules.values()}) == 3
     for name, other in (("repeats", "forecasts"), ("forecasts", "fitted")):
-        with pytest.raises(EcadError, match="holds images made with plan"):
+        with pytest.raises(EcadError, match="holds images made under another schedule"):
             run(generator, tmp_path, {name: schedules[other]}, batches)
 
 

@@ -78,7 +78,7 @@ def test_another_store_is_refused_or_replaced(tmp_path: Path, changes: dict[str,
     write(tmp_path, Encoder())
     with pytest.raises(EcadError, match="holds embeddings of other prompts, or made with other settings"):
         write(tmp_path, Encoder(), **changes)  # type: ignore[arg-type]
-    write(tmp_path, Encoder(), replace=True, **changes)  # type: ignore[arg-type]
+    write(tmp_path, Encoder(), overwrite=True, **changes)  # type: ignore[arg-type]
     kept = find_stored(tmp_path)["."]
     assert len(load_stored(kept).prompt_embeds) == len(changes.get("entries", ENTRIES))  # type: ignore[arg-type]
 
