@@ -130,3 +130,34 @@ def has_subject(test: Path) -> bool:
 def listed(module: str, among: Iterable[str]) -> bool:
     """Whether a module or a folder that it is in is listed."""
     return any(module == name or module.startswith(f"{name}/") for name in among)
+
+
+# Phrase -> the field's word. In documents, and in the texts of the package: docstrings, help, messages.
+PHRASES = {
+    r"likeness": "similarity",
+    r"beaten by": "dominated by",
+    r"makes? room": "is replaced",
+    r"of another mind": "disagrees",
+    r"held against": "compared with",
+    r"so many": "a number, or N",
+    r"leaves? no trace": "restores",
+    r"beyond doubt": "significantly",
+    r"nobody is above": "no method is better",
+    r"rather too": "an upper bound",
+}
+
+
+def test_texts_use_the_words_of_the_field() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    texts = [(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")) for path in pages]
+    for path in (path for path in FILES if path.startswith("ecad/")):
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        strings = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+        texts += [(path, text) for text in strings if isinstance(text, str)]
+    found = [
+        (path, phrase[0], f"write: {instead}")
+        for path, text in texts
+        for pattern, instead in PHRASES.items()
+        for phrase in re.finditer(rf"\b{pattern}\b", text, re.IGNORECASE)
+    ]
+    assert not found

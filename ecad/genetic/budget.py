@@ -73,8 +73,8 @@ def divide(
         searches: number of searches, one per number of steps.
         search_prompts: images of each candidate, if this is not to be divided; None for as many as leave room for
             enough candidates.
-        most_prompts: at most so many search prompts.
-        most_validation: at most so many validation prompts; 0 if none are there, and all images are the searches'.
+        most_prompts: the most search prompts.
+        most_validation: the most validation prompts; 0 if none are there, and all images are the searches'.
 
     Raises:
         EcadError: there are too few images for any search.

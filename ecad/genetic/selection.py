@@ -40,7 +40,7 @@ def near_front(
         uncached_cost: of an image without reuse.
         speedups: whose best are taken, of all and of those of the search's beginning that forecast whole steps; with a
             limit, evenly spaced ones, the first and the last among them.
-        limit: at most so many; None takes the second best of each speed-up, too.
+        limit: the most that are taken; None takes the second best of each speed-up, too.
 
     Returns:
         cheapest first.

@@ -37,7 +37,7 @@ class Output:
             held: how many of them later rows need.
 
         Returns:
-            New tensors, in the structure of what was returned; None if not so many are kept.
+            New tensors, in the structure of what was returned; None if fewer are kept.
         """
         if not self.reaches(ahead):
             return None

@@ -84,7 +84,7 @@ class Line(NamedTuple):
     """What becomes of an output that a component has just computed.
 
     Attributes:
-        gap: a reuse gives the point one step further on the line through it and the output so many steps before; 0 for
+        gap: a reuse gives the point one step further on the line through it and the output N steps before; 0 for
             the output itself.
         remembered: whether the next line needs it.
         reused: whether anything reuses it at all.

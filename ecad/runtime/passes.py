@@ -101,7 +101,7 @@ class Pass:
 
         Args:
             inputs: of the forward.
-            same: their likeness.
+            same: their similarity.
         """
         self._others, self._compared, self._steady = inputs.others, same, same
 
