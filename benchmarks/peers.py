@@ -35,7 +35,7 @@ from rivals.in_diffusers import all_of_diffusers
 from rivals.markdown import page
 from rivals.measure import load_images, machine, make_images, time_rounds
 from rivals.samplers import all_of_samplers
-from rivals.schedules import every_n, fewer_steps, of_studies, tgate
+from rivals.schedules import every_n, fewer_steps, of_fronts, of_studies, tgate
 from rivals.setting import Calibration, Setting, of_schedule
 from rivals.smooth_cache import all_of_smooth_cache
 from rivals.spectrum import all_of_spectrum
@@ -54,6 +54,7 @@ from ecad.image_generators import ImageGenerator, get_image_generator
 from ecad.prompts import Prompt
 from ecad.quality.fidelity import Lpips
 from ecad.schedules import CacheSchedule
+from ecad.schedules.front import Front
 from ecad.utils.console import bar, console
 from ecad.utils.files import write_atomic
 
@@ -77,6 +78,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rivals", default="", help="regular expression: only rivals and settings that match")
     parser.add_argument("--studies", type=Path, nargs="*", default=[], help="finished studies; default: a short search")
+    parser.add_argument(
+        "--fronts", type=Path, nargs="*", default=[], help="front.json of optimize or calibrate; no search"
+    )
     parser.add_argument("--search", nargs="*", default=["fast"], choices=list(OWN_SEARCH), help="without --studies")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of timing, in total")
     parser.add_argument("--rounds-only", action="store_true", help="measure times, make no images")
@@ -116,8 +120,8 @@ class Comparison:
 
 
 def open_studies(folders: Iterable[Path], problem: Problem, generator: ImageGenerator, args: Any) -> list[Study]:
-    """Open the given studies, or those of a short search."""
-    if folders:
+    """Open the given studies, or those of a short search; with fronts, only what is given."""
+    if folders or args.fronts:
         return [Study.open(folder) for folder in folders]
     found = []
     for mode in args.search:
@@ -132,7 +136,9 @@ def open_studies(folders: Iterable[Path], problem: Problem, generator: ImageGene
     return found
 
 
-def all_settings(calibration: Calibration, problem: Problem, studies: list[Study]) -> list[Setting]:
+def all_settings(
+    calibration: Calibration, problem: Problem, studies: list[Study], fronts: list[Front]
+) -> list[Setting]:
     """All rivals at all settings."""
     return [
         *fewer_steps(calibration.steps),
@@ -147,6 +153,7 @@ def all_settings(calibration: Calibration, problem: Problem, studies: list[Study
         *all_of_spectrum(calibration),
         *all_of_samplers(calibration),
         *of_studies(studies, problem),
+        *of_fronts(fronts, problem),
     ]
 
 
@@ -268,7 +275,7 @@ def main() -> None:
         studies = open_studies(args.studies, problem, generator, args)
         for study in studies:
             stack.callback(study.close)
-        settings = all_settings(calibration, problem, studies)
+        settings = all_settings(calibration, problem, studies, [Front.load(file) for file in args.fronts])
     settings = [s for s in settings if re.search(args.rivals, f"{s.rival} {s.name}")]
     missing = {f"{s.rival} ({s.name})": s.unusable for s in settings if s.unusable}
     settings = [s for s in settings if not s.unusable]

@@ -11,6 +11,7 @@ from ecad.genetic.problem import Problem
 from ecad.genetic.study.study import Study
 from ecad.schedules import CacheSchedule, heuristics
 from ecad.schedules import tgate as tgate_format
+from ecad.schedules.front import Front
 from rivals.figures import STUDY
 from rivals.setting import Setting, of_schedule
 
@@ -74,6 +75,24 @@ def of_studies(studies: Iterable[Study], problem: Problem) -> list[Setting]:
             schedule = candidate.schedule.resample(steps=problem.shape[0])
             facts: dict[str, Any] = {"study": study.settings["seed"], "schedule": candidate.schedule.name}
             setting = of_schedule(rival, f"{study.settings['seed']} {candidate.schedule.name}", schedule, facts)
+            found[setting.key] = setting
+    return list(found.values())
+
+
+def of_fronts(fronts: Iterable[Front], problem: Problem) -> list[Setting]:
+    """All schedules of the fronts that `ecad optimize` and `ecad calibrate` write, as they are handed out.
+
+    The first front of a method has the method's name. The others show how much fronts differ.
+    """
+    found: dict[str, Setting] = {}
+    seen: dict[str, int] = {}
+    for front in fronts:
+        method = f"ecad {front.provenance.get('method', 'optimize')}"
+        place = seen[method] = seen.get(method, -1) + 1
+        for schedule in front.schedules:
+            name = f"{place} {schedule.name}"
+            rival = f"{method}{STUDY}{place}" if place else method
+            setting = of_schedule(rival, name, schedule.resample(steps=problem.shape[0]), {"front": place})
             found[setting.key] = setting
     return list(found.values())
 

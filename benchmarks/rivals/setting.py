@@ -70,4 +70,6 @@ def of_schedule(rival: str, name: str, schedule: CacheSchedule, parameters: Mapp
     if schedule.forecast:
         products = schedule.output_products
         forecast["forecast"] = True if products is None else hashlib.sha256(products.tobytes()).hexdigest()[:16]
+    if schedule.output_weights is not None:
+        forecast["weights"] = hashlib.sha256(json.dumps(schedule.output_weights).encode()).hexdigest()[:16]
     return Setting(rival, name, {**parameters, "bits": bits, **forecast}, lambda pipe: cached(pipe, schedule))

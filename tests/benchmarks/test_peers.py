@@ -20,6 +20,7 @@ from ecad.genetic.evaluation.problems import problem_of
 from ecad.image_generators import get_image_generator
 from ecad.runtime.cache import cached
 from ecad.schedules import heuristics
+from ecad.schedules.front import Front, Point
 
 DOCS = Path(__file__).parents[2] / "docs"
 # The page of each file of numbers.
@@ -175,9 +176,28 @@ def test_a_schedule_that_forecasts_is_another_setting_than_one_that_repeats(riva
     forecasting = every_2.replace(forecast=True)
     keys = {
         rivals.setting.of_schedule("ecad fast", "every 2", schedule, {}).key
-        for schedule in (every_2, forecasting, forecasting.replace(output_products=np.eye(STEPS)))
+        for schedule in (
+            every_2,
+            forecasting,
+            forecasting.replace(output_products=np.eye(STEPS)),
+            forecasting.replace(output_products=np.eye(STEPS), output_weights=[[1.0]] * STEPS),
+        )
     }
-    assert len(keys) == 3
+    assert len(keys) == 4
+
+
+def test_fronts_of_one_method_are_told_apart(rivals, generator) -> None:  # type: ignore[no-untyped-def]
+    problem = problem_of(generator)
+    points = [Point(heuristics.every_n(problem.template.sites, STEPS, n), 1 / n, 40.0 - n) for n in (2, 3)]
+    fronts = [Front("one", points, provenance={"method": "calibrate"}), Front("two", points[:1])]
+    fronts += [Front("three", points, provenance={"method": "calibrate"})]
+    settings = rivals.schedules.of_fronts(fronts, problem)
+    assert [setting.rival for setting in settings] == [
+        *["ecad calibrate"] * 2,
+        "ecad optimize",
+        *["ecad calibrate, study 1"] * 2,
+    ]
+    assert len({setting.key for setting in settings}) == 5
 
 
 def never_reusing(rivals) -> dict:  # type: ignore[no-untyped-def]
