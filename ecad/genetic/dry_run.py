@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -31,7 +30,7 @@ class Planned:
         seconds_per_image: of an uncached image, from one batch.
         kept_bytes: the most that a candidate of the first two generations keeps per image, in 16-bit numbers; None if
             it is not known.
-        process_bytes: peak memory of this process so far, or of its GPU; None if workers make the images.
+        process_bytes: peak memory of this process so far, or of its GPU; None if it is unknown, as it is of workers.
     """
 
     first: int
@@ -74,12 +73,16 @@ def plan_search(setup: SearchSetup, settings: SearchSettings, budget: Budget) ->
     return Planned(first, settings.size, min(limits, default=None), seconds, kept, process)
 
 
-def process_bytes() -> int:
-    """Peak memory of the GPU if there is one that was used, or else of this process, in bytes."""
+def process_bytes() -> int | None:
+    """Peak memory of the GPU if there is one that was used, or else of this process, in bytes; None if unknown."""
     import torch
 
     if torch.cuda.is_available() and (peak := torch.cuda.max_memory_reserved()):
         return int(peak)
+    try:
+        import resource
+    except ImportError:  # Windows has no such module
+        return None
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
