@@ -8,10 +8,10 @@ these costs, with 4 prompts and 8 that validate, for at most 5 generations; each
 Its beginning is what would be handed out after dynamic programming, without any evolution. A calibration has 8 prompts
 in all, and with 400 images it moves computed steps, each choice judged with output weights fitted to it.
 
-The best that was evaluated: at each cost the three candidates that the search's own prompts find best, with output
-weights fitted as those that are handed out. Of these, what is over 1 dB below the one that is handed out on the first
-8 held-out prompts is given up; the others have all of them. The maximum over them is partly luck on these prompts, so
-the true regret is rather less.
+The best that was evaluated: at each cost the candidates that the search's own prompts find best, of all and of those
+of its beginning that forecast whole steps, with output weights fitted as those that are handed out. Of these, what is
+over 0.5 dB below the one that is handed out on the first 8 held-out prompts is given up; the others have all of them.
+The maximum over them is partly luck on these prompts, so the true regret is rather less.
 
 Scores are kept by schedule and prompt in the output folder, so that a run that was stopped goes on where it was.
 """
@@ -31,6 +31,7 @@ import numpy as np
 from regret_table import COSTS, print_tables, summary
 
 from ecad import builtin
+from ecad.calibration.fitting import share_run
 from ecad.calibration.of_generator import calibrated_front, weights_fitter
 from ecad.commands.progress import search_progress
 from ecad.errors import EcadError
@@ -54,8 +55,8 @@ GENERATIONS, PATIENCE = 5, 3
 # Prompts between one seed's first and the next one's: of 48, five seeds use all.
 APART = 9
 HELD_OUT_SEED, VALIDATION_SEED = 1_000_000, 2_000_000
-# The candidates per cost that may have been better, and the held-out prompts and decibels that give some of them up.
-_NEAR, _RACED, _GIVEN_UP = 3, 8, 1.0
+# The held-out prompts and decibels that give up what may have been better.
+_RACED, _GIVEN_UP = 8, 0.5
 _ROUNDING = 1e-9
 
 ARMS = {
@@ -159,10 +160,10 @@ class Run:
             )
         fit = Fits(weights_fitter(self.generator, self.prompts[:SEARCH], [self.seed] * SEARCH))
         validation = self.evaluator(self.prompts[SEARCH:], VALIDATION_SEED + self.seed)
-        begun = copy.copy(study)
-        begun.candidates = [one for one in study.candidates if one.generation <= LAST_PROGRAMMED]
         handed = self._selected(study, fit, validation)
         spent = _images(study, fit)
+        begun = copy.copy(study)
+        begun.candidates = [one for one in study.candidates if one.generation <= LAST_PROGRAMMED]
         beginning = self._selected(begun, fit, validation)
         rows = [self._compared(study, cost, handed, beginning, fit) for cost in COSTS]
         generations = len(study.history)
@@ -172,7 +173,7 @@ class Run:
     def calibrated(self, arm: str) -> dict[str, Any]:
         """Calibrate, and score what is handed out."""
         prompts = self.prompts[:CALIBRATION]
-        speedups = [(1 - _ROUNDING) / cost for cost in COSTS]
+        speedups = [_speedup(cost) for cost in COSTS]
         front = calibrated_front(
             self.generator, prompts, seed=1000 * self.seed, speedups=speedups, max_images=CALIBRATIONS[arm]
         )
@@ -189,7 +190,8 @@ class Run:
         self, study: Study, cost: float, handed: list[Choice], beginning: list[Choice], fit: Fits
     ) -> dict[str, Any]:
         chosen = affordable(handed, cost)
-        pool = [Choice(fit(one.plain) if one.plain.forecast else one.plain, one.cost) for one in _near(study, cost)]
+        near = near_front(study.within_limits(), study.uncached_cost, [_speedup(cost)])
+        pool = [Choice(fit(one.plain) if one.plain.forecast else one.plain, one.cost) for one in near]
         if chosen is not None:
             least = self.held_out(chosen.schedule, _RACED).mean() - _GIVEN_UP
             pool = [one for one in pool if self.held_out(one.schedule, _RACED).mean() >= least] + [chosen]
@@ -207,28 +209,23 @@ class Run:
         return {name: np.round(self.held_out(choice.schedule), 4).tolist(), f"{name}_is": choice.schedule.name}
 
 
-def _near(study: Study, cost: float) -> list[Candidate]:
-    """The candidates that the search's prompts find best at or below a cost."""
-    most = cost * study.uncached_cost * (1 + _ROUNDING)
-    found = [one for one in study.within_limits() if one.cost <= most]
-    return sorted(found, key=lambda one: -one.quality)[:_NEAR]
-
-
 def _finalists(study: Study) -> list[Candidate]:
-    return near_front(study.within_limits(), study.uncached_cost, [(1 - _ROUNDING) / cost for cost in COSTS])
+    return near_front(study.within_limits(), study.uncached_cost, [_speedup(cost) for cost in COSTS])
+
+
+def _speedup(cost: float) -> float:
+    return (1 - _ROUNDING) / cost
 
 
 def _images(study: Study, fit: Fits) -> dict[str, float]:
     """What was spent, in uncached images' worth of MACs, uncached references included."""
     whole = study.uncached_cost
-    costs = {str(one.path): one.cost / whole for one in study.candidates}
-    finalists = _finalists(study)
-    forecasting = [one for one in finalists if one.plain.forecast]
-    validated = sum(one.cost / whole for one in [*finalists, *forecasting])
-    fitted = sum(one.cost / whole for one in forecasting)
+    searched = sum(one.cost / whole for one in study.candidates)
+    finalists = sum(one.cost / whole for one in _finalists(study))
+    fitted = sum(share_run(one) for one in fit.known.values())
     return {
-        "search": round(SEARCH * (1 + sum(costs.values())), 1),
-        "validation": round(VALIDATION * (1 + validated), 1),
+        "search": round(SEARCH * (1 + searched), 1),
+        "validation": round(VALIDATION * (1 + finalists + fitted), 1),
         "fits": round(SEARCH * (1 + 2 * fitted), 1),
     }
 

@@ -1,10 +1,12 @@
 """Fill schedules/: calibrated fronts of the built-in models, and hand-made schedules for the paper's models.
 
 python tools/schedules.py [--max-images N] [--output schedules] [GENERATOR ...]
+python tools/schedules.py --demo FOLDER
 
 A front is calibrated with 8 prompts, improved by moving steps within the budget of images, and scored on 24
 held-out prompts. Its schedules are named by their MAC reduction. `every_n.json` beside them has the results of
-computing every n-th step on the same held-out prompts.
+computing every n-th step on the same held-out prompts, and `demo.json` of what `ecad demo` found, whose folder --demo
+names.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +38,7 @@ FOLDER = Path("schedules")
 SPEEDUPS = (1.5, 2, 2.5, 2.75, 3, 4, 5)
 PROMPTS, HELD_OUT, SEED = 8, 24, 0
 EVERY = (2, 3, 4, 5)
+DEMO = "EmojiImageGenerator"
 HAND_MADE = {"PixArtAlphaImageGenerator": 20, "PixArtSigmaImageGenerator": 20, "FluxImageGenerator": 20}
 
 
@@ -53,7 +57,9 @@ def calibrated(name: str, max_images: float | None, output: Path) -> None:
             on_progress=lambda done: progress.update(task, completed=done),
         )
     write_front(judged(front, generator, held_out), name, output)
-    write_atomic(output / name / "every_n.json", json.dumps(every_n(generator, held_out), indent=1) + "\n")
+    sites = macs_table(generator.architecture).sites
+    every_n = [heuristics.every_n(sites, generator.steps, n) for n in EVERY]
+    write_atomic(output / name / "every_n.json", json.dumps(scored(generator, held_out, every_n), indent=1) + "\n")
 
 
 def judged(front: Front, generator: ImageGenerator, prompts: list[str]) -> Front:
@@ -81,15 +87,24 @@ def write_front(front: Front, name: str, output: Path) -> None:
     front.save(output / name / "front.json")
 
 
-def every_n(generator: ImageGenerator, prompts: list[str]) -> dict[str, dict[str, float]]:
-    """MAC reduction and mean PSNR of computing every n-th step."""
+def compare_with_demo(folder: Path, output: Path) -> None:
+    """Write the results of what a demo found, on the held-out prompts of the calibrated schedules."""
+    generator, held_out = get_image_generator(DEMO, device="cpu"), builtin.prompts("held_out")[:HELD_OUT]
+    files = sorted((folder / "schedules").glob("found-*.json"))
+    found = [CacheSchedule.load(file).replace(name=file.stem) for file in files]
+    write_atomic(output / DEMO / "demo.json", json.dumps(scored(generator, held_out, found), indent=1) + "\n")
+
+
+def scored(
+    generator: ImageGenerator, prompts: list[str], schedules: Sequence[CacheSchedule]
+) -> dict[str, dict[str, float]]:
+    """MAC reduction and mean PSNR of each schedule."""
     table, embeds = macs_table(generator.architecture), generator.encode(prompts)
     seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + len(prompts))
     uncached, found = heuristics.none(table.sites, generator.steps), {}
     references = generator.generate(embeds, seeds)
-    for n in EVERY:
-        schedule = heuristics.every_n(table.sites, generator.steps, n)
-        less = table.price(uncached.recompute, False) / table.price(schedule.recompute, False)
+    for schedule in schedules:
+        less = table.price(uncached.recompute, False) / table.price(schedule.recompute, schedule.forecast)
         scores = psnr(generator.generate(embeds, seeds, schedule), references)
         found[schedule.name] = {"fewer_macs": round(float(less), 3), "psnr": round(float(scores.mean()), 2)}
     return found
@@ -114,7 +129,11 @@ if __name__ == "__main__":
     parser.add_argument("generators", nargs="*", default=builtin.GENERATORS, help="built-in models; all by default")
     parser.add_argument("--max-images", type=float)
     parser.add_argument("--output", type=Path, default=FOLDER)
+    parser.add_argument("--demo", type=Path, help="folder that `ecad demo` wrote")
     args = parser.parse_args()
+    if args.demo is not None:
+        compare_with_demo(args.demo, args.output)
+        raise SystemExit
     for name in args.generators:
         calibrated(name, args.max_images, args.output)
     for image_generator, steps in HAND_MADE.items():

@@ -27,7 +27,8 @@ def show_plan(setups: Sequence[SearchSetup], task: Task, as_json: bool) -> None:
     whole, budget = max(setup.problem.uncached_cost for setup in setups), part_of(task.budget, len(setups))
     plans = [plan_search(setup, task.settings_of(setup, whole), budget) for setup in setups]
     searching = [_searched_images(task, plan) for plan in plans]
-    validation, held_out = _selection_images(task), _held_out_images(task)
+    fits = sum(setup.problem.shape[0] - 1 for setup in setups)
+    validation, held_out = _selection_images(task, fits), _held_out_images(task)
     slowest = max(plan.seconds_per_image for plan in plans)
     seconds = [
         images * plan.seconds_per_image for images, plan in zip(searching, plans, strict=True) if images is not None
@@ -56,15 +57,17 @@ def _searched_images(task: Task, plan: Planned) -> int | None:
     return None if plan.candidates is None else _each(task) * plan.candidates
 
 
-def _selection_images(task: Task) -> int:
-    """At most: each finalist is validated, fitted along two batches, and validated again."""
+def _selection_images(task: Task, fits: int) -> int:
+    """At most: each finalist is validated; one per number of computed steps is fitted along two batches and validated
+    again."""
     from ecad.genetic.selection import most_finalists
 
     validation = task.images.validation
     if validation is None or task.algorithm.mode != "fast":
         return 0
     count = most_finalists(None if task.division is None else task.division.finalists)
-    return 2 * count * (len(validation.prompts) + _each(task)) + len(validation.prompts) + _each(task)
+    fitted = min(count, fits)
+    return len(validation.prompts) * (1 + count + fitted) + _each(task) * (1 + 2 * fitted)
 
 
 def _held_out_images(task: Task) -> int:

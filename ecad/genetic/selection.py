@@ -19,9 +19,11 @@ from ecad.utils.pareto import pareto
 
 # Of 20 steps: every number of computed steps from 14 to 3, and 16.
 SPEEDUPS = (1.25, 1.4, 1.5, 1.6, 1.75, 2, 2.2, 2.5, 2.75, 3, 3.5, 4, 5, 6)
-# Per speed-up, of all and of the beginning's that forecast whole steps; the second best on a few prompts is often the
-# best on others, and where whole steps are forecast fitted output weights add much.
+# Per speed-up; the second best on a few prompts is often the best on others.
 _FINALISTS = 2
+# Per speed-up, of the beginning's that forecast whole steps: one by each law, by the probes and by their errors alone.
+# Which of them gains most from fitted output weights is not known before.
+_BEGUN = 4
 # The last generation of a search's beginning: no evolved candidate takes the place of one that is not.
 LAST_PROGRAMMED = 1
 _ROUNDING = 1e-9
@@ -40,7 +42,7 @@ def near_front(
         uncached_cost: of an image without reuse.
         speedups: whose best are taken, of all and of those of the search's beginning that forecast whole steps; with a
             limit, evenly spaced ones, the first and the last among them.
-        limit: the most that are taken; None takes the second best of each speed-up, too.
+        limit: the most that are taken; None for all.
 
     Returns:
         cheapest first.
@@ -52,17 +54,17 @@ def near_front(
         affordable = [candidate for candidate in best_first if candidate.cost <= most]
         begun = [candidate for candidate in affordable if candidate.generation <= LAST_PROGRAMMED]
         whole = [candidate for candidate in begun if forecasts_whole_steps(candidate.plain)]
-        ranked.append([ones[rank] for rank in range(_FINALISTS) for ones in (affordable, whole) if rank < len(ones)])
+        ranked.append([*whole[:1], *affordable[:_FINALISTS], *whole[1:_BEGUN]])
     if limit is not None and limit < len(ranked):
         ranked = [ranked[place] for place in np.unique(np.linspace(0, len(ranked) - 1, limit).round().astype(int))]
-    by_rank = [found[rank] for rank in range(2 * _FINALISTS) for found in ranked if len(found) > rank]
+    by_rank = [found[rank] for rank in range(_BEGUN + _FINALISTS) for found in ranked if len(found) > rank]
     found = list({candidate.name: candidate for candidate in by_rank}.values())[:limit]
     return sorted(found, key=lambda candidate: candidate.cost)
 
 
 def most_finalists(limit: int | None = None) -> int:
     """The most candidates that `near_front` gives, with its own speed-ups and one more."""
-    most = 2 * _FINALISTS * (len(SPEEDUPS) + 1)
+    most = (_BEGUN + _FINALISTS) * (len(SPEEDUPS) + 1)
     return most if limit is None else min(limit, most)
 
 
@@ -80,10 +82,12 @@ def select_by_validation(
 ) -> list[Candidate]:
     """Select candidates by their scores on validation prompts.
 
+    Those that forecast whole steps, and that no other such one dominates there, get fitted output weights, too. Whether
+    these help is for the validation prompts to say.
+
     Args:
         finalists: what may be selected.
-        fit: gives a candidate's schedule fitted output weights; whether these help is for the validation prompts to
-            say. None fits none.
+        fit: gives a candidate's schedule fitted output weights. None fits none.
         validation: what makes and scores a candidate's images of these prompts, the same ones for all.
         progress: draws progress.
 
@@ -93,13 +97,22 @@ def select_by_validation(
     Raises:
         EcadError: an image cannot be made.
     """
-    entries = list(finalists)
+    entries = _validated(finalists, validation, progress)
     if fit is not None:
-        forecasting = [one for one in finalists if one.plain.forecast]
-        for one in progress(forecasting, "fitting output weights", total=len(forecasting)):
-            entries.append(replace(one, plain=fit(one)))
-    scorer = validation(entries[0]).scorer if entries else ""
-    drawn = progress(entries, f"validation prompts, {scorer}", total=len(entries))
-    quality = np.array([evaluate(validation(one), [one.plain])[0].mean() for one in drawn])
-    kept = pareto(np.array([one.cost for one in entries]), quality)
-    return [replace(entries[i], quality=float(quality[i])) for i in kept]
+        best = _non_dominated([one for one in entries if forecasts_whole_steps(one.plain)])
+        drawn = progress(best, "fitting output weights", total=len(best))
+        entries += _validated([replace(one, plain=fit(one)) for one in drawn], validation, progress)
+    return _non_dominated(entries)
+
+
+def _validated(
+    candidates: Sequence[Candidate], validation: Callable[[Candidate], Evaluator], progress: ProgressBar
+) -> list[Candidate]:
+    scorer = validation(candidates[0]).scorer if candidates else ""
+    drawn = progress(candidates, f"validation prompts, {scorer}", total=len(candidates))
+    return [replace(one, quality=float(evaluate(validation(one), [one.plain])[0].mean())) for one in drawn]
+
+
+def _non_dominated(candidates: Sequence[Candidate]) -> list[Candidate]:
+    cost, quality = np.array([one.cost for one in candidates]), np.array([one.quality for one in candidates])
+    return [candidates[i] for i in pareto(cost, quality)]

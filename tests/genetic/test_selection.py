@@ -46,7 +46,7 @@ def test_near_the_front_are_the_best_at_each_speedup(study):
         assert any(one.quality == best and one.cost * speedup <= study.uncached_cost for one in found)
         begun = [one for one in affordable if one.generation <= LAST_PROGRAMMED and forecasts_whole_steps(one.plain)]
         assert not begun or max(begun, key=lambda one: one.quality).name in {one.name for one in found}
-    assert len({one.path for one in found}) == len(found) <= 8
+    assert len({one.path for one in found}) == len(found) <= 12
     assert [one.cost for one in found] == sorted(one.cost for one in found)
 
 
@@ -105,6 +105,24 @@ def test_fitted_weights_are_exported_where_the_validation_prompts_say_so(study, 
 
     finalists = near_front(study.within_limits(), study.uncached_cost)
     kept = select_by_validation(finalists, fit, lambda one: evaluator(quality, "1"), no_progress)
-    assert {one.plain.output_weights is not None for one in kept if one.plain.forecast} <= {helps}
-    assert any(one.plain.forecast for one in kept)
+    whole = [one for one in kept if forecasts_whole_steps(one.plain)]
+    assert {one.plain.output_weights is not None for one in whole} == {helps}
     assert all(one.schedule.output_weights == one.plain.output_weights for one in kept)
+
+
+def test_weights_are_fitted_though_others_are_better_before(study):
+    fitted = []
+
+    def fit(candidate):
+        fitted.append(candidate.name)
+        return candidate.plain.replace(output_weights=[[0.5]] * candidate.plain.num_steps)
+
+    def quality(schedule):
+        gain = 0.0 if not forecasts_whole_steps(schedule) else 2.0 if schedule.output_weights is not None else -2.0
+        return schedule.share_recomputed + gain
+
+    finalists = near_front(study.within_limits(), study.uncached_cost)
+    kept = select_by_validation(finalists, fit, lambda one: evaluator(quality, "1"), no_progress)
+    whole = sorted({one.cost for one in finalists if forecasts_whole_steps(one.plain)})
+    assert [one.cost for one in kept if one.plain.output_weights is not None] == whole
+    assert len(fitted) == len(whole)
