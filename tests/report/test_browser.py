@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from example_results import HOSTILE, evolved
+from example_results import HOSTILE, evolved, made
 from finished_study import evaluator, model
 
 from ecad.genetic.live import live_page
@@ -33,6 +33,19 @@ _SPOT = """i => {
   }
 }"""
 
+# The page as it is when it is opened, but for where the keyboard is.
+_RESET = """() => {
+  for (const input of document.querySelectorAll("input[type=radio]"))
+    if (!input.checked && (input.defaultChecked || (input.name === "component" && !input.value))) input.click();
+  for (const [id, name] of [["chosen", "found-1"], ["partner", "uncached"]]) {
+    const select = document.getElementById(id), option = [...select.options].find(one => one.text === name);
+    if (select.value === option.value) continue;
+    select.value = option.value;
+    select.dispatchEvent(new Event("change"));
+  }
+  scrollTo(0, 0);
+}"""
+
 _UNDER_MOUSE = """i => document.getElementById("front-plot")._hoverdata?.some(point => point.customdata === i)"""
 
 
@@ -44,43 +57,67 @@ def browser() -> Iterator[Any]:
         pytest.skip("no browser: expected chromium, which `make test` installs where it may")
     with playwright.sync_playwright() as started:
         # A container's root has no sandbox of its own.
-        opened = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        opened = started.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
         yield opened
         opened.close()
 
 
+def opened(browser: Any, address: Path | str, wrong: list[str], **options: Any) -> Any:
+    """A page in a window of its own; `wrong` gets what goes wrong in it, and what it asks of the network."""
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    # However busy the machine is.
+    context.set_default_timeout(300_000)
+    page = context.new_page()
+    page.on("console", lambda message: message.type in ("error", "warning") and wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on(
+        "request",
+        lambda request: re.match(r"file:|data:|blob:|http://127", request.url) or wrong.append(request.url),
+    )
+    page.goto(address.as_uri() if isinstance(address, Path) else address)
+    return page
+
+
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Open a page; in the end nothing may have gone wrong in it, nor been asked of the network."""
+    """Open a page; in the end nothing may have gone wrong in it."""
     wrong: list[str] = []
-    contexts = []
+    pages = []
 
-    def opened(address: Path | str, **options: Any) -> Any:
-        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options}))
-        # However busy the machine is.
-        contexts[-1].set_default_timeout(300_000)
-        page = contexts[-1].new_page()
-        url = address.as_uri() if isinstance(address, Path) else address
-        page.on("console", lambda message: message.type in ("error", "warning") and wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on(
-            "request",
-            lambda request: re.match(r"file:|data:|blob:|http://127", request.url) or wrong.append(request.url),
-        )
-        page.goto(url)
-        return page
+    def visited(address: Path | str, **options: Any) -> Any:
+        pages.append(opened(browser, address, wrong, **options))
+        return pages[-1]
 
-    yield opened
-    for context in contexts:
-        context.close()
+    yield visited
+    for page in pages:
+        page.context.close()
     assert wrong == []
 
 
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the example results."""
+    folder = tmp_path_factory.mktemp("report")
+    write_page(made(folder), folder, folder / "report.html")
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def opened_once(browser: Any, file: Path) -> Iterator[tuple[Any, list[str]]]:
+    wrong: list[str] = []
+    page = opened(browser, file, wrong)
+    yield page, wrong
+    page.context.close()
+
+
 @pytest.fixture
-def file(tmp_path: Path, results: Results) -> Path:
-    write_page(results, tmp_path, tmp_path / "report.html")
-    return tmp_path / "report.html"
+def page(opened_once: tuple[Any, list[str]]) -> Iterator[Any]:
+    """The page of the example results, as if just opened: drawing it takes seconds, so the tests share it."""
+    page, wrong = opened_once
+    page.evaluate(_RESET)
+    yield page
+    assert wrong == []
 
 
 def title(page: Any) -> str:
@@ -103,8 +140,7 @@ def shown_cells(page: Any) -> np.ndarray:
     return np.array(page.evaluate("document.getElementById('schedule-plot').data[0].z.map(row => [...row])"))
 
 
-def test_points_are_picked_by_mouse_and_compared(visit: Callable[..., Any], file: Path) -> None:
-    page = visit(file)
+def test_points_are_picked_by_mouse_and_compared(page: Any) -> None:
     assert title(page).startswith("found-1")
     click_point(page, 1)
     assert HOSTILE in title(page)
@@ -143,8 +179,7 @@ def test_points_are_picked_by_keyboard_and_said(visit: Callable[..., Any], file:
     assert title(page).startswith("found-1")
 
 
-def test_pictures_stand_beside_the_uncached_ones(visit: Callable[..., Any], file: Path) -> None:
-    page = visit(file)
+def test_pictures_stand_beside_the_uncached_ones(page: Any) -> None:
     loaded = page.locator(".pairs img").evaluate_all("all => all.map(one => [one.alt, one.naturalWidth])")
     # A row of the uncached ones, one of the chosen, and both laid over each other.
     assert loaded[:2] == [["a 3d crab, uncached", 8], ["a 3d crab, found-1", 8]]
@@ -152,10 +187,7 @@ def test_pictures_stand_beside_the_uncached_ones(visit: Callable[..., Any], file
     assert {width for _, width in loaded} == {8}
 
 
-def test_the_download_of_one_that_repeats_says_nothing_of_forecasts(
-    visit: Callable[..., Any], file: Path, tmp_path: Path
-) -> None:
-    page = visit(file)
+def test_the_download_of_one_that_repeats_says_nothing_of_forecasts(page: Any, tmp_path: Path) -> None:
     page.locator("#chosen").select_option(label="uncached")
     with page.expect_download() as started:
         page.locator("#download").click()
@@ -167,8 +199,7 @@ def test_the_download_of_one_that_repeats_says_nothing_of_forecasts(
 
 
 @pytest.mark.parametrize("chosen", ["found-1", "gen_001_cand_007"])
-def test_the_download_is_the_schedule(visit: Callable[..., Any], file: Path, tmp_path: Path, chosen: str) -> None:
-    page = visit(file)
+def test_the_download_is_the_schedule(page: Any, tmp_path: Path, chosen: str) -> None:
     if chosen != "found-1":
         page.locator("#quality label").filter(has_text="Search").click()
         click_point(page, 4)
@@ -186,8 +217,7 @@ def test_the_download_is_the_schedule(visit: Callable[..., Any], file: Path, tmp
     assert f'load("{chosen}.json")' in page.locator(".code code").inner_text()
 
 
-def test_the_map_is_the_one_of_the_library(visit: Callable[..., Any], file: Path) -> None:
-    page = visit(file)
+def test_the_map_is_the_one_of_the_library(page: Any) -> None:
     for component in ("all", *evolved().components):
         page.locator("#component label").filter(has_text=component).click()
         for look in ("recomputed", "age"):
@@ -199,8 +229,7 @@ def test_the_map_is_the_one_of_the_library(visit: Callable[..., Any], file: Path
             np.testing.assert_allclose(bars[1], expected[2].x)
 
 
-def test_axes_and_generations_are_switched(visit: Callable[..., Any], file: Path) -> None:
-    page = visit(file)
+def test_axes_and_generations_are_switched(page: Any) -> None:
     axis = "document.getElementById('front-plot').layout.xaxis.title.text"
     page.locator("#cost label").filter(has_text="time").click()
     assert page.evaluate(axis) == "measured time per image, uncached = 1"
@@ -246,8 +275,7 @@ def test_a_large_search_is_thinned_but_whole(visit: Callable[..., Any], tmp_path
     assert title(page).startswith("gen_000_cand_4998")
 
 
-def test_what_prompts_and_names_hold_does_nothing(visit: Callable[..., Any], file: Path) -> None:
-    page = visit(file)
+def test_what_prompts_and_names_hold_does_nothing(page: Any) -> None:
     assert page.locator("script").count() == 3
     for i in range(3):
         click_point(page, i)
@@ -255,7 +283,7 @@ def test_what_prompts_and_names_hold_does_nothing(visit: Callable[..., Any], fil
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_looks_well(visit: Callable[..., Any], file: Path, scheme: str) -> None:
+def test_it_looks_well_and_prints(visit: Callable[..., Any], file: Path, scheme: str) -> None:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page = visit(file, color_scheme=scheme)
     height = page.evaluate("document.body.scrollHeight")
@@ -268,18 +296,13 @@ def test_it_looks_well(visit: Callable[..., Any], file: Path, scheme: str) -> No
     assert paper == {"light": "rgb(252, 252, 250)", "dark": "rgb(20, 20, 21)"}[scheme]
     nameless = """all => all.filter(one => !one.labels?.length && !one.ariaLabel && !one.textContent).length"""
     assert page.locator("input, select, button").evaluate_all(nameless) == 0
+    if scheme == "dark":
+        assert page.pdf(path=SCREENSHOTS / "report.pdf").startswith(b"%PDF")
 
 
 def test_it_fits_a_phone(visit: Callable[..., Any], file: Path) -> None:
     page = visit(file, viewport={"width": 380, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") <= 380
-
-
-def test_it_prints(visit: Callable[..., Any], file: Path) -> None:
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page = visit(file, color_scheme="dark")
-    content = page.pdf(path=SCREENSHOTS / "report.pdf")
-    assert content.startswith(b"%PDF")
 
 
 def test_no_search_no_entries_no_error(visit: Callable[..., Any], tmp_path: Path, results: Results) -> None:
