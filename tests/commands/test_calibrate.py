@@ -35,10 +35,14 @@ def run(monkeypatch, capsys, tmp_path):
     return calibrate
 
 
-def test_it_writes_a_front_with_held_out_scores_and_provenance(run):
+def test_it_writes_a_front_with_held_out_scores_and_provenance_after_a_dry_run_that_writes_nothing(run):
     arguments = ("--prompt-file", "prompts.txt", "--num-prompts", 2, "--held-out", 2, "--json")
+    planned = json.loads(run(*arguments, "--dry-run")[1])
+    assert planned["seconds"] > 0
+    assert not Path("front.json").exists()
     code, out, _ = run(*arguments)
     assert code == 0
+    assert json.loads(out)["images"] <= planned["images"]
     found, front = json.loads(out), ecad.Front.load("front.json")
     assert [row["name"] for row in found["front"]] == [schedule.name for schedule in front.schedules]
     assert (found["fitting_prompts"], found["validation_prompts"], found["held_out_prompts"]) == (1, 1, 2)
@@ -48,14 +52,6 @@ def test_it_writes_a_front_with_held_out_scores_and_provenance(run):
     assert provenance.held_out_images == 2
     assert provenance.held_out["psnr"].low <= provenance.held_out["psnr"].mean
     assert schedule.metrics["total_macs"] > 0
-
-
-def test_a_dry_run_tells_what_it_would_take_and_writes_nothing(run):
-    arguments = ("--prompt-file", "prompts.txt", "--num-prompts", 2, "--held-out", 2, "--json")
-    planned = json.loads(run(*arguments, "--dry-run")[1])
-    assert not Path("front.json").exists()
-    assert planned["seconds"] > 0
-    assert json.loads(run(*arguments)[1])["images"] <= planned["images"]
 
 
 @pytest.mark.parametrize(

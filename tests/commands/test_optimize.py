@@ -21,8 +21,9 @@ FOUR_STEPS = {"pipeline": str(builtin.FLUX_FOLDER), "steps": 4, "height": 64, "w
 
 def test_three_disjoint_sets_of_prompts_search_select_and_judge(monkeypatch, capsys, tmp_path) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ecad.commands.search_options.VALIDATION_PROMPTS", 2)
     Path("model.json").write_text(json.dumps(FOUR_STEPS))
-    Path("prompts.txt").write_text("\n".join(builtin.prompts("search")[:11]) + "\n")
+    Path("prompts.txt").write_text("\n".join(builtin.prompts("search")[:4]) + "\n")
     flags = ["--image-generator", "model.json", "--prompt-file", "prompts.txt", "--num-prompts", "1", "--json"]
     monkeypatch.setattr(sys, "argv", ["ecad", "optimize", "-o", "study", "--generations", "2", *flags])
     with pytest.raises(SystemExit) as ended:
@@ -33,8 +34,8 @@ def test_three_disjoint_sets_of_prompts_search_select_and_judge(monkeypatch, cap
     searched = {item.prompt.text for item in with_scores.items}
     held_out = {item.prompt.text for item in with_scores.held_out}
     assert searched == set(builtin.prompts("search")[:1])
-    assert held_out == set(builtin.prompts("search")[9:11])
-    assert dict(front.provenance)["validation_prompts"] == 8
+    assert held_out == set(builtin.prompts("search")[3:4])
+    assert dict(front.provenance)["validation_prompts"] == 2
     assert len(rows) == len(front.points) == len(list(Path("study/front").iterdir()))
     qualities = [point.quality for point in front.points]
     assert qualities == sorted(set(qualities))

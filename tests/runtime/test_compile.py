@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from tiny_pipelines import COMPILED
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import ecad
@@ -77,7 +78,7 @@ def test_blocks_that_do_the_same_share_their_graphs(make, counter):
     assert counts[0] == counts[1]
 
 
-@pytest.mark.parametrize("how", ["wrapped", "in place", "after enabling"])
+@pytest.mark.parametrize(("tiny", "how"), COMPILED, indirect=["tiny"])
 def test_a_whole_compiled_denoiser_gives_the_same_bits(tiny, counter, how):
     pipe, schedule = tiny.pipe, tiny.random_schedule(1, steps=3)
     expected = tiny.reference(schedule)

@@ -6,6 +6,7 @@ import accelerate
 import numpy as np
 import pytest
 import torch
+from tiny_pipelines import COMPILED
 
 import ecad
 from ecad.runtime.denoiser import CachedDenoiser
@@ -103,7 +104,7 @@ def test_it_is_not_run_but_drawn_on(tiny):
     assert counted == (2 * tiny.expected_calls(schedule), 0, 2 * tiny.passes * 3 * len(tiny.components))
 
 
-@pytest.mark.parametrize("how", ["wrapped", "in place", "after enabling"])
+@pytest.mark.parametrize(("tiny", "how"), COMPILED, indirect=["tiny"])
 def test_nor_is_a_compiled_one(tiny, how):
     pipe, schedule, expected, ran = tiny.pipe, whole_steps(tiny), slowly(tiny), []
 

@@ -29,7 +29,7 @@ def test_a_copy_of_the_sampler_is_asked(name: str) -> None:
     settings, expected = SAMPLERS[name]
     sampler = getattr(diffusers, name)(**settings)
     before, timesteps = set(vars(sampler)), copy.deepcopy(sampler.timesteps)
-    for steps in (2, 3, 7, 20):
+    for steps in (2, 3, 8):
         assert rows_of(sampler, steps) == expected(steps)
         assert steps_of(sampler, expected(steps)) == steps
     assert set(vars(sampler)) == before

@@ -223,6 +223,14 @@ def tiny(request) -> Tiny:
     return make_pixart() if request.param == "pixart" else make_flux(two_passes=request.param == "flux_two_passes")
 
 
+# Of `tiny` and the ways to compile a denoiser: each with one of the others, and all ways of one pipeline.
+COMPILED = [
+    *(("flux", how) for how in ("wrapped", "in place", "after enabling")),
+    ("pixart", "in place"),
+    ("flux_two_passes", "after enabling"),
+]
+
+
 @pytest.fixture
 def make():
     """The two builders: make.pixart(...), make.flux(...)."""

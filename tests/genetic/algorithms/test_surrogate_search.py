@@ -77,11 +77,9 @@ def test_limits_keep_candidates_where_they_count():
     ("steps", "sites", "share", "seed"),
     [
         *((5, pixart_sites(1)[:2], 0.75, seed) for seed in range(3)),  # 8 bits
-        *((5, pixart_sites(1), 0.3, seed) for seed in range(3)),  # 12 bits
-        *((3, flux_sites(1, 1), 0.3, seed) for seed in range(3)),  # 12 bits, some without effect
-        (5, TWO_BY_TWO, 0.04, 0),  # 16 bits; the first seed is a lucky one
-        (5, TWO_BY_TWO, 0.12, 1),
-        (5, TWO_BY_TWO, 0.12, 2),
+        *((5, pixart_sites(1), 0.3, seed) for seed in range(2)),  # 12 bits
+        *((3, flux_sites(1, 1), 0.3, seed) for seed in range(2)),  # 12 bits, some without effect
+        (5, TWO_BY_TWO, 0.12, 2),  # 16 bits
     ],
 )
 def test_the_front_of_a_tiny_problem_is_the_true_one(steps, sites, share, seed):
