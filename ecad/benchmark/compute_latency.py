@@ -86,7 +86,7 @@ def latency(
     schedules = {file: CacheSchedule.load(file) for file in files}
     stored = find_stored(embedding_dir)
     from ecad.jobs.generate import cut_batches, job_of, stored_embeds
-    from ecad.utils.device import device_name
+    from ecad.jobs.latency import conditions
 
     prompts = cut_batches(stored, [0], max(samples.sizes))[0]
     generator = model.load(image_generator, only="images")
@@ -99,7 +99,7 @@ def latency(
     rows = []
     for file, job in jobs.items():
         missing = samples.measure(generator, file, job, embeds, as_json)
-        measured, here = _read(file), {"gpu": device_name(generator.pipe.device), **job.call}
+        measured, here = _read(file), conditions(generator, job)
         rows += [
             {"file": str(file), "written": size in missing, "elsewhere": _elsewhere(row, here), **row}
             for size in samples.sizes
@@ -126,8 +126,8 @@ def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _elsewhere(row: Mapping[str, object], here: Mapping[str, object]) -> list[str]:
-    """In what a time differs from one that would be measured here; published files do not say their image size."""
-    return [name for name in ("gpu", "height", "width") if row.get(name, here[name]) != here[name]]
+    """In what a time differs from one that would be measured here; published files say little of it."""
+    return [name for name, value in here.items() if row.get(name, value) != value]
 
 
 def _line(row: Mapping[str, Any]) -> str:

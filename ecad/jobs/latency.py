@@ -13,6 +13,16 @@ from ecad.prompts.embeds import PromptEmbeds
 from ecad.utils.device import device_name
 
 
+def conditions(generator: ImageGenerator, job: Job) -> dict[str, object]:
+    """What a measured time depends on beside the schedule and the batch size, as JSON values."""
+    return {
+        "gpu": device_name(generator.pipe.device),
+        "image_generator": generator.name,
+        "dtype": str(generator.dtype).removeprefix("torch."),
+        **{name: job.call[name] for name in ("guidance_scale", "height", "width")},
+    }
+
+
 def measure_latency(
     generator: ImageGenerator,
     job: Job,
@@ -53,9 +63,7 @@ def measure_latency(
         "batch_size": batch_size,
         "num_samples": num_samples,
         "warmup_steps": warmup_steps,
-        "gpu": device_name(generator.pipe.device),
-        "height": job.call["height"],
-        "width": job.call["width"],
+        **conditions(generator, job),
         "warmups": per_image["cached"][:warmup_steps],
         "latencies": counted["cached"],
         "uncached_latencies": counted["uncached"],

@@ -58,10 +58,15 @@ def test_times_are_written_in_the_published_format_with_the_uncached_ones_beside
     assert code == 0
     assert out.count("read from the file (--recompute-existing measures again)") == 2
     assert [file.read_bytes() for file in files] == written
-    files[0].write_text(files[0].read_text().replace(f'"gpu": "{latency["gpu"]}"', '"gpu": "another"'))
+    elsewhere = {"gpu": "another", "image_generator": "OtherImageGenerator"}
+    other = CacheSchedule.load(files[0])
+    other.replace(metrics={**other.metrics, "latency": {**latency, **elsewhere}}).save(files[0])
     code, out, _ = script(*command)
     assert code == 0
-    assert out.count("read from the file, measured with another gpu than here (--recompute-existing") == 1
+    assert (
+        out.count("read from the file, measured with another gpu and image_generator than here (--recompute-existing")
+        == 1
+    )
 
 
 def test_several_batch_sizes(script, files) -> None:

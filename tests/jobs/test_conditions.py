@@ -40,6 +40,17 @@ def test_images_of_a_pipeline_with_another_part_are_refused_or_replaced(
     run(changed(strange, text_encoder=None, tokenizer=None), tmp_path, {"x": every_2}, batches)
 
 
+def test_the_page_of_formats_names_every_setting(
+    generator: ImageGenerator, stores: Path, every_2: CacheSchedule, tmp_path: Path
+) -> None:
+    run(generator, tmp_path, {"x": every_2}, cut_batches(find_stored(stores / "b"), [0], 4))
+    settings = json.loads((tmp_path / "x" / MANIFEST).read_text().splitlines()[0])["settings"]
+    page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8").splitlines()
+    rows = {kind: next(line for line in page if line.startswith(f"| {kind} |")) for kind in ("image", "embeddings")}
+    assert [name for name in settings if f"`{name}`" not in rows["image"]] == []
+    assert [name for name in settings["embeddings"] if f"`{name}`" not in rows["embeddings"]] == []
+
+
 def older_manifest(folder: Path, plan: str | None = None) -> None:
     """Make a manifest one of a release that named the denoiser alone, and told schedules apart by their bits."""
     head, *rows = (folder / MANIFEST).read_text().splitlines()
