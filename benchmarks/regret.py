@@ -13,7 +13,7 @@ of its beginning that forecast whole steps, with output weights fitted as those 
 over 0.5 dB below the one that is handed out on the first 8 held-out prompts is given up; the others have all of them.
 The maximum over them is partly luck on these prompts, so the true regret is rather less.
 
-Scores are kept by schedule and prompt in the output folder, so that a run that was stopped goes on where it was.
+Scores are kept by schedule and prompt in the output folder, so that a run that was stopped resumes.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class Run:
         return remembering(evaluator_of(self.generator, prompts, [seed]), self.held_out.store)
 
     def searched(self, arm: str) -> dict[str, Any]:
-        """Search, or go on, and compare what is handed out."""
+        """Search, or resume, and compare what is exported."""
         problem = replace(problem_of(self.generator), forecast="either")
         evaluator = self.evaluator(self.prompts[:SEARCH], self.seed)
         with search_progress() as on_progress:

@@ -1,4 +1,4 @@
-"""Generates images under cache schedules on request, and says what each took; `runtime.py` starts it.
+"""Generates images under cache schedules on request, and reports the time of each; `runtime.py` starts it.
 
 python benchmarks/runtime_worker.py MODEL_FILE, then one JSON request a line.
 

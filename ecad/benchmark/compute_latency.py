@@ -110,14 +110,14 @@ def latency(
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Batch size -> what a schedule's file says of it now."""
+    """Batch size -> its times in a schedule's file."""
     from ecad.schedules import CacheSchedule
 
     return _measured(CacheSchedule.load(file).metrics)
 
 
 def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Batch size -> what a schedule's metrics say of it."""
+    """Batch size -> its times in a schedule's metrics."""
     from ecad.schedules import json_values as plain
 
     known = plain.thaw(metrics)

@@ -106,7 +106,7 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def _table(file: Path, by_component: Mapping[str, np.ndarray]) -> Table:
-    """Giga-MACs, a row a step and a column a component."""
+    """Giga-MACs: one row per step, one column per component."""
     table = Table("step", *by_component, "sum", title=f"{file}, G MACs", title_justify="left")
     rows = np.stack(list(by_component.values()), axis=1)
     for step, row in enumerate([*rows, rows.sum(axis=0)]):

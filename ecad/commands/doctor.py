@@ -1,4 +1,4 @@
-"""`ecad doctor`: what somebody pastes into a bug report."""
+"""`ecad doctor`: the versions, devices and packages that belong in a bug report."""
 
 from __future__ import annotations
 

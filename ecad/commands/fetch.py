@@ -1,4 +1,4 @@
-"""`ecad fetch`: bring prompt files, reference pictures and published schedules from their public homes."""
+"""`ecad fetch`: download prompt files, reference images and published schedules."""
 
 from __future__ import annotations
 

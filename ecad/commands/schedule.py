@@ -130,7 +130,7 @@ def import_schedule(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a schedule from what another tool says: SmoothCache, step masks, lists of whole steps."""
+    """Write a schedule from the file of another tool: SmoothCache, step masks, lists of whole steps."""
     from ecad.schedules import importers
 
     importers.check_kind(kind)

@@ -1,4 +1,4 @@
-"""What `ecad optimize --dry-run` says."""
+"""Lines that `ecad optimize --dry-run` prints."""
 
 from __future__ import annotations
 

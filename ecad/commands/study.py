@@ -1,4 +1,4 @@
-"""`ecad study ...`: list studies, export one as a table, show what its probes say."""
+"""`ecad study ...`: list studies, export one as a table, show its probes."""
 
 from __future__ import annotations
 

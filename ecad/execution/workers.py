@@ -1,4 +1,4 @@
-"""What an executor needs of a place where workers run, and what it records of each worker."""
+"""The interface of a place where workers run, and the record of each worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loads what a description says: a pipeline, quantised or not, with its adapters."""
+"""Loads the pipeline of a description, quantised or not, with its adapters."""
 
 from __future__ import annotations
 

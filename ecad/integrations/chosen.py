@@ -1,4 +1,4 @@
-"""The schedule that a host is told to run: a schedule's file, or one picked from a front's."""
+"""The schedule that a host runs: from a schedule file, or picked from a front."""
 
 from __future__ import annotations
 

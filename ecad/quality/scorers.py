@@ -26,7 +26,7 @@ Comparison = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class _Model(Protocol):
-    """A network that scores, and what it reads texts and images with."""
+    """A network that scores, with its tokenizer and image processor."""
 
     @property
     def model(self) -> nn.Module: ...

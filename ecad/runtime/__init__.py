@@ -1,1 +1,1 @@
-"""How a schedule runs: it takes hold of a diffusers pipeline's own modules, and lets go of them again."""
+"""Runs a schedule on a diffusers pipeline: overrides methods of its modules, and restores them."""

@@ -183,7 +183,7 @@ def measured_speedup(schedule: CacheSchedule) -> float | None:
 
 
 def _measured(schedule: CacheSchedule) -> CacheSchedule:
-    """What metrics are of: all but the metrics themselves, and what a file says beside."""
+    """A schedule without its metrics, name and attributes: what the metrics depend on."""
     return schedule.replace(name="measured", metrics={}, attributes={}, skeleton={})
 
 

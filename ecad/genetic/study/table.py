@@ -9,7 +9,7 @@ from ecad.genetic.study.study import Study
 
 
 def candidate_rows(study: Study) -> list[dict[str, object]]:
-    """One row per evaluated candidate, in order, of JSON values; `front` tells those on the Pareto front."""
+    """One row per evaluated candidate, in order, of JSON values; `front` marks those on the Pareto front."""
     front = {candidate.plain.name for candidate in study.front()}
     return [
         {
@@ -28,7 +28,7 @@ def candidate_rows(study: Study) -> list[dict[str, object]]:
 
 
 def summary_row(study: Study) -> dict[str, object]:
-    """What a list of studies says of one, as JSON values; `best_at_2x` is None if no candidate is that cheap."""
+    """Summary of one study, as JSON values; `best_at_2x` is None if no candidate is that cheap."""
     settings: Mapping[str, Any] = study.settings
     cheap = [candidate.quality for candidate in study.within_limits() if 2 * candidate.cost <= study.uncached_cost]
     return {
