@@ -17,7 +17,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 # How fast a machine is, is no property of the code.
-settings.register_profile("ecad", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ecad", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ecad")
 
 SHARED_DATA = Path(os.environ.get("ECAD_SHARED", Path(__file__).parents[2] / "shared")) / "data"

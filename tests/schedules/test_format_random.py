@@ -91,7 +91,7 @@ def containers(value: Any) -> list[Any]:
 
 
 @given(schedule=schedules(), data=st.data())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_a_changed_document_is_valid_or_refused(schedule: CacheSchedule, data: st.DataObject) -> None:
     document = copy.deepcopy(schedule.to_json())
     for _ in range(data.draw(st.integers(1, 3))):
@@ -108,7 +108,7 @@ def test_a_changed_document_is_valid_or_refused(schedule: CacheSchedule, data: s
 
 
 @given(data=st.data())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_a_damaged_file_is_valid_or_refused(folder: Path, pixart_text: str, data: st.DataObject) -> None:
     content = bytearray(pixart_text.encode())
     for _ in range(data.draw(st.integers(1, 3))):
