@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -175,7 +175,7 @@ def measure_speedups(
 
     embeds, seeds = generator.encode(prompts), range(len(prompts))
     runs = {name: partial(generator.generate, embeds, seeds, schedule) for name, schedule in schedules.items()}
-    draw: Callable[..., Any] = partial(bar, label="timing", hidden=hidden)
+    draw: Callable[[Iterable[int]], Iterable[int]] = partial(bar, label="timing", hidden=hidden)
     return speedups(measure_interleaved(runs, TIMED_ROUNDS, progress=draw), "uncached")
 
 

@@ -8,7 +8,6 @@ import platform
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from ecad.commands.main import finish, main
 from ecad.commands.options import AsJson
@@ -122,7 +121,7 @@ def _where(places: list[str]) -> str:
 def _disk() -> dict[str, str]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    found: dict[str, Any] = {}
+    found: dict[str, str] = {}
     for name, folder in (("working folder", Path.cwd()), ("Hugging Face cache", Path(HF_HUB_CACHE))):
         there = next(place for place in (folder, *folder.parents) if place.exists())
         usage = shutil.disk_usage(there)

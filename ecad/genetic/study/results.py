@@ -28,6 +28,7 @@ from ecad.report.results import (
     Generation,
     Guess,
     Interval,
+    Kind,
     Picture,
     Results,
     image_paths,
@@ -111,11 +112,13 @@ def results_of(study: Study, folder: Path | None = None) -> Results:
     )
 
 
-def shown(study: Study) -> list[tuple[str, str, CacheSchedule, int]]:
+def shown(study: Study) -> list[tuple[str, Kind, CacheSchedule, int]]:
     """Name, kind, schedule and MACs of the schedules that a report shows: uncached, baselines, front."""
     template = study.uncached
     [macs] = macs_of(study, [template], [study.uncached_cost])
-    found = [("uncached", "uncached", template.replace(output_products=None), macs)]
+    found: list[tuple[str, Kind, CacheSchedule, int]] = [
+        ("uncached", "uncached", template.replace(output_products=None), macs)
+    ]
     if (architecture := architecture_of(study)) is not None:
         table = macs_table(architecture)
         for name, schedule in baselines(template).items() if table.sites == template.sites else ():
@@ -168,7 +171,7 @@ def read_pictures(folder: Path | None) -> tuple[Picture, ...]:
 
 
 def _entry(
-    study: Study, name: str, kind: Any, schedule: CacheSchedule, macs: int, folder: Path | None, num_pictures: int
+    study: Study, name: str, kind: Kind, schedule: CacheSchedule, macs: int, folder: Path | None, num_pictures: int
 ) -> Entry:
     found, again = study.search_scores(schedule), study.held_out_scores(schedule)
     prompts = np.unique([item.prompt.id for item in study.held_out], return_inverse=True)[1]
