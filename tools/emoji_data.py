@@ -93,7 +93,7 @@ class Sprite:
 
 
 def fetch(folder: Path) -> dict[str, Path]:
-    """Download the four npm packages into `folder` once; returns the path of each. Raises ValueError on a wrong hash."""
+    """Download the four npm packages into `folder` once; returns their paths. Raises ValueError on a wrong hash."""
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
     for key, (package, integrity) in PACKAGES.items():
