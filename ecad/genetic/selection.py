@@ -21,9 +21,9 @@ from ecad.utils.pareto import pareto
 SPEEDUPS = (1.25, 1.4, 1.5, 1.6, 1.75, 2, 2.2, 2.5, 2.75, 3, 3.5, 4, 5, 6)
 # Per speed-up; the second best on a few prompts is often the best on others.
 _FINALISTS = 2
-# Per speed-up, of the beginning's that forecast whole steps: one by each law, by the probes and by their errors alone.
-# Which of them gains most from fitted output weights is not known before.
-_BEGUN = 4
+# Per speed-up, of the beginning's that forecast whole steps; as a rule these are all: by both laws, by probes with and
+# without output products, and every n-th step. Which one is best with output weights is not known before.
+_BEGUN = 6
 # The last generation of a search's beginning: no evolved candidate takes the place of one that is not.
 LAST_PROGRAMMED = 1
 _ROUNDING = 1e-9
