@@ -101,5 +101,5 @@ def test_two_denoisers_are_searched_on_workers_and_reported(run: Run) -> None:
     code, _, said = run("report", "here", "--images", 1)
     assert code == 0, said
     assert Path("here/report.html").exists()
-    timed = ("--prompt-file", "prompts.csv", "--cost", "latency")
+    timed = ("--prompt-file", "prompts.csv", "--cost", "latency", "--generations", 1)
     assert answer(run("optimize", *flags, *timed, "-o", "timed"))["uncached_ns"] > 0
