@@ -9,6 +9,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -276,7 +277,12 @@ def read_flags(folder: Path) -> None:
 
 
 def context(folder: Path, *flags: str) -> typer.Context:
+    made: typer.Context = command().make_context("optimize", ["-o", str(folder), *flags])
+    return made
+
+
+@cache
+def command() -> typer.core.TyperCommand:
     app = typer.Typer()
     app.command()(optimize)
-    made: typer.Context = typer.main.get_command(app).make_context("optimize", ["-o", str(folder), *flags])
-    return made
+    return typer.main.get_command(app)
