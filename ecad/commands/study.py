@@ -166,7 +166,7 @@ def _line(row: dict[str, Any]) -> str:
     best = "none" if row["best_at_2x"] is None else f"{row['best_at_2x']:.2f}"
     failures = f", {row['failures']} given up" if row["failures"] else ""
     return (
-        f"{row['folder']}: {row['image_generator']}, {row['steps']} steps, mode {row['mode']}: {row['generations']} "
+        f"{row['folder']}: {row['image_generator']}, {row['rows']} rows, mode {row['mode']}: {row['generations']} "
         f"generations, {row['candidates']} candidates{failures}, {row['images']} images, {row['minutes']:.1f} min, "
         f"front {row['front']}, best {row['scorer']} at 2×: {best}"
     )

@@ -28,7 +28,7 @@ def test_studies_below_a_folder_are_listed(run: Run, study_folder: Path, tmp_pat
     assert row["best_at_2x"] == max(cheap, default=None)
     assert f"left out: {tmp_path / 'broken'}: " in said
     code, out, _ = run("study", "ls", tmp_path)
-    assert out.startswith(f"{study_folder}: a custom model, 6 steps, mode fast: ")
+    assert out.startswith(f"{study_folder}: a custom model, 6 rows, mode fast: ")
     assert out.count("\n") == 1
 
 

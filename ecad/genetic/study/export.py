@@ -88,7 +88,7 @@ def front_of(
         "images": sum(one.images for one in studies),
     }
     if len(studies) > 1:
-        provenance["steps"] = [one.settings["steps"] for one in studies]
+        provenance["rows"] = [one.settings["steps"] for one in studies]
     name = str(settings["evaluator"].get("generator", "front"))
     return Front(name, points, settings["scorer"], "MACs" if study.unit == "MACs" else "ns", provenance)
 

@@ -251,8 +251,8 @@ def _speedup(folder: Path | None, name: str) -> float | None:
 
 def _settings(study: Study) -> dict[str, Any]:
     told: Mapping[str, Any] = study.settings
-    names = ("mode", "population_size", "steps", "scorer", "seed", "max_cost", "min_quality", "batch_size", "config")
-    rows = {name.replace("_", " "): told.get(name) for name in names}
+    names = ("mode", "population_size", "scorer", "seed", "max_cost", "min_quality", "batch_size", "config")
+    rows = {"rows": told["steps"], **{name.replace("_", " "): told.get(name) for name in names}}
     rows |= {"search prompts": len(told["prompts"]), "seeds of each": len(told["seeds"])}
     rows |= {f"version of {package}": ", ".join(found) for package, found in study.versions.items()}
     parts = ", ".join(f"{name} {fingerprint}" for name, fingerprint in told["evaluator"].get(PARTS, {}).items())

@@ -34,7 +34,7 @@ def summary_row(study: Study) -> dict[str, object]:
     return {
         "image_generator": settings["evaluator"].get("generator", "a custom model"),
         "mode": settings["mode"],
-        "steps": settings["steps"],
+        "rows": settings["steps"],
         "scorer": settings["scorer"],
         "generations": len(study.history),
         "candidates": len(study.candidates),
