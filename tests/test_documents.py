@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import typer
+from checkout import Shell, copy_checkout
 from few_steps import set_steps
 
 from ecad.cli import app
@@ -199,14 +200,33 @@ def follow(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.filterwarnings("ignore::ecad.EcadWarning")
-def test_the_tutorial_does_what_it_says(follow: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_steps(monkeypatch, 8)  # instead of 20: what a command does and prints is the same
-    printed = follow("docs/tutorial.md", shell="")
+def test_readme_and_tutorial_do_what_they_say_in_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every line in a real shell, as it is written; the model takes 6 steps instead of 20, to be done sooner."""
+    checkout = tmp_path / "ecad"
+    copy_checkout(checkout)
+    before = {path for path in checkout.rglob("*") if "__pycache__" not in path.parts}
+    model = checkout / "ecad" / "cost" / "architectures" / "emoji.json"
+    model.write_text(json.dumps(json.loads(model.read_text()) | {"steps": 6}))
+    set_steps(monkeypatch, 6)  # for the page's Python, which runs here
+    shell, printed = Shell(checkout), ""
+    monkeypatch.chdir(checkout)
+    (sixty_seconds,) = (block for block in blocks("README.md") if block.language == "python")
+    exec(compile(sixty_seconds.text, "README.md", "exec"), {})
+    Path("crab.png").unlink()
+    names: dict[str, Any] = {}
+    for block in blocks("docs/tutorial.md"):
+        monkeypatch.chdir(shell.folder)
+        if block.language == "python":
+            exec(compile(block.text, f"docs/tutorial.md:{block.line}", "exec"), names)
+        elif block.language == "sh" and not block.text.startswith(INSTALLING):
+            printed += shell.do(block.text)
     for line in ("schedules in study/front", "6 images under 3 schedules in images", "page: images/report.html"):
         assert line in printed
         assert line in read("docs/tutorial.md")
     for file in ("study/report.html", "schedules/found.json", "owl.png", "found_30.json", "owl_30.png"):
         assert Path(file).stat().st_size > 1000
+    after = {path for path in checkout.rglob("*") if "__pycache__" not in path.parts}
+    assert {path.relative_to(checkout).parts[0] for path in after - before} == {"tutorial"}
 
 
 def test_your_own_model_runs(follow: Callable) -> None:
@@ -214,3 +234,19 @@ def test_your_own_model_runs(follow: Callable) -> None:
     for line in ("schedules in my-study/front", "page: my-study/report.html", "1 images in outputs/images"):
         assert line in printed
     assert Path("best.json").exists()
+
+
+def test_messages_are_as_the_page_says(run: Callable[..., tuple[int, str, str]]) -> None:
+    (page,) = (block.text for block in blocks("docs/messages.md") if block.language == "console")
+    shown, said = page.splitlines(), []
+    mistakes = 0
+    for line in (line.removeprefix("$ ") for line in shown if line.startswith("$ ")):
+        said.append(f"$ {line}")
+        if line.startswith("ecad "):
+            code, out, err = run(*shlex.split(line)[1:])
+            said += out.splitlines() if code == 0 else err.splitlines()[-1:]
+            mistakes += code == 2
+        else:
+            subprocess.run(line, shell=True, check=True)
+    assert said == shown
+    assert mistakes >= 12
