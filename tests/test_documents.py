@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import typer
-from checkout import Shell, copy_checkout
+from checkout import copy_checkout, shell_in
 from few_steps import set_steps
 
 from ecad.cli import app
@@ -159,7 +159,7 @@ def test_the_schedule_that_is_shown_is_one() -> None:
 
 @pytest.mark.parametrize("page", [page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")])
 def test_the_site_has_every_page(page: str) -> None:
-    assert re.search(rf"- {re.escape(page)}$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.search(rf"(- |: ){re.escape(page)}$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_the_site_loads_nothing_from_elsewhere() -> None:
@@ -208,18 +208,19 @@ def test_readme_and_tutorial_do_what_they_say_in_a_checkout(tmp_path: Path, monk
     model = checkout / "ecad" / "cost" / "architectures" / "emoji.json"
     model.write_text(json.dumps(json.loads(model.read_text()) | {"steps": 6}))
     set_steps(monkeypatch, 6)  # for the page's Python, which runs here
-    shell, printed = Shell(checkout), ""
     monkeypatch.chdir(checkout)
     (sixty_seconds,) = (block for block in blocks("README.md") if block.language == "python")
     exec(compile(sixty_seconds.text, "README.md", "exec"), {})
     Path("crab.png").unlink()
     names: dict[str, Any] = {}
-    for block in blocks("docs/tutorial.md"):
-        monkeypatch.chdir(shell.folder)
-        if block.language == "python":
-            exec(compile(block.text, f"docs/tutorial.md:{block.line}", "exec"), names)
-        elif block.language == "sh" and not block.text.startswith(INSTALLING):
-            printed += shell.do(block.text)
+    printed = ""
+    with shell_in(checkout) as shell:
+        for block in blocks("docs/tutorial.md"):
+            monkeypatch.chdir(shell.folder)
+            if block.language == "python":
+                exec(compile(block.text, f"docs/tutorial.md:{block.line}", "exec"), names)
+            elif block.language == "sh" and not block.text.startswith(INSTALLING):
+                printed += shell.do(block.text)
     for line in ("schedules in study/front", "6 images under 3 schedules in images", "page: images/report.html"):
         assert line in printed
         assert line in read("docs/tutorial.md")

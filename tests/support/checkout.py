@@ -6,7 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import ecad_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,15 +28,14 @@ class Shell:
     """A bash in which lines are done as they are written; the folder that it is in is kept between calls.
 
     Args:
-        folder: the checkout, whose `ecad` is the one that runs.
+        folder: where it begins.
+        environment: of all lines.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
+        self._environment = environment
         self._place = folder.with_name("place")
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        cache = str(folder.with_name("cache"))
-        self._environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder), "XDG_CACHE_HOME": cache}
 
     def do(self, lines: str) -> str:
         """Do some lines, and give what they print; the first that fails ends the test."""
@@ -46,3 +50,21 @@ class Shell:
         assert done.returncode == 0, f"{lines}\n{done.stderr}"
         self.folder = Path(self._place.read_text().strip())
         return done.stdout
+
+
+@contextmanager
+def shell_in(checkout: Path) -> Iterator[Shell]:
+    """A shell in a checkout whose `ecad` it runs."""
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "XDG_CACHE_HOME": str(checkout.with_name("cache"))}
+    with TemporaryDirectory() as place:  # the name of a socket must be short
+        address, client = os.path.join(place, "socket"), Path(place, "ecad")
+        client.write_text(ecad_server.CLIENT.format(python=sys.executable, address=address))
+        client.chmod(0o755)
+        started = [sys.executable, ecad_server.__file__, address]
+        with subprocess.Popen(started, env=environment, stdout=subprocess.PIPE, text=True) as server:
+            try:
+                assert server.stdout is not None
+                assert server.stdout.readline() == "ready\n"
+                yield Shell(checkout, {**environment, "PATH": f"{place}{os.pathsep}{environment['PATH']}"})
+            finally:
+                server.kill()
