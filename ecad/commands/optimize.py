@@ -16,7 +16,7 @@ from ecad.commands.main import finish, interruptible, main
 from ecad.commands.options import ImageGeneratorOption, ModelOptions, WorkerOptions, grouped_options
 from ecad.commands.progress import described, search_progress
 from ecad.commands.resume import recall, remember
-from ecad.commands.search_options import AlgorithmOptions, ProblemOptions, ScoringOptions, Task
+from ecad.commands.search_options import AlgorithmOptions, ImageSets, ProblemOptions, ScoringOptions, Task
 from ecad.commands.search_plan import show_plan
 from ecad.errors import EcadError
 from ecad.utils.console import bar, console, say
@@ -83,15 +83,15 @@ def optimize(
     initial = algorithm.initial()
     from ecad.genetic.evaluation.workers import ModelSettings, search_setup
 
-    each = len(images.search.prompts) * len(images.search.seeds)
-    if scoring.quality == "psnr" and algorithm.mode == "fast" and each > ENOUGH_IMAGES:
-        say(f"each candidate makes {each} images; 2 to {ENOUGH_IMAGES} rank schedules well by psnr (docs/search.md)")
+    _advise(scoring, algorithm, images)
     chosen = ModelSettings(image_generator, model.weights, model.device, scoring.batch_size)
     task = Task(images, division, budget, algorithm, problem, initial)
     if dry_run:
         with TemporaryDirectory() as place, search_setup(workers, Path(place), images.all(), chosen, wanted) as setups:
             show_plan(setups, task, as_json)
         return
+    if not as_json:
+        say(f"loading {image_generator}")
     told = Told()
     with (
         output_folder(output_dir),
@@ -114,6 +114,13 @@ def _check_shown(live: bool, log: str | None, searches: int) -> None:
         from ecad.genetic.trackers import imported_tracker
 
         imported_tracker(log)
+
+
+def _advise(scoring: ScoringOptions, algorithm: AlgorithmOptions, images: ImageSets) -> None:
+    """Say if candidates make more images than they need."""
+    each = len(images.search.prompts) * len(images.search.seeds)
+    if scoring.quality == "psnr" and algorithm.mode == "fast" and each > ENOUGH_IMAGES:
+        say(f"each candidate makes {each} images; 2 to {ENOUGH_IMAGES} rank schedules well by psnr (docs/search.md)")
 
 
 def _kept(folder: Path) -> str:

@@ -5,6 +5,7 @@ const Draw = (() => {
   const at = (id) => document.getElementById(id);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const drawn = new Map();
+  const PAPER = 640; // pixels across a printed page
   let printing = false;
 
   // ---- Drawing: figures have light colours, and each of these has a dark counterpart.
@@ -23,22 +24,21 @@ const Draw = (() => {
   function draw(place, figure) {
     drawn.set(place, figure);
     const { data: traces, layout } = recoloured(figure());
+    if (printing) layout.width = Math.min(place.clientWidth, PAPER);
     return Plotly.react(place, traces, layout, { displayModeBar: false, responsive: true });
   }
 
   const redrawn = []; // functions to call after everything was redrawn
   const redraw = () => { drawn.forEach((figure, place) => draw(place, figure)); redrawn.forEach((act) => act()); };
   dark.addEventListener("change", redraw);
-  addEventListener("beforeprint", () => { printing = true; document.querySelectorAll("details").forEach((one) => { one.open = true; }); later.forEach((place) => place.draw()); redraw(); });
+  addEventListener("beforeprint", () => { printing = true; document.querySelectorAll("details").forEach((one) => { one.open = true; }); later.splice(0).forEach((act) => act()); redraw(); });
   addEventListener("afterprint", () => { printing = false; redraw(); });
 
-  // Plots far down are drawn when they come near, so that the front appears at once; one at a time, so that scrolling stays smooth.
-  const later = new Set();
-  const near = new IntersectionObserver((seen) => seen.forEach((one) => { if (one.isIntersecting) requestIdleCallback(() => later.has(one.target) && one.target.draw(), { timeout: 1000 }); }), { rootMargin: "400px" });
+  // Plots far down are drawn while nothing else is done, one at a time, so that the front appears at once.
+  const later = [];
+  const drawNext = () => { later.shift()?.(); if (later.length) requestIdleCallback(drawNext, { timeout: 1000 }); };
   function drawLater(place, figure) {
-    place.draw = () => { near.unobserve(place); later.delete(place); draw(place, figure); };
-    later.add(place);
-    near.observe(place);
+    if (later.push(() => draw(place, figure)) === 1) requestIdleCallback(drawNext, { timeout: 1000 });
   }
 
   // ---- Schedules

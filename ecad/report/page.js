@@ -44,12 +44,13 @@
     return made;
   }
 
+  const titleOf = (point) => (point.label ? `${point.name} (${point.label})` : point.name);
   const detail = at("detail");
   let chosen = data.chosen ?? -1;
   let partner = Math.max(0, points.findIndex((point) => point.kind === "uncached"));
 
   function option(select, i) {
-    if (![...select.options].some((one) => Number(one.value) === i)) select.add(new Option(candidate(i).name, i));
+    if (![...select.options].some((one) => Number(one.value) === i)) select.add(new Option(titleOf(candidate(i)), i));
     select.value = i;
   }
 
@@ -215,7 +216,7 @@
     const look = at("look").querySelector("input:checked").value;
     const component = at("component").querySelector("input:checked")?.value ?? "";
     at("look-says").textContent = CAPTIONS[look](other);
-    detail.querySelector(".heat").hidden = !one.packed;
+    at("heat").hidden = !one.packed;
     if (one.packed) draw(at("schedule-plot"), () => scheduleFigure(one, { component, look, partner: other }));
   }
 
@@ -236,7 +237,8 @@
     const other = candidate(partner);
     option(at("chosen"), chosen);
     option(at("partner"), partner);
-    at("chosen-title").replaceChildren(element("i", `mark ${one.kind}`), `${one.name} `, element("small", "", one.kindName));
+    at("chosen-title").replaceChildren(element("i", `mark ${one.kind}`), `${one.name} `, element("small", "", [one.label, one.kindName].filter(Boolean).join(", ")));
+    at("heat-title").textContent = `${one.name}: steps and blocks`;
     at("said").textContent = `${one.name}: ${(one.columns ?? data.columns).map((name, i) => `${name} ${one.numbers[i]}`).join(", ")}`;
     fillFacts(one, other === one ? null : other);
     fillPairs(one, other);
@@ -373,7 +375,7 @@
   }
 
   if (detail) {
-    for (const select of [at("chosen"), at("partner")]) points.forEach((point, i) => select.add(new Option(point.name, i)));
+    for (const select of [at("chosen"), at("partner")]) points.forEach((point, i) => select.add(new Option(titleOf(point), i)));
     at("chosen").addEventListener("change", (event) => choose(Number(event.target.value)));
     at("partner").addEventListener("change", (event) => compare(Number(event.target.value)));
     // The plot shows a part of a large search; by name, every candidate can be chosen.
@@ -400,15 +402,29 @@
     show();
   }
 
+  if (data.front) {
+    const link = at("front-file");
+    link.addEventListener("click", async (event) => {
+      if (link.href.startsWith("blob:")) return;
+      event.preventDefault();
+      const stream = new Blob([bytes(data.front)]).stream().pipeThrough(new DecompressionStream("deflate"));
+      link.href = URL.createObjectURL(new Blob([await new Response(stream).arrayBuffer()], { type: "application/json" }));
+      link.click();
+    });
+  }
+
   if (data.live) {
-    const wait = () => setTimeout(async () => {
-      if (document.hidden) return wait();
+    const state = at("state");
+    state.hidden = false;
+    const ask = async () => {
       try {
-        const version = await (await fetch("version")).text();
-        if (version !== data.live) { at("news").hidden = false; location.reload(); return; }
-      } catch { at("news").textContent = "The search has ended or was stopped."; at("news").hidden = false; }
-      wait();
-    }, 5000);
-    wait();
+        const [version, said] = await Promise.all(["version", "state"].map(async (name) => (await fetch(name)).text()));
+        state.textContent = said;
+        if (version !== data.live) { location.reload(); return; }
+      } catch { state.textContent = "Stopped: the search has ended or was stopped. `ecad report` shows its result."; }
+      setTimeout(wait, 5000);
+    };
+    const wait = () => (document.hidden ? setTimeout(wait, 5000) : ask());
+    ask();
   }
 })();

@@ -19,6 +19,8 @@ from ecad.schedules.output_products import Products, same_products
 from ecad.utils.files import as_file_name, write_atomic
 from ecad.utils.plot_style import KINDS, escaped
 
+# What a search and a calibration write beside a report (`ecad.Front`).
+FRONT_FILE = "front.json"
 COSTS: tuple[tuple[summary.Cost, str], ...] = (
     ("macs", "MACs"),
     ("time", "time"),
@@ -50,7 +52,9 @@ def page(results: Results, folder: str | os.PathLike[str], live: str | None = No
     """
     rows = table.rows(results)
     frames = [picture.frames for picture in results.pictures]
-    entries = [_entry(entry, row, Path(folder), frames) for entry, row in zip(results.ordered(), rows, strict=True)]
+    entries = [
+        _entry(results, entry, row, Path(folder), frames) for entry, row in zip(results.ordered(), rows, strict=True)
+    ]
     tables = list(dict.fromkeys((entry.schedule.num_steps, entry.schedule.sites) for entry in results.ordered()))
     return render(
         "page.html",
@@ -65,6 +69,8 @@ def page(results: Results, folder: str | os.PathLike[str], live: str | None = No
         costs=[(key, label) for key, label in COSTS if _known(results, key)],
         last_generation=max((one.generation for one in results.candidates), default=0),
         spent=_spent(results),
+        extrapolates=any(entry.schedule.forecast for entry in results.entries),
+        has_front=(Path(folder) / FRONT_FILE).is_file(),
         settings={k: value if isinstance(value, str) else json.dumps(value) for k, value in results.settings.items()},
         kinds=KINDS,
         data={
@@ -76,15 +82,17 @@ def page(results: Results, folder: str | os.PathLike[str], live: str | None = No
             "columns": table.header(results)[1:],
             "chosen": _first_chosen(results),
             "live": live,
+            "front": _front(Path(folder)),
         },
     )
 
 
-def _entry(entry: Entry, row: list[str], folder: Path, frames: Sequence[int]) -> dict[str, object]:
+def _entry(results: Results, entry: Entry, row: list[str], folder: Path, frames: Sequence[int]) -> dict[str, object]:
     """The template's values for one entry."""
     images = [data_uri(folder / path, count) for path, count in zip(entry.images, frames, strict=False)]
     return {
         "name": entry.name,
+        "label": summary.label(results, entry),
         "kind": entry.kind,
         "macs": entry.macs,
         "numbers": row[1:],
@@ -181,6 +189,7 @@ def _point(results: Results, entry: Entry, row: list[str], tables: list[tuple[in
     own = document if schedule.custom_compute or schedule.skeleton or len(schedule.spare) or is_special else None
     return {
         "name": entry.name,
+        "label": summary.label(results, entry),
         "kind": entry.kind,
         "kindName": KINDS[entry.kind],
         "numbers": row[1:],
@@ -220,9 +229,14 @@ def _candidates(results: Results) -> dict[str, object]:
     }
 
 
+def _front(folder: Path) -> str | None:
+    """The front's file, compressed, for the page to hand out; None if there is none."""
+    file = folder / FRONT_FILE
+    return base64.b64encode(zlib.compress(file.read_bytes(), 9)).decode() if file.is_file() else None
+
+
 def _first_chosen(results: Results) -> int | None:
-    scorer = summary.main_scorer(results)
-    entry = summary.highlighted(results, scorer) if scorer else None
+    entry = summary.recommended(results)
     entries = results.ordered()
     return entries.index(entry) if entry else (len(entries) - 1 if entries else None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -236,18 +237,51 @@ def highlighted(results: Results, scorer: str) -> Entry | None:
     return max(found, key=area, default=None)
 
 
-def headline(results: Results) -> str:
-    """Summarize the held-out scores in one to three sentences."""
+def recommended(results: Results) -> Entry | None:
+    """The found schedule to begin with: by held-out scores, or before there are any, by the search's own."""
     scorer = main_scorer(results)
-    entry = None if scorer is None else highlighted(results, scorer)
+    if scorer is not None:
+        return highlighted(results, scorer)
+    searched = [
+        replace(entry, scores={"search": Interval(entry.search_quality, entry.search_quality, entry.search_quality)})
+        for entry in results.entries
+        if entry.search_quality is not None and entry.kind == "found"
+    ]
+    uncached = [replace(results.uncached, scores={})] if results.uncached else []
+    best = highlighted(replace(results, entries=(*uncached, *searched)), "search")
+    return next((entry for entry in results.entries if best and entry.name == best.name), None)
+
+
+def label(results: Results, entry: Entry) -> str:
+    """What tells an entry from others at a glance: its MAC reduction and its quality; empty for the uncached one.
+
+    The quality is by the main scorer, or before there is a held-out score, the search's.
+    """
+    if entry.kind == "uncached":
+        return ""
+    scorer = main_scorer(results)
+    name = scorer or results.quality_name
+    score = entry.scores.get(name)
+    quality = entry.search_quality if scorer is None else score and score.mean
+    told = [ratio_text(macs_ratio(results, entry))] if results.uncached else []
+    if quality is not None:
+        told.append(f"{quality:.1f} dB" if name == "psnr" else f"{name} {quality:.3g}")
+    return ", ".join(told)
+
+
+def headline(results: Results) -> str:
+    """Recommend a schedule, and summarize the held-out scores, in one to three sentences."""
+    scorer = main_scorer(results)
+    entry = recommended(results)
     if scorer is None or entry is None:
-        return "No found schedule has a held-out score yet."
+        told = "No found schedule has a held-out score yet"
+        return f"{told}." if entry is None else f"{told}. Recommended so far: {entry.name} ({label(results, entry)})."
     digits, uncached = decimals(results, scorer), results.uncached
     sentences = []
     if uncached is not None:
         faster = "" if entry.time_ratio is None else f" and a measured speed-up of {ratio_text(entry.time_ratio)}"
         reduction = ratio_text(macs_ratio(results, entry))
-        sentences.append(f"{entry.name} has a MAC reduction of {reduction}{faster}")
+        sentences.append(f"Recommended: {entry.name}, with a MAC reduction of {reduction}{faster}")
     score = f"Its {scorer} score on held-out prompts is {score_text(entry.scores[scorer], digits)}"
     if uncached is not None and scorer in uncached.scores:
         score += f", uncached {score_text(uncached.scores[scorer], digits)}"

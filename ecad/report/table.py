@@ -58,8 +58,8 @@ def _expects(results: Results) -> bool:
 
 
 def _search_alone(results: Results) -> bool:
-    """Whether the search's scorer has scores on the search prompts only."""
-    return results.quality_name not in results.scorers and any(e.search_quality is not None for e in results.entries)
+    """Whether the search's scorer has scored some entry on the search prompts only."""
+    return any(e.search_quality is not None and results.quality_name not in e.scores for e in results.entries)
 
 
 def rich_table(results: Results) -> Table:

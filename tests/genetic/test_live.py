@@ -22,6 +22,7 @@ def test_the_page_follows_the_search(tmp_path: Path) -> None:
         assert url.startswith("http://127.0.0.1:")
         assert "not started" in get(url)
         assert get(f"{url}version") == "none"
+        assert get(f"{url}state") == "Running."
         search(model(), evaluator(), tmp_path, generations=1, population_size=5).close()
         first, version = get(url), get(f"{url}version")
         assert "gen_000_cand_000" in first

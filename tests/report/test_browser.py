@@ -289,7 +289,6 @@ def test_it_looks_well_and_prints(visit: Callable[..., Any], file: Path, scheme:
     height = page.evaluate("document.body.scrollHeight")
     page.set_viewport_size({"width": 1280, "height": height})
     for plot in page.locator(".card .plot").all():
-        plot.scroll_into_view_if_needed()  # drawn when it comes near
         plot.locator(".main-svg").first.wait_for()
     page.screenshot(path=SCREENSHOTS / f"report-{scheme}.png", full_page=True)
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -298,6 +297,26 @@ def test_it_looks_well_and_prints(visit: Callable[..., Any], file: Path, scheme:
     assert page.locator("input, select, button").evaluate_all(nameless) == 0
     if scheme == "dark":
         assert page.pdf(path=SCREENSHOTS / "report.pdf").startswith(b"%PDF")
+
+
+def test_all_is_drawn_without_scrolling_and_nothing_is_empty(visit: Callable[..., Any], file: Path) -> None:
+    page = visit(file, viewport={"width": 1400, "height": 900})
+    for plot in page.locator(".card .plot").all():
+        plot.locator(".main-svg").first.wait_for()
+    chart, heat, detail = (page.locator(f"#{name}").bounding_box() for name in ("front-plot", "heat", "detail"))
+    assert heat["y"] - (chart["y"] + chart["height"]) < 80
+    assert abs(detail["y"] + detail["height"] - heat["y"] - heat["height"]) < 400
+
+
+def test_the_front_is_handed_out(visit: Callable[..., Any], tmp_path: Path, results: Results) -> None:
+    (tmp_path / "front.json").write_text('{"a": 1}\n')
+    write_page(results, tmp_path, tmp_path / "report.html")
+    page = visit(tmp_path / "report.html")
+    with page.expect_download() as started:
+        page.get_by_text("Download front.json").click()
+    started.value.save_as(tmp_path / "got.json")
+    assert started.value.suggested_filename == "front.json"
+    assert (tmp_path / "got.json").read_text() == '{"a": 1}\n'
 
 
 def test_it_fits_a_phone(visit: Callable[..., Any], file: Path) -> None:
@@ -326,8 +345,9 @@ def test_images_are_compared(visit: Callable[..., Any], images: Path) -> None:
 
 def test_the_live_page_goes_on_with_the_search(visit: Callable[..., Any], tmp_path: Path) -> None:
     search(model(), evaluator(), tmp_path, generations=1, population_size=5).close()
-    with live_page(tmp_path) as url:
+    with live_page(tmp_path, state=lambda: "Running: 2 min left.") as url:
         page = visit(url)
+        page.get_by_text("Running: 2 min left.").wait_for()
         page.locator("#chosen").select_option(label="uncached")
         search(model(), evaluator(), tmp_path, generations=3, population_size=5).close()
         page.get_by_text("3 generations").wait_for()

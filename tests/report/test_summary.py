@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecad.report import Interval, Results, headline
-from ecad.report.summary import Point, decimals, dominated, front, held_out_points, highlighted, macs_text, main_scorer
+from ecad.report.summary import (
+    Point,
+    decimals,
+    dominated,
+    front,
+    held_out_points,
+    highlighted,
+    label,
+    macs_text,
+    main_scorer,
+    recommended,
+)
 
 
 def scored(results: Results, **means: float) -> Results:
@@ -21,7 +32,7 @@ def scored(results: Results, **means: float) -> Results:
 
 def test_the_headline_says_what_was_found_and_what_it_dominates(results: Results) -> None:
     assert headline(results) == (
-        "found-1 has a MAC reduction of 3.20× and a measured speed-up of 2.50×. "
+        "Recommended: found-1, with a MAC reduction of 3.20× and a measured speed-up of 2.50×. "
         "Its judge score on held-out prompts is 26.50 [25.25, 27.75], uncached 27.25 [26.00, 28.50]. "
         f"Found schedules dominate {HOSTILE} in MACs and mean score."
     )
@@ -44,6 +55,25 @@ def test_the_headline_speaks_of_the_cheapest_within_the_uncached_interval(result
     assert highlighted(within, "judge") is found
     below = replace(results, entries=(cheaper, uncached))
     assert highlighted(below, "judge") is cheaper
+
+
+def test_before_held_out_scores_the_search_recommends(results: Results) -> None:
+    found, uncached, baseline = (replace(entry, scores={}) for entry in results.entries)
+    dear = replace(found, name="dear", macs=3_900_000_000, search_quality=27.5)
+    poor = replace(found, name="poor", macs=1_000_000_000, search_quality=1.0)
+    known = replace(results, entries=(poor, dear, found, uncached, replace(baseline, search_quality=99.0)))
+    assert recommended(known) is found
+    told = "No found schedule has a held-out score yet. Recommended so far: found-1 (3.20×, judge 27)."
+    assert headline(known) == told
+    assert recommended(replace(known, entries=(uncached, baseline))) is None
+
+
+def test_labels_tell_schedules_apart(results: Results) -> None:
+    found, uncached, baseline = results.entries
+    assert [label(results, entry) for entry in results.entries] == ["3.20×, judge 26.5", "", "2.00×, judge 26"]
+    assert label(results, replace(baseline, scores={}, search_quality=20.0)) == "2.00×"
+    by_psnr = replace(found, scores={"psnr": Interval(53.24, 52.0, 54.0)})
+    assert label(replace(results, entries=(by_psnr, uncached), quality_name="psnr"), by_psnr) == "3.20×, 53.2 dB"
 
 
 def test_equal_in_both_is_not_dominated(results: Results) -> None:

@@ -14,7 +14,7 @@ def test_the_terminal_gets_the_plot_the_table_and_what_was_spent(results: Result
     stream = io.StringIO()
     show_text(results, Console(file=stream, width=160))
     shown = stream.getvalue()
-    assert "found-1 has a MAC reduction of 3.20×" in shown
+    assert "Recommended: found-1, with a MAC reduction of 3.20×" in shown
     assert HOSTILE in shown
     assert "judge, held-out prompts" in shown
     assert "1 min 02 s" in shown

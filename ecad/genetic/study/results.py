@@ -173,11 +173,12 @@ def read_pictures(folder: Path | None) -> tuple[Picture, ...]:
 def _entry(
     study: Study, name: str, kind: Kind, schedule: CacheSchedule, macs: int, folder: Path | None, num_pictures: int
 ) -> Entry:
-    found, again = study.search_scores(schedule), study.held_out_scores(schedule)
-    prompts = np.unique([item.prompt.id for item in study.held_out], return_inverse=True)[1]
-    scores = {}
-    if len(again) and not np.isnan(again).any():
-        scores[study.settings["scorer"]] = Interval(float(again.mean()), *mean_interval(again, prompts))
+    found, scores = study.search_scores(schedule), {}
+    for scorer, items in study.held_out_by.items():
+        again = study.held_out_scores(schedule, scorer)
+        prompts = np.unique([item.prompt.id for item in items], return_inverse=True)[1]
+        if len(again) and not np.isnan(again).any():
+            scores[scorer] = Interval(float(again.mean()), *mean_interval(again, prompts))
     images = image_paths(name, num_pictures)
     return Entry(
         name=name,

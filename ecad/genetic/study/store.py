@@ -203,6 +203,10 @@ class Store:
         """The prompt (id and text) and seed of every image with a score of a scorer, in order of their first score."""
         return self._rows("SELECT prompt_id, prompt, seed FROM items WHERE scorer = ? ORDER BY id", (scorer,))
 
+    def scorers(self) -> list[str]:
+        """The names of all scorers of which there are scores, in order of their first score."""
+        return [name for (name,) in self._rows("SELECT scorer FROM items GROUP BY scorer ORDER BY MIN(id)")]
+
     def add_scores(
         self, plan: bytes, items: Sequence[Item], scorer: str, scores: np.ndarray, generation: int | None = None
     ) -> None:

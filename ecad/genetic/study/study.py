@@ -102,6 +102,7 @@ class Study:
         versions: package -> all versions of it that searched the study.
         items: the images that every candidate is scored on.
         held_out: other images that were scored.
+        held_out_by: scorer -> other images that it scored; the search's scorer, then a second one.
         candidates: all that were evaluated, in order, including those of an unfinished generation.
         unit: of all costs, "MACs" or "ns".
         history: one entry per complete generation.
@@ -161,9 +162,13 @@ class Study:
         """The scores of a candidate's images, float64 (items,); NaN where there is none."""
         return self.search_scores(candidate.schedule)
 
-    def held_out_scores(self, schedule: CacheSchedule) -> np.ndarray:
-        """The scores of a schedule's images of `held_out`, float64 (held_out,); NaN where there is none."""
-        return self._store.scores(plan_key(schedule), self.held_out, self.settings["scorer"])
+    def held_out_scores(self, schedule: CacheSchedule, scorer: str | None = None) -> np.ndarray:
+        """The scores of a schedule's images of `held_out_by[scorer]`, float64 (images,); NaN where there is none.
+
+        By default by the search's scorer.
+        """
+        name = scorer or self.settings["scorer"]
+        return self._store.scores(plan_key(schedule), self.held_out_by.get(name, ()), name)
 
     def search_scores(self, schedule: CacheSchedule) -> np.ndarray:
         """The scores of any schedule's images of `items`, float64 (items,); NaN where there is none."""
@@ -195,9 +200,14 @@ class Study:
         self.versions = store.versions()
         self.uncached_cost: int = settings["uncached_cost"]
         self.items: Batch = all_items([Prompt(*prompt) for prompt in settings["prompts"]], settings["seeds"])
-        scored = [Item(Prompt(id, text), seed) for id, text, seed in store.items(settings["scorer"])]
         known = {(item.prompt.id, item.prompt.text, item.seed) for item in self.items}
-        self.held_out: Batch = tuple(i for i in scored if (i.prompt.id, i.prompt.text, i.seed) not in known)
+        self.held_out_by: dict[str, Batch] = {
+            name: tuple(
+                Item(Prompt(id, text), seed) for id, text, seed in store.items(name) if (id, text, seed) not in known
+            )
+            for name in dict.fromkeys([settings["scorer"], *store.scorers()])
+        }
+        self.held_out: Batch = self.held_out_by[settings["scorer"]]
         # Candidates before generations: a search that is writing may add generations meanwhile, but removes none.
         rows = store.candidates()
         self.unit: str = settings.get("unit", "MACs")

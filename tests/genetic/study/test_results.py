@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from finished_study import evaluator
 
 from ecad.errors import EcadError
-from ecad.genetic import Study
+from ecad.genetic import Store, Study
 from ecad.genetic.algorithms.surrogate_check import guesses
+from ecad.genetic.evaluation.evaluator import evaluate_each
 from ecad.genetic.study.results import read_results, study_results
 
 
@@ -32,6 +35,16 @@ def test_a_study_is_shown_as_it_is(finished: Path) -> None:
     assert [generation.number for generation in results.history] == [0, 1, 2, 3]
     assert results.missing == ("No images: `ecad report FOLDER --images 6` makes some, and scores the baselines.",)
     study.close()
+
+
+def test_a_second_scorer_is_shown_too(study_folder: Path) -> None:
+    front = [candidate.schedule for candidate in Study.open(study_folder).front()]
+    with Store.open(study_folder) as store:
+        list(evaluate_each(replace(evaluator(3, seed=9), scorer="second"), front, store))
+    results = study_results(study_folder)
+    assert results.scorers == ["synthetic", "second"]
+    for entry in results.entries[1:]:
+        assert entry.scores["second"] == entry.scores["synthetic"]
 
 
 def test_guesses_know_earlier_generations_only(finished: Path) -> None:
