@@ -55,7 +55,7 @@ def clip(
             folder / output_subpath,
             facts={"clip_model": clip_model, "prompts": str(prompts_path), "num_unmatched": len(unmatched)},
             batch_size=batch_size,
-            progress=partial(bar, label=folder.name, hidden=as_json),
+            progress=partial(bar, label=str(folder), hidden=as_json),
         )
         rows.append(
             {

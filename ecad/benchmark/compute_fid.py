@@ -66,7 +66,7 @@ def fid(
         reference = _statistics(ref_files, extractor, cache, "reference", as_json)
     rows: list[dict[str, Any]] = []
     for folder, files in folders.items():
-        statistics = _statistics(files, extractor, cache, folder.name, as_json)
+        statistics = _statistics(files, extractor, cache, str(folder), as_json)
         row = {
             "gen_dir": str(folder),
             "ref_dir": None if ref_dir is None else str(ref_dir),

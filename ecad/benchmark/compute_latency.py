@@ -50,7 +50,7 @@ class SampleOptions:
         known = _measured(job.schedule.metrics)
         missing = [size for size in self.sizes if self.recompute_existing or str(size) not in known]
         for size in missing:
-            progress = partial(bar, label=f"{file.stem}, {size} at once", hidden=hidden)
+            progress = partial(bar, label=f"{file}, {size} at once", hidden=hidden)
             found = measure_latency(generator, job, embeds, size, self.num_samples, self.warmup_steps, progress)
             by_size = {**_read(file), str(size): found}
             several = {"latency_by_batch_size": by_size} if len(by_size) > 1 else {}

@@ -61,7 +61,7 @@ class ScorerOptions:
                 again=self.rescore_existing,
                 delete_after=self.delete_after,
                 batch_size=self.batch_size,
-                progress=partial(bar, label=folder.name, hidden=hidden),
+                progress=partial(bar, label=str(folder), hidden=hidden),
             )
             for folder, found in items.items()
         }
