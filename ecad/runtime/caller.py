@@ -60,12 +60,13 @@ def innermost(begun: Sequence[weakref.ref[Scope]]) -> Scope | None:
 
 def call_site(scope: Scope) -> Site | None:
     """The places in code from which a module is called, outwards to a scope; None outside of it."""
-    places = []
-    for frame in _frames():
+    places, frame = [], sys._getframe(1)
+    while frame is not None:
         if not _is_between(frame):
             places.append((frame.f_code, frame.f_lasti))
-        if frame.f_trace is scope:
-            return tuple(places)
+            if frame.f_trace is scope:
+                return tuple(places)
+        frame = frame.f_back  # type: ignore[assignment]
     return None
 
 
@@ -94,4 +95,4 @@ def _frames() -> Iterator[FrameType]:
 
 
 def _is_between(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0] in _BETWEEN
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in _BETWEEN

@@ -20,10 +20,9 @@ from ecad.runtime.kept_outputs import Storage, Tally
 from ecad.runtime.overrides import Around, Override, override_of
 from ecad.runtime.passes import Forward, Pass, PlanRows
 from ecad.runtime.planned import PlannedSchedule, order_of
-from ecad.runtime.replay.recordings import Recordings, given
+from ecad.runtime.replay.recordings import Recordings
 from ecad.runtime.tgate import average, second_half, twice
 from ecad.schedules import CacheSchedule
-from ecad.schedules.plan import Action
 from ecad.sites.discovery import named_sites
 from ecad.sites.readers import running_order
 
@@ -181,11 +180,10 @@ class CachedDenoiser:
             one: the pass.
             row: its next one.
         """
-        step, rows = row - one.first, one.rows
-        if rows.outputs:
-            runs, ahead, _ = rows.outputs[step]
-            return not runs and one.output.reaches(ahead)
-        return self._is_whole and rows.actions[step][0] in (Action.REUSE, Action.FREE) and one.has(0)
+        does = one.rows[row - one.first]
+        if does.forecasts:
+            return not does.runs and one.output.reaches(does.ahead)
+        return self._is_whole and bool(does.reused) and one.has(0)
 
     def _forward(self, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """One forward of the denoiser: who calls, which row, which pass, what its plan says, and done."""
@@ -211,7 +209,7 @@ class CachedDenoiser:
                         "was left out: ecad cannot run this pipeline with its ControlNet; please report it"
                     )
                 planned = generation.planned(self)
-                result = forward.computed(self._halved_or_whole(planned, forward, original, args, kwargs))
+                result = forward.computed(self._halved_or_whole(planned, forward, original, inputs))
         except BaseException:
             generation.drop(self, state)
             raise
@@ -219,41 +217,39 @@ class CachedDenoiser:
         return result
 
     def _halved_or_whole(
-        self, planned: PlannedSchedule, forward: Forward, original: Callable[..., Any], args: Any, kwargs: Any
+        self, planned: PlannedSchedule, forward: Forward, original: Callable[..., Any], inputs: Inputs
     ) -> Any:
         """Run a forward, of half a batch where TGATE has made both halves the same."""
         state, gate = forward.of, planned.one_half_from
         one_half = gate is not None and state.first < gate <= forward.row and self._is_alone
         if forward.row in planned.gates:
             kept = [kept for site in planned.gates[forward.row] for kept in state.all_kept(site)]
-            average(kept, (*args, *kwargs.values())[0], one_half)
+            average(kept, inputs.leaves[0].value, one_half)
         if not one_half:
-            return self._run(forward, original, args, kwargs)
-        args, kwargs = second_half((args, kwargs))
-        return twice(self._run(forward, original, args, kwargs))
+            return self._run(forward, original, inputs)
+        half = Inputs(self._parameters, *second_half((inputs.args, inputs.kwargs)))
+        return twice(self._run(forward, original, half))
 
-    def _run(self, forward: Forward, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def _run(self, forward: Forward, original: Callable[..., Any], inputs: Inputs) -> Any:
         """Run a forward as it is, or what its row leaves of a recording of it."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
             return self._compute(None if self._is_whole else forward, original, args, kwargs)
 
         if self._is_whole:
-            return forward.call(0, run, args, kwargs)
-
+            return forward.call(0, run, inputs.args, inputs.kwargs)
         if self._is_compiled or (forward.computes_all and not forward.is_first):
-            return run(*args, **kwargs)
-        call, recordings = given(args, kwargs), self._recordings
+            return run(*inputs.args, **inputs.kwargs)
         if forward.is_first:
             components = [hook.owner for hook in self._hooks]
-            return recordings.record(run, call, forward, components, self._is_alone)
-        program = recordings.program(call, forward.actions)
+            return self._recordings.record(run, inputs, forward, components, self._is_alone)
+        program = self._recordings.program(inputs, forward.actions)
         # A block that was left out so far has nothing to give, and computes.
         kept = None if program is None else forward.get_all(program.reads)
         if program is None or kept is None:
-            return run(*args, **kwargs)
+            return run(*inputs.args, **inputs.kwargs)
         forward.is_seen = False
-        return self._compute(forward, program.run, (forward, kept, call.tensors), {})
+        return self._compute(forward, program.run, (forward, kept, inputs.tensors), {})
 
     def _compute(self, forward: Forward | None, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Call something that runs components, which do as a forward says; without one they compute."""

@@ -51,7 +51,7 @@ class Generation:
         self._scope: weakref.ref[Scope] | None = None
         self._passes: dict[CachedDenoiser, list[Pass]] = {}
         self._planned: dict[CachedDenoiser, PlannedSchedule] = {}
-        self._sites: set[Site] = set()
+        self._sites: list[Site] = []  # to hash code takes longer than to compare a few
         self._stray: set[Numbers] = set()
 
     @property
@@ -97,7 +97,8 @@ class Generation:
         """
         row = self.rows.row_of(inputs.time)
         if row is not None and row < self.num_steps:
-            self._sites.add(site)
+            if site not in self._sites:
+                self._sites.append(site)
             return row
         if row is None and inputs.time is not None and site in self._sites and not self._moves():
             self._stray.add(inputs.time.numbers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,19 +11,18 @@ from torch import nn
 
 from ecad.runtime.rows import Time, time_of
 
-# Parts of the names of arguments: of the timestep, and of what comes from the prompt or the picture asked for.
-_TIMES = ("timestep", "sigma")
+# Parts of the names of arguments that come from the prompt or the picture asked for.
 _PROMPTS = ("encoder", "prompt", "text", "cap_feats", "embeds", "pooled", "label", "context", "input_ids", "cond")
-_PLAIN = (bool, int, str, type(None))
+_COMPARED = (torch.Tensor, bool, int, str, type(None))
 
 
 class Leaf(NamedTuple):
-    """One value among a forward's arguments.
+    """One value among a forward's arguments; a list, tuple or dict comes before what it holds.
 
     Attributes:
-        name: of the argument it belongs to.
-        value: a tensor or plain value.
-        version: how often the tensor had been changed in place.
+        name: of the argument it belongs to, and the keys of dicts in it.
+        value: it.
+        version: how often it had been changed in place, if it is a tensor that counts this.
     """
 
     name: str
@@ -39,23 +38,31 @@ class Inputs:
         args, kwargs: of the forward.
 
     Attributes:
+        args, kwargs: the same.
+        leaves: every value among them.
+        tensors: those among the values.
         time: the timestep; None if there is none.
         shapes: shape and device of every tensor; autocast changes dtypes on the way.
         others: everything but the latents and the timestep.
     """
 
     def __init__(self, names: Sequence[str], args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-        given = [*zip(names, args, strict=False), *kwargs.items()]
-        given += [("", value) for value in args[len(names) :]]
+        self.args, self.kwargs = args, kwargs
+        given = [*zip(names, args, strict=False), *kwargs.items(), *(("", value) for value in args[len(names) :])]
         latents = names[0] if names else next((name for name, _ in given), "")
-        self.shapes = tuple((value.shape, value.device) for _, value in _leaves(given) if _is_tensor(value))
-        timestep = next((value for name, value in _leaves(given) if _is_time(name) and _is_number(value)), None)
-        self.time: Time | None = time_of(timestep)
-        self.others = [
-            Leaf(name, value, _version(value))
-            for name, value in _leaves(given)
-            if name != latents and not _is_time(name) and (_is_tensor(value) or isinstance(value, _PLAIN))
-        ]
+        self.leaves: list[Leaf] = []
+        for name, value in given:
+            _collect(name, value, self.leaves)
+        self.tensors: list[torch.Tensor] = [leaf.value for leaf in self.leaves if _is_tensor(leaf.value)]
+        self.shapes = tuple([(tensor.shape, tensor.device) for tensor in self.tensors])
+        self.time: Time | None = None
+        self.others: list[Leaf] = []
+        for leaf in self.leaves:
+            if _is_time(leaf.name):
+                if self.time is None and _is_number(leaf.value):
+                    self.time = time_of(leaf.value)
+            elif leaf.name != latents and isinstance(leaf.value, _COMPARED):
+                self.others.append(leaf)
 
 
 def parameter_names(module: nn.Module) -> list[str]:
@@ -87,11 +94,13 @@ def is_of_prompt(leaf: Leaf) -> bool:
 
 def _is_same(before: Leaf, now: Leaf, in_content: bool) -> bool:
     one, other = before.value, now.value
+    if one is other:
+        return before.version == now.version
     if not (_is_tensor(one) and _is_tensor(other)):
         return type(one) is type(other) and bool(one == other)
     if (one.shape, one.dtype, one.device) != (other.shape, other.dtype, other.device):
         return False
-    if one is other or _is_one_view(one, other):
+    if _is_one_view(one, other):
         return before.version == now.version
     return in_content and not one.is_meta and bool(torch.equal(one, other))
 
@@ -102,18 +111,18 @@ def _is_one_view(one: torch.Tensor, other: torch.Tensor) -> bool:
     return (one.data_ptr(), one.stride()) == (other.data_ptr(), other.stride())
 
 
-def _leaves(given: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    for name, value in given:
-        if isinstance(value, (list, tuple)):
-            yield from _leaves([(name, part) for part in value])
-        elif isinstance(value, dict):
-            yield from _leaves([(f"{name}.{key}", part) for key, part in value.items()])
-        else:
-            yield name, value
+def _collect(name: str, value: Any, leaves: list[Leaf]) -> None:
+    leaves.append(Leaf(name, value, _version(value)))
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            _collect(name, part, leaves)
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            _collect(f"{name}.{key}", part, leaves)
 
 
 def _is_time(name: str) -> bool:
-    return name in ("t", "ts") or (any(part in name for part in _TIMES) and not name.endswith("cond"))
+    return name in ("t", "ts") or (("timestep" in name or "sigma" in name) and not name.endswith("cond"))
 
 
 def _is_number(value: Any) -> bool:

@@ -131,9 +131,12 @@ class Kept:
 
     def get(self) -> Any:
         """What a reuse gives, on the device and in the type in which it was computed; None if nothing is kept."""
-        if not self.is_there:
-            return None
-        output = self._output if self._computed_as is None else self._restored(self._output)
+        output = self._output
+        for tensor, version in self._versions:
+            if tensor._version != version:
+                return None
+        if self._computed_as is not None:
+            output = self._restored(output)
         return _copied(output) if self.is_shared else output
 
     def keep(self, output: object, line: Line = AS_IT_IS) -> None:

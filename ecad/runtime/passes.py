@@ -20,31 +20,66 @@ if TYPE_CHECKING:
     from ecad.runtime.replay.trace import Recorder
 
 # Globals are looked up faster than members of an enum.
-_COMPUTE, _KEEP, _REUSE, _FREE, _SKIP = Action
+_ACTIONS = tuple(Action)
+_COMPUTE, _KEEP, _REUSE, _FREE, _SKIP = _ACTIONS
 _REUSES = frozenset((_REUSE, _FREE))
-_COMPUTES = frozenset((_COMPUTE, _KEEP))
+
+
+class PlanRow:
+    """What every site, and the denoiser itself, does in one row of a plan.
+
+    Args:
+        plan: of any rows.
+        step: which of them.
+        ahead: what is made of the denoiser's outputs in this row.
+
+    Attributes:
+        actions: of each site.
+        computed, reused, skipped: the sites that do so.
+        dropped, released: the sites of whose outputs nothing is needed after this row, and nothing before the next one.
+        forecasts: whether the schedule does.
+        runs: whether the denoiser runs.
+        held: how many of its outputs, the newest ones, later rows need.
+    """
+
+    def __init__(self, plan: Plan, step: int, ahead: Ahead) -> None:
+        of_sites = plan.actions[step, : plan.num_sites].tolist()
+        self.actions = [_ACTIONS[action] for action in of_sites]
+        sites: dict[int, list[int]] = {action: [] for action in _ACTIONS}
+        for site, action in enumerate(of_sites):
+            sites[action].append(site)
+        self.computed, self.reused = sites[_COMPUTE] + sites[_KEEP], sites[_REUSE] + sites[_FREE]
+        self.skipped, self.dropped, self.released = sites[_SKIP], sites[_COMPUTE], sites[_FREE]
+        self._plan, self._step, self.ahead, self.forecasts = plan, step, ahead, plan.forecasts
+        self.runs, self.held = True, 0
+        if self.forecasts:
+            self.runs, self.held = bool(plan.actions[step, -1] <= _KEEP), int(plan.held[step, -1])
+
+    def line(self, site: int) -> Line:
+        """What becomes of an output that a site has just computed."""
+        if not self.forecasts:
+            return AS_IT_IS
+        tables = self._plan.gaps, self._plan.remembered, self._plan.reused
+        gap, remembered, reused = (table[self._step, site].item() for table in tables)
+        return Line(gap, remembered, reused)
 
 
 class PlanRows:
-    """A plan from some row on, in the form in which it is followed.
+    """A plan from some row on; each row is looked at when it is met for the first time.
 
     Args:
         plan: from that row on.
         ahead: what `forecasts` gives, from there.
     """
 
-    def __init__(self, plan: Plan, ahead: list[Ahead]) -> None:
-        self.plan = plan
-        actions = [[Action(action) for action in row] for row in plan.actions.tolist()]
-        self.actions = [row[: plan.num_sites] for row in actions]
-        # By row and site, and of the denoiser's output by row; empty unless the schedule forecasts.
-        self.lines: list[list[Line]] = []
-        self.outputs: list[tuple[bool, Ahead, int]] = []
-        if plan.forecasts:
-            tables = plan.gaps.tolist(), plan.remembered.tolist(), plan.reused.tolist()
-            self.lines = [list(map(Line, *rows))[: plan.num_sites] for rows in zip(*tables, strict=True)]
-            runs = [row[-1] in _COMPUTES for row in actions]
-            self.outputs = list(zip(runs, ahead, plan.held[:, -1].tolist(), strict=True))
+    def __init__(self, plan: Plan, ahead: Sequence[Ahead]) -> None:
+        self.plan, self._ahead = plan, ahead
+        self._rows: dict[int, PlanRow] = {}
+
+    def __getitem__(self, step: int) -> PlanRow:
+        if step not in self._rows:
+            self._rows[step] = PlanRow(self.plan, step, self._ahead[step])
+        return self._rows[step]
 
 
 class Pass:
@@ -143,6 +178,7 @@ class Forward:
         row: of the schedule.
 
     Attributes:
+        does: what its row of the plan says.
         actions: of each site.
         recorder: watches this forward, if it is the first of its kind.
         is_seen: whether every call of a component asks what to do; those of compiled blocks and replays do not.
@@ -150,14 +186,9 @@ class Forward:
 
     def __init__(self, of: Pass, row: int) -> None:
         self.of, self.row = of, row
-        step = row - of.first
-        self.is_first = step == 0
-        self.actions = of.rows.actions[step]
-        self._lines: list[Line] | None = None
-        self._runs, self._ahead, self._held = True, Ahead(), 0
-        if of.rows.lines:
-            self._lines = of.rows.lines[step]
-            self._runs, self._ahead, self._held = of.rows.outputs[step]
+        self.is_first = row == of.first
+        self.does = of.rows[row - of.first]
+        self.actions = self.does.actions
         self.recorder: Recorder | None = None
         self.is_seen = True
         self._numbers = [0] * len(self.actions)
@@ -165,13 +196,13 @@ class Forward:
     @property
     def computes_all(self) -> bool:
         """Whether every component runs."""
-        return _COMPUTES.issuperset(self.actions)
+        return len(self.does.computed) == len(self.actions)
 
     def forecast(self) -> Any:
         """What stands for the denoiser's own output; None if it has to run."""
-        if self._runs:
+        if self.does.runs:
             return None
-        result = self.of.output.forecast(self._ahead, self._held)
+        result = self.of.output.forecast(self.does.ahead, self.does.held)
         self.is_seen = result is None
         return result
 
@@ -181,9 +212,10 @@ class Forward:
         Args:
             result: as it was returned.
         """
-        if self._lines is None:
+        does = self.does
+        if not does.forecasts:
             return result
-        result, size = self.of.output.computed(result, self._ahead if self._runs else Ahead(), self._held)
+        result, size = self.of.output.computed(result, does.ahead if does.runs else Ahead(), does.held)
         self.of.sizes[-1] = max(self.of.sizes[-1], size)
         return result
 
@@ -218,9 +250,9 @@ class Forward:
 
     def get_all(self, sites: Sequence[int]) -> dict[int, Any] | None:
         """What is kept for the first call of each of some sites; None if one of them lacks it."""
-        outputs = {}
+        outputs, kept_of = {}, self.of.all_kept
         for site in sites:
-            kept = self.of.all_kept(site)
+            kept = kept_of(site)
             if not kept or (output := kept[0].get()) is None:
                 return None
             outputs[site] = output
@@ -265,24 +297,21 @@ class Forward:
 
     def end(self) -> None:
         """Count the calls of a forward that has run to its end, and let go of what was reused for the last time."""
-        of = self.of
+        of, does = self.of, self.does
         if self.is_first:
             of.calls = self._numbers
         calls = self._numbers if self.is_seen else of.calls
-        counts = dict.fromkeys(Action, 0)
-        for action, number in zip(self.actions, calls, strict=True):
-            counts[action] += number
-        computed, reused = counts[_COMPUTE] + counts[_KEEP], counts[_REUSE] + counts[_FREE]
-        of.tally.called(computed, reused, counts[_SKIP])
-        for site, action in enumerate(self.actions):
-            if action is _FREE or action is _COMPUTE:
-                for kept in of.all_kept(site):
-                    kept.free() if action is _COMPUTE else kept.release()
+        of.tally.called(*(sum([calls[site] for site in sites]) for sites in (does.computed, does.reused, does.skipped)))
+        for site in does.dropped:
+            for kept in of.all_kept(site):
+                kept.free()
+        for site in does.released:
+            for kept in of.all_kept(site):
+                kept.release()
         of.next = self.row + 1
 
     def _computed(self, site: int, number: int, output: Any) -> None:
         if self.is_first:
             self.of.sizes[site] += size_if_kept(output, self.of.storage)
         if self.actions[site] in (_KEEP, _REUSE):
-            line = AS_IT_IS if self._lines is None else self._lines[site]
-            self.of.kept(site, number).keep(output, line)
+            self.of.kept(site, number).keep(output, self.does.line(site))

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils import _pytree as pytree
 
 from ecad.runtime.overrides import After, Around, Override, override_of
 
@@ -49,10 +48,10 @@ class Time:
         value = self._value
         if not isinstance(value, torch.Tensor):
             return Numbers(float(value), float(value), None if isinstance(value, int) else _ROUNDING)
+        rounding = max(torch.finfo(value.dtype).eps, _ROUNDING) if value.is_floating_point() else None
         # Small ones are read without an operator.
         few = value if value.numel() <= _FEW else torch.stack(torch.aminmax(value.detach()))
-        found = pytree.tree_leaves(few.tolist())
-        rounding = max(torch.finfo(value.dtype).eps, _ROUNDING) if value.is_floating_point() else None
+        found = few.tolist() if few.ndim == 1 else few.flatten().tolist()
         return Numbers(float(min(found)), float(max(found)), rounding)
 
     def place_in(self, timesteps: torch.Tensor) -> int | None:
@@ -163,11 +162,12 @@ class SchedulerRows:
         if place is not None:
             return self._row_of_element(place)
         numbers = None if time is None else time.numbers
-        fitting = self._fitting(numbers)
+        near = self._near(numbers)
+        fitting = None if not near else sorted({row for _, rows in near for row in rows})
         row = self._row(fitting)
         if row is None and self.has_moved and len(self._times) == 1:
             # One row alone may agree with a table by chance.
-            self._tables, fitting = [], None
+            self._tables, near, fitting = [], [], None
             row = self._row(None)
         if row is None or not (self._first or 0) <= row < len(self):
             return None
@@ -175,7 +175,7 @@ class SchedulerRows:
             if fitting is None and not self._is_new_or_same(row, numbers):
                 return None
             self._times[row] = numbers
-            self._tables = [table for table in self._tables or () if row in table.rows_near(numbers)]
+            self._tables = [table for table, rows in near if row in rows]
         return self._counted(row)
 
     def _row_of_element(self, place: int) -> int | None:
@@ -210,16 +210,13 @@ class SchedulerRows:
             return first
         return fitting[0] if len(fitting) == 1 else None
 
-    def _fitting(self, time: Numbers | None) -> list[int] | None:
-        """The rows whose timestep this is; None where the way in which the pipeline writes timesteps is not known."""
+    def _near(self, time: Numbers | None) -> list[tuple[_Table, list[int]]]:
+        """The rows whose timestep this is, by the ways in which the pipeline may write timesteps; none if unknown."""
         if time is None:
-            return None
-        tables = self._tables
-        if tables is None:
-            tables = self._tables = self._tables_of(time)
-        if not tables:
-            return None
-        return sorted({row for table in tables for row in table.rows_near(time)})
+            return []
+        if self._tables is None:
+            self._tables = self._tables_of(time)
+        return [(table, table.rows_near(time)) for table in self._tables]
 
     def _tables_of(self, time: Numbers) -> list[_Table]:
         """In which tables the first timestep of a generation stands where it should."""
@@ -259,12 +256,13 @@ class _Table(NamedTuple):
     size: float = 0.0
 
     def rows_near(self, time: Numbers) -> list[int]:
-        cut = min(1.0, 1e-2 * max(map(abs, self.numbers), default=0.0))
-
-        def allowed(number: float) -> float:
-            return cut if time.rounding is None else time.rounding * max(abs(number), self.size)
-
-        return [row for row, number in enumerate(self.numbers) if abs(number - time.most) <= allowed(number)]
+        most, rounding, size = time.most, time.rounding, self.size
+        if rounding is None:
+            cut = min(1.0, 1e-2 * max(map(abs, self.numbers), default=0.0))
+            return [row for row, number in enumerate(self.numbers) if abs(number - most) <= cut]
+        return [
+            row for row, number in enumerate(self.numbers) if abs(number - most) <= rounding * max(abs(number), size)
+        ]
 
 
 def _tables(scheduler: Any) -> list[_Table]:

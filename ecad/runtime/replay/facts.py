@@ -11,7 +11,7 @@ import enum
 import functools
 import logging
 import types
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import copy
 from operator import itemgetter
 from typing import Any
@@ -54,9 +54,8 @@ class Facts:
     def __init__(self, denoiser: nn.Module, components: Collection[nn.Module]) -> None:
         # What has to stay empty: hooks, and what would hold tensors.
         self._empty: list[Mapping[Any, Any]] = []
-        # Attributes of objects: all of their dicts, what looks up those that count, and what that found.
-        self._attributes: list[dict[str, Any]] = []
-        self._look_ups: list[Callable[[dict[str, Any]], Any]] = []
+        # Attributes of objects, by the names of those that count.
+        self._attributes: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         # Attributes of classes, and dicts, lists, tuples and sets.
         self._others: list[Any] = []
         # Parameters and buffers of a module, and other tensors: a container and where in it.
@@ -64,7 +63,6 @@ class Facts:
         self._single: list[tuple[Any, Any]] = []
         self._seen: set[int] = set()
         self._components = [vars(component) for component in components]
-        self._forwards = [attributes["forward"] for attributes in self._components]
         for component in components:
             self._note_hooks(component)
         for part in _outside(denoiser, set(components)):
@@ -73,7 +71,8 @@ class Facts:
             if part is not denoiser:  # the denoiser's own hooks run outside of what is recorded
                 self._note_hooks(part)
             self._note(part)
-        self._lengths_then, self._found_then = self._state()
+        self._look_ups = [(itemgetter(*names), found) for names, found in self._attributes.items()]
+        self._then = self._state()
         self._others_then = [dict(one) if isinstance(one, Mapping) else copy(one) for one in self._others]
         self._kinds = [_kind(tensor) for tensor in self.tensors()]
 
@@ -81,12 +80,9 @@ class Facts:
         """Whether everything is as it was, but for the tensors."""
         if any(self._empty) or torch_module._has_any_global_hook():
             return False
-        # In C, where the same object counts as equal without being looked at.
-        forwards = [attributes.get("forward") for attributes in self._components]
         try:
-            lengths, found = self._state()
-            same = (forwards, lengths, found) == (self._forwards, self._lengths_then, self._found_then)
-            return same and self._others == self._others_then
+            # In C, where the same object counts as equal without being looked at.
+            return self._state() == self._then and self._others == self._others_then
         except (KeyError, RuntimeError, ValueError):  # an attribute is gone, or a tensor was put in another's place
             return False
 
@@ -97,16 +93,18 @@ class Facts:
 
     def pointers(self) -> list[int]:
         """Where they lie."""
-        return [tensor.data_ptr() for tensor in self.tensors()]
+        return list(map(torch.Tensor.data_ptr, self.tensors()))
 
     def are_alike(self, tensors: list[torch.Tensor]) -> bool:
         """Whether tensors are of the shapes and types of those that were there."""
         return [_kind(tensor) for tensor in tensors] == self._kinds
 
-    def _state(self) -> tuple[list[int], list[Any]]:
-        """How many attributes each object has, and those that count."""
-        found = [look_up(attributes) for look_up, attributes in zip(self._look_ups, self._attributes, strict=True)]
-        return list(map(len, self._attributes)), found
+    def _state(self) -> list[Any]:
+        """What computes each component; how many attributes each object has, and those that count."""
+        state: list[Any] = [[attributes.get("forward") for attributes in self._components]]
+        for look_up, attributes in self._look_ups:
+            state += list(map(len, attributes)), list(map(look_up, attributes))
+        return state
 
     def _note_hooks(self, part: nn.Module) -> None:
         if part._forward_hooks or part._forward_pre_hooks:
@@ -127,11 +125,11 @@ class Facts:
         (self._others if one else self._empty).append(one)
 
     def _note_attributes(self, attributes: dict[str, Any]) -> None:
-        counting = [name for name in attributes if name not in _UNUSED and not name.startswith("_ecad")]
         if not attributes:
             self._empty.append(attributes)
-        self._attributes.append(attributes)
-        self._look_ups.append(itemgetter(*counting) if counting else lambda _: None)
+        counting = tuple([name for name in attributes if name not in _UNUSED and not name.startswith("_ecad")])
+        if counting:
+            self._attributes.setdefault(counting, []).append(attributes)
         for name in counting:
             if name not in _CONTENTS:
                 self._look_into(attributes[name], attributes, name)

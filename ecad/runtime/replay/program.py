@@ -2,14 +2,17 @@
 
 Around a reused component much is computed that nobody reads: its norm, its shift and scale, the activation before a
 reused projection, in a row that reuses everything the whole text stream. A program is the same operators on the same
-numbers without those, so images stay the same bit for bit.
+numbers without those, so images stay the same bit for bit. It is written out as one Python function: on small models
+and on GPUs a reused row takes as long as Python needs to call its operators.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils import _pytree as pytree
@@ -47,21 +50,20 @@ class Program:
             code, outputs = narrow(graph, code, values)
         code, self._parts = split_linears(graph, _live(code, outputs), values)
         code, self._kept = _apart(_live(code, outputs), values)
-        dead = _last_reads(code, outputs)
-        self._code = [(i.op, i.args, i.out, places) for i, places in zip(code, dead, strict=True)]
-        self._outputs, self._structure, self._inputs = outputs, graph.structure, graph.inputs
         kept = [place for _, _, place in self._kept]
         made = [instruction.out for instruction in (*code, *self._parts)]
-        self._size = 2 + max([*values, *made, *kept, graph.inputs])
+        size = 1 + max([*values, *made, *kept, graph.inputs])
+        steps, self._outputs = _parts_at_once(code, outputs, values, size)
+        self._structure = graph.structure
         # What `narrow` and `split_linears` have added.
         self._literals = {place: value for place, value in values.items() if place not in constants}
-        self._read = {place for _, args, *_ in self._code for place in args} | set(outputs)
-        self._environment: list[Any] | None = None
+        self._closure, self._bound_to = _written(steps, range(graph.inputs), kept, self._outputs)
+        self._row: Callable[..., list[Any]] | None = None
 
     @property
     def is_bound(self) -> bool:
         """Whether it can run."""
-        return self._environment is not None
+        return self._row is not None
 
     def bind(self, constants: Mapping[int, Any]) -> None:
         """Take the values of constants, until `release`.
@@ -72,11 +74,11 @@ class Program:
         values = {**constants, **self._literals}
         for part in self._parts:
             values[part.out] = part.op(*[values[place] for place in part.args])
-        self._environment = [values.get(place) if place in self._read else None for place in range(self._size)]
+        self._row = self._closure(*[values[place] for place in self._bound_to])
 
     def release(self) -> None:
         """Let go of every tensor."""
-        self._environment = None
+        self._row = None
 
     def run(self, forward: Forward, kept: dict[int, Any], tensors: Sequence[torch.Tensor]) -> Any:
         """What the forward returns.
@@ -86,18 +88,13 @@ class Program:
             kept: site -> output, of the sites that it reads; emptied, so that memory is free after its last read.
             tensors: those among the arguments, flattened.
         """
-        assert self._environment is not None
-        environment = self._environment.copy()
-        environment[: self._inputs], environment[_FORWARD] = tensors, forward
-        for site, index, place in self._kept:
+        assert self._row is not None
+        given = []
+        for site, index, _ in self._kept:
             output = kept[site]
-            environment[place] = output if isinstance(output, torch.Tensor) else pytree.tree_leaves(output)[index]
+            given.append(output if isinstance(output, torch.Tensor) else pytree.tree_leaves(output)[index])
         kept.clear()
-        for op, args, out, dead in self._code:
-            environment[out] = op(*[environment[place] for place in args])
-            for place in dead:
-                environment[place] = None
-        return pytree.tree_unflatten([environment[place] for place in self._outputs], self._structure)
+        return pytree.tree_unflatten(self._row(forward, tensors, given), self._structure)
 
 
 def _acting(instruction: Instruction, actions: Sequence[Action]) -> Instruction:
@@ -144,10 +141,80 @@ def _live(instructions: Sequence[Instruction], outputs: Sequence[int]) -> list[I
     return live[::-1]
 
 
-def _last_reads(code: Sequence[Instruction], outputs: Sequence[int]) -> list[tuple[int, ...]]:
-    """Places that nobody reads after each instruction."""
+class _Step(NamedTuple):
+    """`outs = op(*args)`; several of those follow one another."""
+
+    op: Callable[..., Any]
+    args: tuple[int, ...]
+    outs: tuple[int, ...]
+
+
+def _parts_at_once(
+    code: Sequence[Instruction], outputs: Sequence[int], values: Mapping[int, Any], size: int
+) -> tuple[list[_Step], list[int]]:
+    """Take all that is read of a list of tensors in one step, into places from `size` on."""
+    taken: dict[int, list[Instruction]] = {}
+    for instruction in code:
+        if instruction.op is operator.getitem:
+            taken.setdefault(instruction.args[0], []).append(instruction)
+    moved: dict[int, int] = {}
+    steps = []
+    for op, args, out, *_ in code:
+        if op is operator.getitem and len(parts := taken[args[0]]) > 1:
+            if out in moved:
+                continue
+            moved |= {part.out: size + n for n, part in enumerate(parts)}
+            outs = tuple(range(size, size := size + len(parts)))
+            indices = [values[part.args[1]] for part in parts]
+            steps.append(_Step(itemgetter(*indices), (moved.get(args[0], args[0]),), outs))
+        else:
+            steps.append(_Step(op, tuple([moved.get(place, place) for place in args]), (out,)))
+    return steps, [moved.get(place, place) for place in outputs]
+
+
+def _written(
+    steps: Sequence[_Step], inputs: Sequence[int], kept: Sequence[int], outputs: Sequence[int]
+) -> tuple[Callable[..., Callable[..., list[Any]]], list[int]]:
+    """Write a row out as one Python function, which runs faster than a loop over its steps.
+
+    Args:
+        steps: of the row.
+        inputs, kept, outputs: places of its arguments and results.
+
+    Returns:
+        What gives the function of (forward, inputs, kept), bound to the values of constants, and the constants' places.
+    """
+    made = {*inputs, *kept, _FORWARD, *(place for _, _, outs in steps for place in outs)}
+    constants = sorted({*(place for _, args, _ in steps for place in args), *outputs} - made)
+    names = {place: f"v{place}" for place in (*constants, *inputs, *kept)} | {_FORWARD: "forward"}
+    ops = {op: f"op{number}" for number, op in enumerate(dict.fromkeys(op for op, _, _ in steps))}
+    lines = [f"[{_joined(names, inputs)}] = inputs", f"[{_joined(names, kept)}] = kept", "kept.clear()"]
+    for (op, args, outs), dead in zip(steps, _last_reads(steps, outputs), strict=True):
+        given = _joined(names, args)
+        # A result takes the name of what nobody reads any more, so that this is free.
+        free = [names[place] for place in dead if place in made and place in names]
+        for place in outs:
+            names[place] = free.pop() if free else f"v{place}"
+        unread = [names[place] for place in outs if place in dead]
+        lines.append(f"{_joined(names, outs)} = {ops[op]}({given})")
+        if free or unread:
+            lines.append(f"del {', '.join((*free, *unread))}")
+    lines.append(f"return [{_joined(names, outputs)}]")
+    head = f"def bind({', '.join([*ops.values(), *(f'v{place}' for place in constants)])}):"
+    body = "\n        ".join(["    def row(forward, inputs, kept):", *lines])
+    namespace: dict[str, Any] = {}
+    exec(f"{head}\n{body}\n    return row", namespace)
+    return partial(namespace["bind"], *(getattr(op, "_op", op) for op in ops)), constants
+
+
+def _last_reads(code: Sequence[_Step], outputs: Sequence[int]) -> list[tuple[int, ...]]:
+    """Places that nobody reads after each step."""
     read, dead = set(outputs), []
-    for instruction in reversed(code):
-        dead.append(tuple({*instruction.args, instruction.out} - read))
-        read.update(instruction.args)
+    for _, args, outs in reversed(code):
+        dead.append(tuple({*args, *outs} - read))
+        read.update(args)
     return dead[::-1]
+
+
+def _joined(names: Mapping[int, str], places: Iterable[int]) -> str:
+    return ", ".join([names[place] for place in places])

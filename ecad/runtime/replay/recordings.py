@@ -6,12 +6,12 @@ They belong to a cache that is enabled, hold no tensor between two generations, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
+from ecad.runtime.inputs import Inputs
 from ecad.runtime.passes import Forward
 from ecad.runtime.replay.facts import Facts, Unrecordable
 from ecad.runtime.replay.graph import Graph
@@ -23,33 +23,6 @@ from ecad.schedules.plan import Action
 _MOST_GRAPHS = 16
 _MOST_PROGRAMS = 256
 _LITERALS = (bool, int, float, str, torch.dtype, torch.device, type(None))
-
-
-class Given(NamedTuple):
-    """A forward's arguments, flattened.
-
-    Attributes:
-        key: what a recording has to have been made with; None if no recording can stand for the forward.
-    """
-
-    leaves: list[Any]
-    structure: pytree.TreeSpec
-    key: object | None
-
-    @property
-    def tensors(self) -> list[torch.Tensor]:
-        """Those among the arguments."""
-        return [leaf for leaf in self.leaves if isinstance(leaf, torch.Tensor)]
-
-
-def given(args: Sequence[Any], kwargs: dict[str, Any]) -> Given:
-    """Describe a forward's arguments.
-
-    Args:
-        args, kwargs: of the forward.
-    """
-    leaves, structure = pytree.tree_flatten((args, kwargs))
-    return Given(leaves, structure, _key(leaves, structure))
 
 
 class Recordings:
@@ -68,13 +41,13 @@ class Recordings:
         self._watched: set[object] = set()
 
     def record(
-        self, run: Callable[..., Any], call: Given, forward: Forward, components: Sequence[nn.Module], alone: bool
+        self, run: Callable[..., Any], inputs: Inputs, forward: Forward, components: Sequence[nn.Module], alone: bool
     ) -> Any:
         """Run the first forward of a pass, and write it down if it can be replayed and was not before.
 
         Args:
             run: the denoiser's forward.
-            call: its arguments.
+            inputs: its arguments.
             forward: of its pass.
             components: modules by site.
             alone: nobody else stands in for the denoiser's forward.
@@ -82,42 +55,42 @@ class Recordings:
         Returns:
             What the forward returns.
         """
-        facts = self._facts_of(components) if alone and call.key is not None else None
+        key = _key(inputs)
+        facts = self._facts_of(components) if alone and key is not None else None
         known = self._watched if facts is None else self._graphs if facts is self._facts else ()
-        if call.key in known:
-            args, kwargs = pytree.tree_unflatten(call.leaves, call.structure)
-            return run(*args, **kwargs)
-        result, graph = record(run, components, call.leaves, call.structure, forward, facts)
+        if key in known:
+            return run(*inputs.args, **inputs.kwargs)
+        result, graph = record(run, components, inputs, forward, facts)
         if len(self._watched) > _MOST_PROGRAMS:
             self._watched.clear()
-        self._watched.add(call.key)
+        self._watched.add(key)
         if facts is None or not facts.hold():
             return result
         if facts is not self._facts:
             self._facts = facts
             self._graphs.clear()
             self.release()
-        self._graphs[call.key] = None if graph is None else _Recording(graph)
+        self._graphs[key] = None if graph is None else _Recording(graph)
         if len(self._graphs) > _MOST_GRAPHS:
             del self._graphs[next(iter(self._graphs))]
         return result
 
-    def program(self, call: Given, actions: Sequence[Action]) -> Program | None:
+    def program(self, inputs: Inputs, actions: Sequence[Action]) -> Program | None:
         """What a forward comes down to; None if it has to be run as it is.
 
         Args:
-            call: its arguments.
+            inputs: its arguments.
             actions: of each site.
         """
-        recording = self._graphs.get(call.key)
+        recording = self._graphs.get(_key(inputs))
         if recording is None or self._facts is None or not self._facts.hold():
             return None
-        if self._pointers is None or self._facts.pointers() != self._pointers:
+        pointers = self._facts.pointers()
+        if pointers != self._pointers:
             self.release()
-            tensors = self._facts.tensors()
-            if not self._are_alike(tensors):
+            if not self._are_alike(self._facts.tensors()):
                 return None
-            self._pointers = self._facts.pointers()
+            self._pointers = pointers
         if recording.constants is None:
             recording.constants = recording.graph.bind(self._facts.tensors())
         return recording.program(actions)
@@ -171,20 +144,23 @@ class _Recording:
             program.release()
 
 
-def _key(leaves: Sequence[Any], structure: pytree.TreeSpec) -> object | None:
-    described: list[object] = []
+def _key(inputs: Inputs) -> object | None:
+    """What a recording has to have been made with; None if no recording can stand for the forward."""
+    devices = {tensor.device for tensor in inputs.tensors}
+    if any(torch.is_autocast_enabled(device.type) for device in devices if device.type != "meta"):
+        return None  # operators are recorded below it, and would pass it a second time
+    described: list[object] = [len(inputs.args), torch.is_inference_mode_enabled(), torch.get_default_dtype()]
     places: dict[int, int] = {}
-    for place, leaf in enumerate(leaves):
-        if isinstance(leaf, torch.Tensor):
-            if type(leaf) is not torch.Tensor:
-                return None
-            if not leaf.is_meta and torch.is_autocast_enabled(leaf.device.type):
-                return None  # operators are recorded below it, and would pass it a second time
+    for place, (name, value, _) in enumerate(inputs.leaves):
+        kind = type(value)
+        if kind is torch.Tensor:
             # One tensor in two places is another forward than two tensors.
-            first = places.setdefault(id(leaf), place)
-            described.append((leaf.shape, leaf.stride(), leaf.dtype, leaf.device, first))
-        elif isinstance(leaf, _LITERALS):
-            described.append((type(leaf), leaf))
+            first = places.setdefault(id(value), place)
+            described.append((name, value.shape, value.stride(), value.dtype, value.device, first))
+        elif isinstance(value, _LITERALS):
+            described.append((name, kind, value))
+        elif kind in (list, tuple, dict):
+            described.append((name, kind, len(value)))
         else:
             return None
-    return structure, tuple(described), torch.is_inference_mode_enabled(), torch.get_default_dtype()
+    return tuple(described)

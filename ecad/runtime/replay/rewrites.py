@@ -93,7 +93,7 @@ class _Narrowing:
                 return [(place, None) for place in args]
             return [self._inside(self.made.get(args[0]), own) or (args[0], own)]
         if op in _ELEMENTWISE:
-            return [(place, part if self._spans(place, out, part) else None) for place in args]
+            return [(place, self._along(place, out, part)) for place in args]
         if (inside := self._inside(instruction, part)) is not None:
             return [inside]
         return [(place, None) for place in args]
@@ -116,11 +116,11 @@ class _Narrowing:
         bounds = slice(start, end).indices(shape[dim])[:2]
         return _Part(dim % len(shape), *bounds)
 
-    def _spans(self, place: int, out: int, part: _Part) -> bool:
-        """Whether an argument of an elementwise operator runs along the part's dimension."""
+    def _along(self, place: int, out: int, part: _Part) -> _Part | None:
+        """The part of an argument of an elementwise operator; None if it does not run along the part's dimension."""
         shape, whole = self.shapes.get(place, torch.Size()), self.shapes[out]
         dim = part.dim - len(whole) + len(shape)
-        return dim == part.dim and shape[dim] == whole[dim] > 1
+        return part._replace(dim=dim) if dim >= 0 and shape[dim] == whole[part.dim] > 1 else None
 
     def _inside(self, instruction: Instruction | None, part: _Part) -> tuple[int, _Part | None] | None:
         """Which of concatenated tensors holds the part, and where in it; None if no one of them, or nothing was."""
@@ -232,6 +232,29 @@ def drop_ones(graph: Graph) -> None:
 
 def _is_alike(graph: Graph, one: int, other: int) -> bool:
     return (graph.shapes.get(one), graph.dtypes.get(one)) == (graph.shapes.get(other), graph.dtypes.get(other))
+
+
+def drop_leading_ones(graph: Graph) -> None:
+    """Do not put a 1 in front of a shape where broadcasting does, such as that of a gate at batch 1.
+
+    Args:
+        graph: changed in place.
+    """
+    readers, shapes = _readers(graph.instructions), graph.shapes
+    same: dict[int, int] = {}
+    for place, instruction in enumerate(graph.instructions):
+        op, args, out = instruction[:3]
+        graph.instructions[place] = instruction._replace(args=tuple([same.get(one, one) for one in args]))
+        if op is not _aten.unsqueeze.default or out in graph.outputs or shapes[out] != (1, *shapes[args[0]]):
+            continue
+        if shapes[args[0]] and all(_is_as_long_without(graph, reader, out) for reader in readers[out]):
+            same[out] = graph.instructions[place].args[0]
+
+
+def _is_as_long_without(graph: Graph, reader: Instruction, place: int) -> bool:
+    """Whether another argument of an elementwise operator has as many dimensions as this one."""
+    others = [len(graph.shapes.get(one, ())) for one in reader.args if one != place]
+    return reader.op in _ELEMENTWISE and max(others, default=0) >= len(graph.shapes[place])
 
 
 def merge_views(graph: Graph) -> None:

@@ -16,12 +16,13 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ecad.runtime.inputs import Inputs
 from ecad.runtime.kept_outputs import tensors_in
 from ecad.runtime.passes import Forward
 from ecad.runtime.replay.facts import Facts
 from ecad.runtime.replay.graph import Call, Graph, Instruction, as_list
 from ecad.runtime.replay.operators import is_random, is_view, with_names, written
-from ecad.runtime.replay.rewrites import batch_tables, drop_ones, merge_views
+from ecad.runtime.replay.rewrites import batch_tables, drop_leading_ones, drop_ones, merge_views
 
 # Numbers leave a tensor unseen here; whatever depends on them cannot be replayed.
 _LEAKS = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
@@ -30,8 +31,7 @@ _LEAKS = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
 def record(
     run: Callable[..., Any],
     components: Sequence[nn.Module],
-    leaves: Sequence[Any],
-    structure: pytree.TreeSpec,
+    inputs: Inputs,
     forward: Forward,
     facts: Facts | None,
 ) -> tuple[Any, Graph | None]:
@@ -40,7 +40,7 @@ def record(
     Args:
         run: the denoiser's forward.
         components: modules by site; a component counts as one operator.
-        leaves, structure: the forward's (args, kwargs), flattened.
+        inputs: the forward's arguments.
         forward: of its pass; is told of outputs that are changed in place.
         facts: that the denoiser's tensors are among; None to watch only.
 
@@ -48,13 +48,11 @@ def record(
         What the forward returned, and its graph; None where a replay could differ from running it: it looks at values
         of tensors, draws random numbers, changes what it did not make itself, or calls a component twice.
     """
-    args, kwargs = pytree.tree_unflatten(list(leaves), structure)
-    inputs = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-    recorder = Recorder(inputs, components, forward, facts)
+    recorder = Recorder(inputs.tensors, components, forward, facts)
     forward.recorder = recorder
     try:
         with recorder:
-            returned = run(*args, **kwargs)
+            returned = run(*inputs.args, **inputs.kwargs)
     finally:
         forward.recorder = None
     return returned, recorder.graph(returned)
@@ -201,6 +199,7 @@ class Recorder(TorchDispatchMode):
         merge_views(graph)
         if graph.is_pure:
             drop_ones(graph)
+            drop_leading_ones(graph)
             batch_tables(graph)
         return graph
 

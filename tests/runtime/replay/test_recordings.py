@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
+from recorded_block import Operators, Recorded, some_input
 from torch import nn
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import ecad
-from ecad.runtime.hooks import ComponentHook, Now
 from ecad.runtime.inputs import Inputs
-from ecad.runtime.kept_outputs import CacheStats, Tally
-from ecad.runtime.passes import Forward, Pass, PlanRows
+from ecad.runtime.passes import Forward
 from ecad.runtime.replay import recordings
-from ecad.runtime.replay.facts import Facts, Unrecordable
-from ecad.runtime.replay.program import Program
+from ecad.runtime.replay.facts import Unrecordable
 from ecad.runtime.replay.recordings import Recordings
 from ecad.runtime.replay.trace import record
 from ecad.schedules import heuristics
-from ecad.schedules.plan import Action, make_plan
+from ecad.schedules.plan import Action
 
 SCALE = torch.ones(4)
-
-
-class Operators(TorchDispatchMode):
-    """Counts operators by name."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
-
-
-class Block(nn.Module):
-    """A component between glue that a test gives it."""
-
-    def __init__(self, before, after):
-        super().__init__()
-        self.ff = nn.Linear(4, 4)
-        self.before, self.after = before, after
-
-    def forward(self, x):
-        return self.after(x, self.ff(self.before(x)))
 
 
 def attention(x, dropout=0.0):
@@ -62,47 +33,6 @@ def _change_slices(x):
     twice = grid * 1
     grid[:, 1:2] = grid[:, 1:2] * 3
     return twice + grid * 1
-
-
-class Recorded:
-    """A block whose component's output is kept in the first row and reused from then on, and the graph of that row."""
-
-    def __init__(self, before=lambda x: x, after=lambda x, y: x + y, seed=0):
-        torch.manual_seed(0)
-        self.block = Block(before, after).eval()
-        hook = ComponentHook(self.block.ff, 0, Now())
-        self.now = hook.now
-        rows = PlanRows(make_plan(np.array([[1], [0], [0], [0]])), [])
-        self.of = Pass(rows, 0, None, Inputs([], (), {}), set(), Tally(CacheStats()), None)
-        x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed))
-        leaves, structure = pytree.tree_flatten(((x,), {}))
-        self.now.forward = forward = Forward(self.of, 0)
-        self.facts = Facts(self.block, [self.block.ff])
-        components = [self.block.ff]
-        with torch.no_grad():
-            self.result, self.graph = record(self.block.forward, components, leaves, structure, forward, self.facts)
-        self.kept = self.of.kept(0, 0)
-
-    def run(self, x, action=Action.REUSE):
-        """What the graph gives."""
-        constants = self.graph.bind(self.facts.tensors())
-        program = Program(self.graph, [action], constants)
-        program.bind(constants)
-        self.now.forward = forward = Forward(self.of, 1)
-        forward.actions = [action]
-        kept = forward.get_all(program.reads)
-        assert kept is not None
-        return program.run(forward, kept, [x])
-
-    def plain(self, x, action=Action.REUSE):
-        """What the block gives."""
-        self.now.forward = forward = Forward(self.of, 1)
-        forward.actions = [action]
-        return self.block(x)
-
-
-def some_input(seed=3):
-    return torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed))
 
 
 def reuse_in_turn(pipeline, block="transformer_blocks"):
@@ -264,111 +194,11 @@ def test_a_component_that_changes_what_another_one_returned(mode):
 def test_a_component_that_is_called_twice_has_no_graph():
     block = Recorded()
     block.block.after = lambda x, y: block.block.ff(y)
-    leaves, structure = pytree.tree_flatten(((some_input(),), {}))
+    inputs = Inputs([], (some_input(),), {})
     block.now.forward = forward = Forward(block.of, 0)
     with torch.no_grad():
-        _, graph = record(block.block.forward, [block.block.ff], leaves, structure, forward, block.facts)
+        _, graph = record(block.block.forward, [block.block.ff], inputs, forward, block.facts)
     assert graph is None
-
-
-@torch.no_grad()
-def test_only_the_part_of_a_sum_that_is_read_is_computed():
-    def join(x, y):
-        joined = torch.cat([x.exp(), y], dim=1) * 3 + 1
-        return joined[:, 3:]
-
-    block = Recorded(after=join)
-    x = some_input()
-    with Operators() as operators:
-        result = block.run(x)
-    assert torch.equal(result, block.kept.get() * 3 + 1)
-    assert sorted(operators.names) == ["add", "mul"]
-
-
-@pytest.mark.parametrize(("by", "names"), [(1, ["add"]), (1.0, ["add"]), (2, ["mul", "add"])])
-@torch.no_grad()
-def test_a_product_with_one_is_left_out(by, names):
-    block = Recorded(after=lambda x, y: by * x + y)
-    x = torch.tensor([0.0, -0.0, float("inf"), 1e-45]).expand(2, 3, 4).contiguous()
-    with Operators() as operators:
-        result = block.run(x)
-    assert operators.names == names
-    assert torch.equal(result, block.plain(x))
-
-
-@torch.no_grad()
-def test_a_view_of_a_squeezed_tensor_is_a_view_of_the_tensor():
-    block = Recorded(after=lambda x, y: (x + y).unsqueeze(0).squeeze(0).reshape(6, 4))
-    x = some_input()
-    with Operators() as operators:
-        result = block.run(x)
-    assert operators.names == ["add", "unsqueeze", "view"]
-    assert torch.equal(result, block.plain(x))
-
-
-@torch.no_grad()
-def test_slices_of_a_concatenation_are_its_parts():
-    def swap(x, y):
-        joined = torch.cat([x.exp(), y], dim=1)
-        return torch.cat([joined[:, 3:], joined[:, :3]], dim=1)
-
-    block = Recorded(after=swap)
-    x = some_input()
-    with Operators() as operators:
-        result = block.run(x)
-    assert operators.names == ["exp", "cat"]
-    assert torch.equal(result, block.plain(x))
-
-
-@torch.no_grad()
-def test_a_sum_that_is_also_read_whole_is_computed_whole():
-    def join(x, y):
-        joined = torch.cat([x, y], dim=1) * 3
-        return joined[:, 3:] + joined[:, :3] + joined.sum()
-
-    block = Recorded(after=join)
-    x = some_input()
-    assert torch.equal(block.run(x), block.plain(x))
-
-
-class Modulated(nn.Module):
-    """What a block does after its component: chunks of one linear layer."""
-
-    def __init__(self, width):
-        super().__init__()
-        self.modulation = nn.Linear(4, 6 * width)
-
-    def forward(self, x, y):
-        _, gate, *_ = self.modulation(x[:, 0]).chunk(6, dim=1)
-        return x + y * gate.sum(1)[:, None, None]
-
-
-@pytest.mark.parametrize("width", [4, 16, 64])
-@torch.no_grad()
-def test_chunks_of_a_linear_layer_are_computed_alone_where_that_gives_the_same_bits(width):
-    block = Recorded(after=Modulated(width).eval())
-    x, shapes = some_input(), []
-
-    class Shapes(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            result = func(*args, **(kwargs or {}))
-            if func is torch.ops.aten.addmm.default:
-                shapes.append(result.shape[1])
-            return result
-
-    block.run(x)
-    (exact,) = block.graph.exact.values()
-    with Shapes():
-        result = block.run(x)
-    assert shapes == [width if exact else 6 * width]
-    assert torch.equal(result, block.plain(x))
-
-
-def test_trying_out_parts_of_layers_leaves_the_random_numbers_alone():
-    block = Recorded(after=Modulated(4).eval())
-    state = torch.get_rng_state()
-    block.run(some_input())
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_fully_reused_row_has_few_operators_left(tiny, monkeypatch):
