@@ -95,12 +95,13 @@ class Generation:
         Raises:
             EcadError: rows cannot be told, since the scheduler does not move although the loop does.
         """
-        row = self.rows.row_of(inputs.time)
+        is_known = site in self._sites
+        row = self.rows.row_of(inputs.time, is_known)
         if row is not None and row < self.num_steps:
-            if site not in self._sites:
+            if not is_known:
                 self._sites.append(site)
             return row
-        if row is None and inputs.time is not None and site in self._sites and not self._moves():
+        if row is None and inputs.time is not None and is_known and not self._moves():
             self._stray.add(inputs.time.numbers)
             if len(self._stray) >= min(_STRAY, self.num_steps - 1):
                 raise EcadError(

@@ -103,7 +103,7 @@ class GivenRow:
         finally:
             self._row = None
 
-    def row_of(self, time: Time | None) -> int | None:
+    def row_of(self, time: Time | None, is_known: bool = True) -> int | None:
         """The row of a forward; None outside of any."""
         return self._row
 
@@ -152,11 +152,13 @@ class SchedulerRows:
         counted = (self._first or 0) if self._stepped is None else self._stepped
         self._stepped = 1 + (at[0] if len(at) == 1 else counted)
 
-    def row_of(self, time: Time | None) -> int | None:
+    def row_of(self, time: Time | None, is_known: bool = True) -> int | None:
         """The row of a forward; None if it belongs to no row, or it cannot be told.
 
         Args:
             time: the timestep that it is given.
+            is_known: whether it is called from where a forward of an earlier row was. Only such a forward shows that
+                the way in which the pipeline writes timesteps was taken for another one.
         """
         place = None if time is None else time.place_in(self.scheduler.timesteps)
         if place is not None:
@@ -165,7 +167,7 @@ class SchedulerRows:
         near = self._near(numbers)
         fitting = None if not near else sorted({row for _, rows in near for row in rows})
         row = self._row(fitting)
-        if row is None and self.has_moved and len(self._times) == 1:
+        if row is None and is_known and self.has_moved and len(self._times) == 1:
             # One row alone may agree with a table by chance.
             self._tables, near, fitting = [], [], None
             row = self._row(None)

@@ -134,12 +134,12 @@ def test_another_transformer_is_refused_until_enabled_again(make):
     assert other.snapshot() == before
 
 
-def forward(flux, seed: int = 0) -> torch.Tensor:
+def forward(flux, seed: int = 0, time: float = 1.0) -> torch.Tensor:
     """One call of the denoiser, outside any pipeline."""
     generator = torch.Generator().manual_seed(seed)
     inputs = [torch.randn(1, *shape, generator=generator) for shape in ((4, 16), (5, 12), (6,))]
     ids = {"img_ids": torch.zeros(4, 3), "txt_ids": torch.zeros(5, 3), "guidance": torch.ones(1)}
-    return flux.pipe.transformer(*inputs, torch.ones(1), **ids).sample
+    return flux.pipe.transformer(*inputs, torch.full((1,), time), **ids).sample
 
 
 def test_gradients_bypass_the_cache(flux):
@@ -168,6 +168,25 @@ def test_a_direct_call_after_a_generation_is_not_cached(flux):
         computed = run.stats.computed
         assert torch.equal(forward(flux), bare)
     assert run.stats.computed == computed == len(flux.components)
+
+
+@pytest.mark.parametrize("row", range(4))
+@pytest.mark.parametrize("time", [0.7, 0.5, 0.75, 1.0])
+@torch.no_grad()
+def test_a_callback_that_calls_the_denoiser_changes_nothing(flux, time, row):
+    """The rows of the pipeline are at 1, 0.75, 0.5 and 0.25."""
+    bare, schedule = forward(flux, time=time), flux.random_schedule(share=0.3)
+    with ecad.cached(flux.pipe, schedule):
+        expected, seen = flux.run(batch=1), []
+
+        def call(pipe, step, timestep, tensors):
+            if step == row:
+                seen.append(forward(flux, time=time))
+            return tensors
+
+        assert torch.equal(flux.run(batch=1, callback_on_step_end=call), expected)
+    assert len(seen) == 1
+    assert torch.equal(seen[0], bare)
 
 
 @torch.no_grad()
