@@ -24,7 +24,11 @@ from ecad.schedules.front import Front, Point
 
 DOCS = Path(__file__).parents[2] / "docs"
 # The page of each file of numbers.
-PAGES = {"comparison.json": "comparison-tables.md", "comparison-flux.json": "comparison-tables-flux.md"}
+PAGES = {
+    "comparison.json": "comparison-tables.md",
+    "comparison-flux.json": "comparison-tables-flux.md",
+    "comparison-calibrate.json": "comparison-tables-calibrate.md",
+}
 MODULES = (
     "setting",
     "schedules",
