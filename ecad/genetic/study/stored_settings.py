@@ -6,10 +6,19 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, PositiveInt, ValidationError
 
 from ecad.genetic.problem import Unit
 
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("expected one line of text")
+    return text
+
+
+# Names that reports show.
+Line = Annotated[str, AfterValidator(_printable)]
 # What SQLite and NumPy hold.
 Cost = Annotated[int, Field(gt=0, lt=2**63)]
 
@@ -19,7 +28,7 @@ class _Evaluator(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    generator: str = ""
+    generator: Line = ""
     parts: dict[str, str] = {}  # `versions.PARTS`
 
 
@@ -38,7 +47,7 @@ class _Settings(BaseModel):
     config: dict[str, JsonValue]
     uncached_cost: Cost
     cheapest_cost: Cost
-    scorer: str
+    scorer: Line
     prompts: Annotated[list[tuple[str, str]], Field(min_length=1)]
     seeds: Annotated[list[int], Field(min_length=1)]
     batch_size: PositiveInt
@@ -55,6 +64,7 @@ def check_settings(settings: Mapping[str, object]) -> None:
     Raises:
         ValueError: one is missing or malformed; the message names it.
     """
+    json.dumps(settings, ensure_ascii=False).encode()  # half a surrogate pair is an error here
     try:
         _Settings.model_validate_json(json.dumps(settings, allow_nan=False))
     except ValidationError as error:
