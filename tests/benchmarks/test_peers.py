@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import re
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -453,10 +454,18 @@ def test_the_documents_have_the_tables_of_their_numbers(rivals) -> None:  # type
 
 def test_what_the_comparison_quotes_of_twenty_steps_is_in_them(rivals) -> None:  # type: ignore[no-untyped-def]
     known = {line for page in pages(rivals).values() for line in page.splitlines()}
-    text, _, _ = (DOCS / "comparison.md").read_text(encoding="utf-8").partition("## Eight steps")
+    _, _, appendix = (DOCS / "comparison.md").read_text(encoding="utf-8").partition("## Appendix")
+    text, _, _ = appendix.partition("## Eight steps")
     quoted = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("|---")]
     assert len(quoted) > 40
     assert not [line for line in quoted if line not in known]
+
+
+def test_leads_in_the_summary_of_the_comparison_are_those_of_its_appendix() -> None:
+    summary, _, appendix = (DOCS / "comparison.md").read_text(encoding="utf-8").partition("## Appendix")
+    leads = re.findall(r"[−\d.]+ \[[−\d.]+, [−\d.]+\]", summary)
+    assert len(leads) > 15
+    assert not [lead for lead in leads if lead not in appendix and lead.replace("−", "") not in appendix]
 
 
 def test_a_table_says_who_is_level_and_who_is_above(rivals) -> None:  # type: ignore[no-untyped-def]
