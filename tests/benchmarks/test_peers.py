@@ -29,6 +29,7 @@ PAGES = {
     "comparison.json": "comparison-tables.md",
     "comparison-flux.json": "comparison-tables-flux.md",
     "comparison-calibrate.json": "comparison-tables-calibrate.md",
+    "comparison-calibrate-flux.json": "comparison-tables-calibrate-flux.md",
 }
 MODULES = (
     "setting",
