@@ -129,7 +129,8 @@ def _try_out(
     except Exception as error:  # the pipeline may be anybody's code
         raise EcadError(
             f"{name}: {type(pipe).__name__} failed to make an image: {type(error).__name__}: {first_line(error)}; if "
-            "it needs further arguments, describe the pipeline in a .json file with `call` (docs/your-own-model.md)"
+            'it needs further arguments, describe the pipeline in a .json file: files of images under "images", others '
+            'under "call" (docs/your-own-model.md)'
         ) from error
     ran = {part: seen for part, seen in trial.seen.items() if seen.arguments is not None}
     if len(ran) < len(modules):
