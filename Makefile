@@ -10,7 +10,7 @@ demo: .venv/.installed-report  ## evolve cache schedules for the built-in model 
 
 test: lint browser  ## everything that must hold before a change lands
 	$(BIN)/mkdocs build
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check
