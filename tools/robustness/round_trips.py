@@ -183,6 +183,8 @@ def read_study_settings(folder: Path) -> None:
     if not isinstance(settings, dict):
         raise EcadError("not the settings of a study")
     rows = [(name, json.dumps(value)) for name, value in settings.items()]
+    if any("\ud800" in name for name in settings):
+        raise EcadError("SQLite holds no half of a surrogate pair")
     with closing(sqlite3.connect(folder / DATABASE)) as connection, connection:
         connection.execute("DELETE FROM settings")
         connection.executemany("INSERT INTO settings VALUES (CAST(? AS TEXT), ?)", rows)

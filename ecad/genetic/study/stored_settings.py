@@ -12,7 +12,7 @@ from ecad.genetic.problem import Unit
 
 
 def _printable(text: str) -> str:
-    if not text.isprintable():
+    if not text.strip() or not text.isprintable():
         raise ValueError("expected one line of text")
     return text
 
@@ -28,7 +28,7 @@ class _Evaluator(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    generator: Line = ""
+    generator: Line = "a custom model"
     parts: dict[str, str] = {}  # `versions.PARTS`
 
 

@@ -30,6 +30,7 @@ def test_the_page_of_formats_names_every_setting(study_folder: Path) -> None:
         (lambda settings: settings.pop("mode"), "settings: mode: Field required"),
         (lambda settings: settings.update(scorer={"psnr": 1}), "settings: scorer: Input should be a valid string"),
         (lambda settings: settings.update(scorer="a\nb"), "settings: scorer: Value error, expected one line of text"),
+        (lambda settings: settings.update(scorer=" "), "settings: scorer: Value error, expected one line of text"),
         (lambda settings: settings.update(evaluator={"\ud800": 1}), "surrogates not allowed"),
         (lambda settings: settings.update(prompts=[]), "settings: prompts: List should have at least 1 item"),
         (lambda settings: settings.update(prompts=[["0"]]), "settings: prompts.0.1: Field required"),
