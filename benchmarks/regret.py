@@ -9,9 +9,10 @@ Its beginning is what would be handed out after dynamic programming, without any
 in all, and with 400 images it moves computed steps, each choice judged with output weights fitted to it.
 
 The best that was evaluated: at each cost the candidates that the search's own prompts find best, of all and of those
-of its beginning that forecast whole steps, with output weights fitted as those that are handed out. Of these, what is
-over 0.5 dB below the one that is handed out on the first 8 held-out prompts is given up; the others have all of them.
-The maximum over them is partly luck on these prompts, so the true regret is rather less.
+of its beginning that forecast whole steps, with output weights fitted as those that are handed out. Given up are those
+that are over 1.5 dB below the best of these on the validation prompts before the fit, or over 0.5 dB below the one that
+is handed out on the first 8 held-out prompts after it; the others have all of these prompts. The maximum over them is
+partly luck, so the true regret is rather less.
 
 Scores are kept by schedule and prompt in the output folder, so that a run that was stopped resumes.
 """
@@ -55,7 +56,9 @@ GENERATIONS, PATIENCE = 5, 3
 # Prompts between one seed's first and the next one's: of 48, five seeds use all.
 APART = 9
 HELD_OUT_SEED, VALIDATION_SEED = 1_000_000, 2_000_000
-# The held-out prompts and decibels that give up what may have been better.
+# Decibels behind on the validation prompts, without output weights, that give up what may have been better; the same on
+# the first held-out prompts, with output weights.
+_FAR_BEHIND = 1.5
 _RACED, _GIVEN_UP = 8, 0.5
 _ROUNDING = 1e-9
 
@@ -165,7 +168,7 @@ class Run:
         begun = copy.copy(study)
         begun.candidates = [one for one in study.candidates if one.generation <= LAST_PROGRAMMED]
         beginning = self._selected(begun, fit, validation)
-        rows = [self._compared(study, cost, handed, beginning, fit) for cost in COSTS]
+        rows = [self._compared(study, cost, handed, beginning, fit, validation) for cost in COSTS]
         generations = len(study.history)
         study.close()
         return {"generations": generations, "images": spent, "costs": rows}
@@ -187,10 +190,16 @@ class Run:
         return [Choice(one.plain, one.cost / study.uncached_cost) for one in found]
 
     def _compared(
-        self, study: Study, cost: float, handed: list[Choice], beginning: list[Choice], fit: Fits
+        self,
+        study: Study,
+        cost: float,
+        handed: list[Choice],
+        beginning: list[Choice],
+        fit: Fits,
+        validation: Evaluator,
     ) -> dict[str, Any]:
         chosen = affordable(handed, cost)
-        near = near_front(study.within_limits(), study.uncached_cost, [_speedup(cost)])
+        near = self._contenders(near_front(study.within_limits(), study.uncached_cost, [_speedup(cost)]), validation)
         pool = [Choice(fit(one.plain) if one.plain.forecast else one.plain, one.cost) for one in near]
         if chosen is not None:
             least = self.held_out(chosen.schedule, _RACED).mean() - _GIVEN_UP
@@ -202,6 +211,11 @@ class Run:
             **self._scored("beginning", affordable(beginning, cost)),
             **self._scored("best", best),
         }
+
+    def _contenders(self, near: Sequence[Candidate], validation: Evaluator) -> list[Candidate]:
+        """Those that may be the best once they are fitted: that are not far behind on the validation prompts."""
+        found = [float(evaluate(validation, [one.plain])[0].mean()) for one in near]
+        return [one for one, quality in zip(near, found, strict=True) if quality >= max(found) - _FAR_BEHIND]
 
     def _scored(self, name: str, choice: Choice | None) -> dict[str, Any]:
         if choice is None:
