@@ -7,7 +7,9 @@ import sys
 import pytest
 import torch
 from tiny_pipelines import COMPILED
+from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._functorch.aot_autograd import make_boxed_func
 
 import ecad
 from ecad.runtime.overrides import override_of
@@ -76,6 +78,26 @@ def test_blocks_that_do_the_same_share_their_graphs(make, counter):
                 flux.run()
         counts.append(counter.frame_count)
     assert counts[0] == counts[1]
+
+
+def test_of_a_reused_compiled_block_gates_and_sums_are_left(make):
+    torch._dynamo.reset()
+    graphs = []
+
+    def note(graph, inputs):
+        graphs.append({node.target._opname for node in graph.graph.nodes if hasattr(node.target, "_opname")})
+        return make_boxed_func(graph.forward)
+
+    pixart = make.pixart()
+    for block in pixart.pipe.transformer.transformer_blocks:
+        block.compile(fullgraph=True, backend=aot_autograd(fw_compiler=note, inference_compiler=note))
+    every_2 = pixart.schedule(heuristics.every_n(tuple(pixart.components), 2, 2).recompute)
+    with ecad.cached(pixart.pipe, every_2):
+        pixart.run(2)
+    computed, reused = graphs[0], graphs[-1]
+    assert {"native_layer_norm", "addmm"} <= computed
+    assert reused == {"add", "mul", "view", "unsqueeze", "split"}
+    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize(("tiny", "how"), COMPILED, indirect=["tiny"])
