@@ -23,7 +23,8 @@ def test_a_schedule_and_none_are_run_in_turns_at_the_same_settings() -> None:
     def generate(embeds: PromptEmbeds, seeds: range, schedule: CacheSchedule | None, **call: object) -> None:
         calls.append(([int(row[0]) for row in embeds.prompt_embeds], list(seeds), schedule, call))
 
-    generator = SimpleNamespace(generate=generate, pipe=SimpleNamespace(device=torch.device("cpu")))
+    pipe = SimpleNamespace(device=torch.device("cpu"))
+    generator = SimpleNamespace(name="tiny", dtype=torch.float32, generate=generate, pipe=pipe)
     embeds = PromptEmbeds(tuple(torch.full((1,), float(i)) for i in range(2)))
     found = measure_latency(generator, Job(Path(), SCHEDULE, CALL), embeds, 5, num_samples=2, warmup_steps=1)  # type: ignore[arg-type]
     assert [schedule for _, _, schedule, _ in calls] == [SCHEDULE, None] * 3

@@ -38,7 +38,8 @@ _RESET = """() => {
   for (const input of document.querySelectorAll("input[type=radio]"))
     if (!input.checked && (input.defaultChecked || (input.name === "component" && !input.value))) input.click();
   for (const [id, name] of [["chosen", "found-1"], ["partner", "uncached"]]) {
-    const select = document.getElementById(id), option = [...select.options].find(one => one.text === name);
+    const select = document.getElementById(id);
+    const option = [...select.options].find(one => one.text.split(" (")[0] === name);
     if (select.value === option.value) continue;
     select.value = option.value;
     select.dispatchEvent(new Event("change"));

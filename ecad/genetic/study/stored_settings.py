@@ -19,8 +19,9 @@ def _printable(text: str) -> str:
 
 # Names that reports show.
 Line = Annotated[str, AfterValidator(_printable)]
-# What SQLite and NumPy hold.
+# What SQLite and NumPy hold. Where everything can be reused, the cheapest schedule may cost nothing.
 Cost = Annotated[int, Field(gt=0, lt=2**63)]
+Cheapest = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Evaluator(BaseModel):
@@ -46,7 +47,7 @@ class _Settings(BaseModel):
     sites: list[tuple[str, str]]
     config: dict[str, JsonValue]
     uncached_cost: Cost
-    cheapest_cost: Cost
+    cheapest_cost: Cheapest
     scorer: Line
     prompts: Annotated[list[tuple[str, str]], Field(min_length=1)]
     seeds: Annotated[list[int], Field(min_length=1)]
