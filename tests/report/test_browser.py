@@ -247,6 +247,13 @@ def test_axes_and_generations_are_switched(page: Any) -> None:
     assert page.evaluate(new) == [27.5]
 
 
+def test_what_prompts_and_names_hold_does_nothing(page: Any) -> None:
+    assert page.locator("script").count() == 3
+    for i in range(3):
+        click_point(page, i)
+    assert page.locator(".pairs figcaption").nth(1).inner_text() == HOSTILE
+
+
 def test_all_candidates_have_every_known_cost(visit: Callable[..., Any], tmp_path: Path, results: Results) -> None:
     priced = [
         [replace(one, expected_ns=2_000_000 * i, kept_bytes=3_000_000 * i) for i, one in enumerate(several, start=1)]
@@ -274,13 +281,6 @@ def test_a_large_search_is_thinned_but_whole(visit: Callable[..., Any], tmp_path
     assert page.evaluate("document.getElementById('front-plot').data[0].x.length") == MAX_POINTS
     page.locator("#any").fill("gen_000_cand_4998")
     assert title(page).startswith("gen_000_cand_4998")
-
-
-def test_what_prompts_and_names_hold_does_nothing(page: Any) -> None:
-    assert page.locator("script").count() == 3
-    for i in range(3):
-        click_point(page, i)
-    assert page.locator(".pairs figcaption").nth(1).inner_text() == HOSTILE
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
