@@ -126,12 +126,18 @@ def title(page: Any) -> str:
 
 
 def click_point(page: Any, i: int, *keys: str) -> None:
-    x, y = page.evaluate(_SPOT, i)
     for key in keys:
         page.keyboard.down(key)
-    page.mouse.move(x, y)
-    # Plotly looks under the mouse a moment later; a click takes what it found last.
-    page.wait_for_function(_UNDER_MOUSE, arg=i)
+    # Plotly looks under the mouse a moment later, and a plot that is being redrawn moves its points.
+    for _ in range(200):
+        x, y = page.evaluate(_SPOT, i)
+        page.mouse.move(x, y, steps=3)
+        page.wait_for_timeout(100)
+        if page.evaluate(_UNDER_MOUSE, i) and page.evaluate(_SPOT, i) == [x, y]:
+            break
+        page.mouse.move(0, 0)
+    else:
+        pytest.fail(f"point {i} was not found under the mouse at {x}, {y}")
     page.mouse.click(x, y)
     for key in keys:
         page.keyboard.up(key)
