@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from rivals.setting import Calibration, Setting
-from rivals.skipped_blocks import skipping_blocks
+from rivals.skipped_blocks import between_key_steps
 
 # Of 50 steps, its authors compute the first three and, for instance, 13 in total.
 SHARES = (0.65, 0.5, 0.4, 0.3, 0.25)
@@ -114,23 +114,11 @@ def forecast_between(keys: list[int], order: int, pipe: Any) -> AbstractContextM
         order: as for `path_costs`.
         pipe: a diffusers pipeline whose transformer ends in `norm_out`.
     """
-    held: dict[int, torch.Tensor] = {}
 
-    def now() -> int:
-        return pipe.scheduler.step_index or 0
-
-    def enter_last(features: torch.Tensor) -> torch.Tensor:
-        step = now()
-        if step == 0:
-            held.clear()
-        if step in keys:
-            held[step] = features
-            while len(held) > 1 + order:
-                del held[min(held)]
-            return features
+    def between(held: dict[int, torch.Tensor], step: int) -> torch.Tensor:
         newer, older = max(held), min(held)
         if not order:
             return held[newer]
         return forecast(held[older], held[newer], newer - older, step - newer)
 
-    return skipping_blocks(pipe, lambda: now() in keys, enter_last)
+    return between_key_steps(pipe, keys, between, most=1 + order)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -36,6 +36,36 @@ def skipping_blocks(
             yield
         finally:
             handle.remove()
+
+
+def between_key_steps(
+    pipe: Any, keys: Sequence[int], forecast: Callable[[dict[int, torch.Tensor], int], torch.Tensor], most: int | None
+) -> AbstractContextManager[None]:
+    """A context in which a pipeline's blocks run at key steps only, and what they hand on is forecast between them.
+
+    Args:
+        pipe: as for `skipping_blocks`.
+        keys: the steps that run the blocks.
+        forecast: (key step -> what the blocks handed on, the newest last; step) -> what they would hand on.
+        most: number of key steps that are remembered; None for all.
+    """
+    held: dict[int, torch.Tensor] = {}
+
+    def now() -> int:
+        return pipe.scheduler.step_index or 0
+
+    def enter_last(features: torch.Tensor) -> torch.Tensor:
+        step = now()
+        if step == 0:
+            held.clear()
+        if step not in keys:
+            return forecast(held, step)
+        held[step] = features
+        if most is not None and len(held) > most:
+            del held[min(held)]
+        return features
+
+    return skipping_blocks(pipe, lambda: now() in keys, enter_last)
 
 
 def _inputs_unless(runs: Callable[[], bool], block: Any, forward: Any, *args: Any, **kwargs: Any) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from rivals.setting import Calibration, Setting
-from rivals.skipped_blocks import skipping_blocks
+from rivals.skipped_blocks import between_key_steps
 
 BASES, RIDGE, WINDOW = 4, 0.1, 2
 # Growth of the window: 0.75 and 3 are its authors' settings, of 50 steps 14 and 10. Warm-up: theirs are 5 of 50 steps.
@@ -84,19 +84,9 @@ def forecast_by_polynomials(keys: Sequence[int], mix: float, pipe: Any) -> Abstr
         mix: as for `forecast_weights`.
         pipe: a diffusers pipeline whose transformer ends in `norm_out`.
     """
-    held: dict[int, torch.Tensor] = {}
 
-    def now() -> int:
-        return pipe.scheduler.step_index or 0
-
-    def enter_last(features: torch.Tensor) -> torch.Tensor:
-        step = now()
-        if step == 0:
-            held.clear()
-        if step in keys:
-            held[step] = features
-            return features
+    def between(held: dict[int, torch.Tensor], step: int) -> torch.Tensor:
         weights = forecast_weights(list(held), step, len(pipe.scheduler.timesteps), mix)
         return sum(float(weight) * kept for weight, kept in zip(weights, held.values(), strict=True))
 
-    return skipping_blocks(pipe, lambda: now() in keys, enter_last)
+    return between_key_steps(pipe, keys, between, most=None)
