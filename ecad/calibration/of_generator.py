@@ -16,7 +16,8 @@ from ecad.cost.macs import macs_table
 from ecad.image_generators import ImageGenerator
 from ecad.image_generators.provenance import provenance_for
 from ecad.prompts.embeds import PromptEmbeds
-from ecad.quality import mean_interval, psnr
+from ecad.quality import get_scorer, mean_interval
+from ecad.quality.video import by_frame
 from ecad.schedules.front import Front, Point
 from ecad.schedules.plan import executed
 from ecad.schedules.provenance import KEY, Interval
@@ -55,10 +56,11 @@ def calibrated_front(
     Raises:
         EcadError: for the same reasons as `calibrate`.
     """
-    embeds = generator.encode(prompts)
+    embeds, frames = generator.encode(prompts), generator.architecture.frames
 
     def make(places: Sequence[int], schedule: CacheSchedule | None) -> np.ndarray:
-        return generator.generate(embeds[list(places)], [seed + place for place in places], schedule)
+        images = generator.generate(embeds[list(places)], [seed + place for place in places], schedule)
+        return images.reshape(len(images) * frames, -1, *images.shape[2:])
 
     front = Calibration(generator.pipe, make, len(prompts), speedups, max_images, on_progress).front(generator.name)
     scores = _held_out_scores(generator, front.schedules, held_out)
@@ -164,9 +166,10 @@ def _held_out_scores(
     if not prompts:
         return [{} for _ in schedules]
     embeds, seeds = generator.encode(prompts), range(HELD_OUT_SEED, HELD_OUT_SEED + len(prompts))
+    scorer = by_frame(get_scorer("psnr"), generator.architecture.frames)
     references = generator.generate(embeds, seeds)
     found = []
     for schedule in schedules:
-        scores = psnr(generator.generate(embeds, seeds, schedule), references)
+        scores = scorer.score(generator.generate(embeds, seeds, schedule), prompts, references)
         found.append({"psnr": Interval(float(scores.mean()), *mean_interval(scores))})
     return found

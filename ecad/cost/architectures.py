@@ -59,6 +59,13 @@ class Architecture:
     weights: str | None = None
     measured: Mapping[str, Any] | None = field(default=None, hash=False, repr=False)
 
+    @property
+    def frames(self) -> int:
+        """The number of frames of a video, which is an image of its frames one below the other; 1 for an image."""
+        if self.measured is not None:
+            return int(self.measured.get("frames", 1))
+        return int(self.transformer.get("video_length") or 1)
+
 
 @lru_cache
 def known_architectures() -> tuple[Architecture, ...]:

@@ -78,6 +78,14 @@ def _pixart(config: Config, batch: int, height: int, width: int, text_tokens: in
     }
 
 
+def _latte(config: Config, batch: int, height: int, width: int, text_tokens: int) -> Inputs:
+    return {
+        "hidden_states": torch.empty(batch, config["in_channels"], config.get("video_length", 16), height, width),
+        "timestep": torch.empty(batch),
+        "encoder_hidden_states": torch.empty(batch, text_tokens, config["caption_channels"]),
+    }
+
+
 def _flux(config: Config, batch: int, height: int, width: int, text_tokens: int) -> Inputs:
     image_tokens = (height // 2) * (width // 2)
     return {
@@ -100,5 +108,6 @@ class _Inputs(NamedTuple):
 
 _INPUTS = {
     "PixArtTransformer2DModel": _Inputs(lambda config: config.get("patch_size", 2), _pixart),
+    "LatteTransformer3DModel": _Inputs(lambda config: config["patch_size"], _latte),
     "FluxTransformer2DModel": _Inputs(lambda config: 2, _flux),  # its pipeline packs 2 x 2 latents
 }

@@ -99,8 +99,7 @@ def _make_images(
     # One image per prompt: prompts differ more than seeds do.
     first = {item.prompt: item for item in reversed(study.held_out or study.items)}
     items = list(reversed(first.values()))[:images]
-    frames = (generator.architecture.measured or {}).get("frames", 1)
-    pictures = tuple(Picture(item.prompt.text, item.seed, frames) for item in items)
+    pictures = tuple(Picture(item.prompt.text, item.seed, generator.architecture.frames) for item in items)
     again = read_pictures(folder) != pictures
     todo = [
         (name, schedule)

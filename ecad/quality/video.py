@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ecad.images.files import Images
 from ecad.quality.fidelity import psnr
+from ecad.quality.scorers import Scorer
 
 Frames = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float64]
@@ -83,6 +86,49 @@ def flicker(video: Frames, reference: Frames) -> Scores:
         found.append(float(np.abs(now - before).mean()))
         before = now
     return np.array(found)
+
+
+def frames_of_strip(strip: Frames, frames: int) -> Frames:
+    """The frames of a video that is stored as one image, one frame below the other.
+
+    Args:
+        strip: uint8 (frames x height, width, 3).
+        frames: number of frames.
+
+    Returns:
+        uint8 (frames, height, width, 3), a view.
+
+    Raises:
+        ValueError: the height is not a multiple of the number of frames.
+
+    >>> frames_of_strip(np.zeros((24, 4, 3), np.uint8), 3).shape
+    (3, 8, 4, 3)
+    """
+    if len(strip) % frames:
+        raise ValueError(f"a strip of {frames} frames cannot be {len(strip)} pixels high")
+    return strip.reshape(frames, -1, *strip.shape[1:])
+
+
+def by_frame(scorer: Scorer, frames: int) -> Scorer:
+    """A scorer that gives each video the mean score of its frames.
+
+    Args:
+        scorer: scores single images.
+        frames: of each video, which is an image of its frames one below the other; with 1, `scorer` stays as it is.
+    """
+    if frames == 1:
+        return scorer
+
+    def split(images: Images) -> list[Frames]:
+        return [frame for strip in images for frame in frames_of_strip(np.asarray(strip), frames)]
+
+    def score(images: Images, prompts: Sequence[str], references: Images | None) -> Scores:
+        texts = [text for text in prompts for _ in range(frames)]
+        each = scorer.score(split(images), texts, None if references is None else split(references))
+        means: Scores = np.asarray(each, np.float64).reshape(-1, frames).mean(axis=1)
+        return means
+
+    return replace(scorer, score=score)
 
 
 def _check(video: Frames, reference: Frames, least: int) -> None:

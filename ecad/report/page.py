@@ -13,6 +13,7 @@ from typing import Any
 from ecad.report import figures, summary, table
 from ecad.report.html import data_uri, render
 from ecad.report.results import Entry, Results
+from ecad.report.videos import video_header, video_rows
 from ecad.schedules import CacheSchedule, Sites
 from ecad.schedules.figure import LOOKS, schedule_figure
 from ecad.schedules.output_products import Products, same_products
@@ -55,6 +56,8 @@ def page(results: Results, folder: str | os.PathLike[str], live: str | None = No
     entries = [
         _entry(results, entry, row, Path(folder), frames) for entry, row in zip(results.ordered(), rows, strict=True)
     ]
+    # A live page is written again and again.
+    videos = [] if live else video_rows(results, Path(folder))
     tables = list(dict.fromkeys((entry.schedule.num_steps, entry.schedule.sites) for entry in results.ordered()))
     return render(
         "page.html",
@@ -64,6 +67,8 @@ def page(results: Results, folder: str | os.PathLike[str], live: str | None = No
         headline=summary.headline(results),
         columns=table.header(results),
         entries=entries,
+        videos=videos,
+        video_columns=video_header(videos),
         missing=[*results.missing, *_gaps(entries)],
         qualities=_qualities(results),
         costs=[(key, label) for key, label in COSTS if _known(results, key)],

@@ -51,7 +51,28 @@ FLUX = Architecture(
     text_tokens=9,
     guidance_pair=False,
 )
-TINY = pytest.mark.parametrize("architecture", [PIXART, FLUX], ids=lambda known: known.image_generator)
+LATTE = Architecture(
+    "TinyLatte",
+    {
+        "_class_name": "LatteTransformer3DModel",
+        "num_layers": 2,
+        "num_attention_heads": 2,
+        "attention_head_dim": 8,
+        "in_channels": 4,
+        "cross_attention_dim": 16,
+        "caption_channels": 12,
+        "sample_size": 8,
+        "patch_size": 2,
+        "norm_type": "ada_norm_single",
+        "norm_elementwise_affine": False,
+        "video_length": 3,
+    },
+    height=64,
+    width=64,
+    text_tokens=7,
+    guidance_pair=True,
+)
+TINY = pytest.mark.parametrize("architecture", [PIXART, FLUX, LATTE], ids=lambda known: known.image_generator)
 
 
 def build(architecture: Architecture) -> torch.nn.Module:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecad.quality import psnr
-from ecad.quality.video import flicker, score_frames
+from ecad.builtin import JUDGE_FOLDER
+from ecad.quality import get_scorer, psnr
+from ecad.quality.video import by_frame, flicker, frames_of_strip, score_frames
 
 
 def noise(seed: int, frames: int = 5) -> np.ndarray:
@@ -52,3 +53,30 @@ def test_other_shapes_are_refused(one: np.ndarray, other: np.ndarray) -> None:
             compare(one, other)
     with pytest.raises(ValueError, match="at least 2 frames"):
         flicker(noise(0, 1), noise(0, 1))
+
+
+def test_a_video_scores_the_mean_of_its_frames() -> None:
+    strips = np.concatenate([noise(seed, 5)[None] for seed in range(4)]).reshape(4, 60, 8, 3)
+    found = by_frame(get_scorer("psnr"), 5).score(strips[:2], ["", ""], strips[2:])
+    frames = strips.reshape(4, 5, 12, 8, 3)
+    assert found == pytest.approx([psnr(frames[i], frames[i + 2]).mean() for i in (0, 1)])
+    assert found[0] != pytest.approx(psnr(strips[:1], strips[2:3])[0], abs=1e-6)
+
+
+def test_every_frame_is_held_against_its_videos_prompt() -> None:
+    judge = get_scorer("judge", JUDGE_FOLDER, "cpu")
+    strips = np.random.default_rng(0).integers(0, 256, (2, 128, 64, 3), dtype=np.uint8)
+    texts = ["a crab", "an owl"]
+    found = by_frame(judge, 2).score(strips, texts, None)
+    expected = [judge.score(frames_of_strip(strips[i], 2), [texts[i]] * 2, None).mean() for i in (0, 1)]
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_images_are_scored_as_they_are() -> None:
+    scorer = get_scorer("psnr")
+    assert by_frame(scorer, 1) is scorer
+
+
+def test_a_strip_that_is_no_whole_number_of_frames_is_refused() -> None:
+    with pytest.raises(ValueError, match="a strip of 5 frames cannot be 12 pixels high"):
+        frames_of_strip(noise(0)[0], 5)

@@ -127,3 +127,16 @@ def test_within_a_memory_limit_no_schedule_of_a_search_keeps_more(generator: Ima
 def test_an_unknown_quality_is_refused(generator: ImageGenerator) -> None:
     with pytest.raises(EcadError, match="'beauty' is unknown: expected one of image_reward, clip, pick, "):
         evaluator_of(generator, PROMPTS, [0], "beauty")  # type: ignore[arg-type]
+
+
+def test_videos_are_scored_frame_by_frame(generator: ImageGenerator, every_3: CacheSchedule) -> None:
+    # The upper and the lower half of each image, as a video of two frames.
+    of_two = replace(generator.architecture, transformer={**generator.architecture.transformer, "video_length": 2})
+    halves = replace(generator, architecture=of_two)
+    evaluator = evaluator_of(halves, PROMPTS, [3], "psnr", batch_size=2)
+    [scores] = evaluate(evaluator, [every_3])
+    embeds = generator.encode([prompt.text for prompt in PROMPTS])
+    frames = [generator.generate(embeds, [3, 3], one).reshape(4, 32, 64, 3) for one in (every_3, None)]
+    assert scores == pytest.approx(psnr(*frames).reshape(2, 2).mean(axis=1))
+    assert evaluator.settings["scored"] == "mean of 2 frames"
+    assert "scored" not in evaluator_of(generator, PROMPTS, [3], "psnr").settings
