@@ -100,8 +100,9 @@ def _sample(tensor: torch.Tensor) -> bytes:
 def _sum_of_bits(tensor: torch.Tensor) -> int | None:
     """The sum of a tensor's values, read as integers: one changed value always changes it; None for unusual tensors."""
     try:
-        plain = tensor.detach().contiguous().flatten()
-        return int(plain.view(_INTEGERS[tensor.element_size()]).sum(dtype=torch.int64))
+        with torch._C.DisableTorchFunctionSubclass():  # GGUF's parameters cannot be summed
+            plain = tensor.detach().contiguous().flatten()
+            return int(plain.view(_INTEGERS[tensor.element_size()]).sum(dtype=torch.int64))
     except (KeyError, NotImplementedError, RuntimeError, TypeError):
         return None
 

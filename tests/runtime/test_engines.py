@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -137,3 +138,59 @@ def test_an_engine_that_was_replaced_is_told() -> None:
     pipe.unet = Session(unet)
     with pytest.raises(ecad.EcadError, match="unet was replaced after its cache was enabled"):
         latents(pipe, call)
+
+
+class OnnxUnet:
+    """A UNet in ONNX Runtime, with what diffusers' pipeline asks of a denoiser."""
+
+    def __init__(self, unet: torch.nn.Module, call: dict[str, Any]) -> None:
+        onnxruntime = pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnx")
+        self.config, self.dtype, self.runs = unet.config, unet.dtype, 0
+        channels, size, length = unet.config.in_channels, unet.config.sample_size, call["prompt_embeds"].shape[1]
+        inputs = {
+            "sample": torch.zeros(2, channels, size, size),  # with and without the prompt
+            "timestep": torch.tensor(1),
+            "encoder_hidden_states": torch.zeros(2, length, unet.config.cross_attention_dim),
+        }
+        file = io.BytesIO()
+        torch.onnx.export(
+            FirstOutput(unet).eval(), tuple(inputs.values()), file, dynamo=False, input_names=list(inputs)
+        )
+        self.session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+
+    def __call__(self, sample: torch.Tensor, timestep: torch.Tensor, **rest: Any) -> tuple[torch.Tensor]:
+        self.runs += 1
+        text = rest["encoder_hidden_states"]
+        given = {"sample": sample, "timestep": timestep, "encoder_hidden_states": text}
+        return (torch.from_numpy(self.session.run(None, {key: value.numpy() for key, value in given.items()})[0]),)
+
+
+class FirstOutput(torch.nn.Module):
+    """The form of a UNet that can be exported."""
+
+    def __init__(self, unet: torch.nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.unet(sample, timestep, text, return_dict=False)[0]
+        return found
+
+
+def test_an_onnx_session_runs_in_the_computed_steps_only() -> None:
+    pipe, call = made("sd15")
+    of_torch = latents(pipe, call)
+    engine = pipe.unet = OnnxUnet(pipe.unet, call)
+    exact = latents(pipe, call)
+    assert torch.allclose(exact, of_torch, atol=1e-3)
+    assert engine.runs == 7
+    with ecad.cached(pipe, schedule_of(list(range(7)), 7)):
+        assert torch.equal(latents(pipe, call), exact)
+    engine.runs = 0
+    with ecad.cached(pipe, schedule_of(COMPUTED, 7)):
+        cached = latents(pipe, call)
+        assert torch.equal(latents(pipe, call), cached)
+    assert engine.runs == 2 * len(COMPUTED)
+    assert not torch.equal(cached, exact)
+    assert torch.equal(latents(pipe, call), exact)

@@ -38,12 +38,67 @@ def adapt(tiny: Tiny) -> None:
     linear = ["to_q", "to_k", "to_v", "proj_mlp", "proj_out", "net.2"]
     config = peft.LoraConfig(r=2, lora_alpha=2, target_modules=linear, init_lora_weights=False)
     tiny.pipe.transformer.add_adapter(config, "one")
-    # What was replaced is a component itself: FLUX's `proj_mlp` and `proj_out`.
+    find_replaced(tiny)
+
+
+def find_replaced(tiny: Tiny) -> None:
+    """A linear layer that was replaced may be a component itself: FLUX's `proj_mlp` and `proj_out`."""
     inside = dict(tiny.pipe.transformer.named_modules())
     for (block, name), _ in list(tiny.components.items()):
         if block.startswith("single_"):
             path = f"single_transformer_blocks.{block.removeprefix('single_')}.{name.removeprefix('single_')}"
             tiny.components[block, name] = inside[path]
+
+
+def replace_linears(tiny: Tiny, new: Callable[[torch.nn.Linear], torch.nn.Module | None]) -> None:
+    for path, layer in list(tiny.pipe.transformer.named_modules()):
+        if type(layer) is torch.nn.Linear and (other := new(layer)) is not None:
+            tiny.pipe.transformer.set_submodule(path, other)
+    find_replaced(tiny)
+
+
+def quantise_quanto(tiny: Tiny) -> None:
+    quanto = pytest.importorskip("optimum.quanto")
+    quanto.quantize(tiny.pipe.transformer, weights=quanto.qint8)
+    quanto.freeze(tiny.pipe.transformer)
+    find_replaced(tiny)
+
+
+def quantise_bitsandbytes(tiny: Tiny, name: str = "Linear8bitLt", **settings: object) -> None:
+    layers = pytest.importorskip("bitsandbytes.nn")
+
+    def new(old: torch.nn.Linear) -> torch.nn.Module:
+        layer = getattr(layers, name)(old.in_features, old.out_features, old.bias is not None, **settings)
+        layer.load_state_dict(old.state_dict())
+        quantised: torch.nn.Module = layer.to("cpu")
+        return quantised
+
+    replace_linears(tiny, new)
+
+
+def quantise_to_8_bits(tiny: Tiny) -> None:
+    quantise_bitsandbytes(tiny, has_fp16_weights=False)
+
+
+def quantise_to_nf4(tiny: Tiny) -> None:
+    quantise_bitsandbytes(tiny, "Linear4bit", compute_dtype=torch.float32, quant_type="nf4")
+
+
+def quantise_gguf(tiny: Tiny) -> None:
+    gguf = pytest.importorskip("gguf")
+    from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter
+
+    kind = gguf.GGMLQuantizationType.Q8_0
+
+    def new(old: torch.nn.Linear) -> torch.nn.Module | None:
+        if old.in_features % 32:  # the size of a block of values
+            return None
+        layer = GGUFLinear(old.in_features, old.out_features, old.bias is not None, compute_dtype=torch.float32)
+        values = torch.from_numpy(gguf.quantize(old.weight.detach().numpy(), kind))
+        layer.weight, layer.bias = GGUFParameter(values, quant_type=kind), old.bias
+        return layer
+
+    replace_linears(tiny, new)
 
 
 def cast(tiny: Tiny) -> None:
@@ -59,7 +114,8 @@ def offload_leaves(tiny: Tiny) -> None:
     offload(tiny, "leaf_level")
 
 
-MODIFIED = [quantise, adapt, cast, offload, offload_leaves]
+QUANTISED = [quantise, quantise_quanto, quantise_to_8_bits, quantise_to_nf4, quantise_gguf]
+MODIFIED = [*QUANTISED, adapt, cast, offload, offload_leaves]
 
 
 @pytest.mark.parametrize("modify", MODIFIED)
@@ -175,15 +231,16 @@ def test_provenance_sees_an_adapter_and_its_strength() -> None:
     assert off[0] == bare[0]
 
 
-def test_a_fingerprint_sees_quantised_weights() -> None:
+@pytest.mark.parametrize("quantised", QUANTISED)
+def test_a_fingerprint_sees_quantised_weights(quantised: Callable[[Tiny], None]) -> None:
     one, other = make_flux(seed=0), make_flux(seed=1)
     bare = weights_fingerprint(one.pipe.transformer)
-    quantise(one)
-    quantise(other)
+    quantised(one)
+    quantised(other)
     found = [weights_fingerprint(tiny.pipe.transformer) for tiny in (one, other)]
     parts = [part_fingerprint(tiny.pipe.transformer) for tiny in (one, other)]
     assert len({bare, *found}) == 3
     assert parts[0] != parts[1]
     again = make_flux(seed=0)
-    quantise(again)
+    quantised(again)
     assert weights_fingerprint(again.pipe.transformer) == found[0]
