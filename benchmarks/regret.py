@@ -22,9 +22,9 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from ecad.genetic.evaluation.evaluator import evaluate
 from ecad.genetic.evaluation.image_evaluator import evaluator_of
 from ecad.genetic.evaluation.problems import problem_of
 from ecad.genetic.search import search
-from ecad.genetic.selection import LAST_PROGRAMMED, near_front, select_by_validation
+from ecad.genetic.selection import LAST_PROGRAMMED, ROUNDS, near_front, select_by_validation
 from ecad.genetic.study.items import Batch
 from ecad.image_generators import ImageGenerator, get_image_generator
 from ecad.prompts import Prompt
@@ -162,13 +162,15 @@ class Run:
                 on_progress=on_progress,
             )
         fit = Fits(weights_fitter(self.generator, self.prompts[:SEARCH], [self.seed] * SEARCH))
-        validation = self.evaluator(self.prompts[SEARCH:], VALIDATION_SEED + self.seed)
-        handed = self._selected(study, fit, validation)
-        spent = _images(study, fit)
+        first = VALIDATION_SEED + ROUNDS * self.seed
+        validation = [self.evaluator(self.prompts[SEARCH:], first + place) for place in range(ROUNDS)]
+        validated: dict[tuple[int, bytes], float] = {}
+        handed = self._selected(study, fit, validation, validated)
+        spent = _images(study, fit, validated)
         begun = copy.copy(study)
         begun.candidates = [one for one in study.candidates if one.generation <= LAST_PROGRAMMED]
-        beginning = self._selected(begun, fit, validation)
-        rows = [self._compared(study, cost, handed, beginning, fit, validation) for cost in COSTS]
+        beginning = self._selected(begun, fit, validation, {})
+        rows = [self._compared(study, cost, handed, beginning, fit, validation[0]) for cost in COSTS]
         generations = len(study.history)
         study.close()
         return {"generations": generations, "images": spent, "costs": rows}
@@ -184,9 +186,18 @@ class Run:
         rows = [{"cost": cost, **self._scored("handed_out", affordable(choices, cost))} for cost in COSTS]
         return {"images": {"in all": front.provenance["images"]}, "costs": rows}
 
-    def _selected(self, study: Study, fit: Fits, validation: Evaluator) -> list[Choice]:
+    def _selected(
+        self, study: Study, fit: Fits, validation: Sequence[Evaluator], costs: dict[tuple[int, bytes], float]
+    ) -> list[Choice]:
+        """What is handed out; writes the costs of the schedules that each round validates."""
+
+        def judge(place: int, one: Candidate) -> tuple[Evaluator, None]:
+            costs[place, plan_key(one.plain)] = one.cost
+            return validation[place], None
+
         finalists = _finalists(study)
-        found = select_by_validation(finalists, lambda one: fit(one.plain), lambda one: validation, _silent)
+        rounds = [partial(judge, place) for place in range(len(validation))]
+        found = select_by_validation(finalists, lambda one: fit(one.plain), rounds, _silent)
         return [Choice(one.plain, one.cost / study.uncached_cost) for one in found]
 
     def _compared(
@@ -231,15 +242,14 @@ def _speedup(cost: float) -> float:
     return (1 - _ROUNDING) / cost
 
 
-def _images(study: Study, fit: Fits) -> dict[str, float]:
+def _images(study: Study, fit: Fits, validated: Mapping[tuple[int, bytes], float]) -> dict[str, float]:
     """What was spent, in uncached images' worth of MACs, uncached references included."""
     whole = study.uncached_cost
     searched = sum(one.cost / whole for one in study.candidates)
-    finalists = sum(one.cost / whole for one in _finalists(study))
     fitted = sum(share_run(one) for one in fit.known.values())
     return {
         "search": round(SEARCH * (1 + searched), 1),
-        "validation": round(VALIDATION * (1 + finalists + fitted), 1),
+        "validation": round(VALIDATION * (len({place for place, _ in validated}) + sum(validated.values()) / whole), 1),
         "fits": round(SEARCH * (1 + 2 * fitted), 1),
     }
 

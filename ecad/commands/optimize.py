@@ -220,7 +220,7 @@ def _export(
     ]
     save_front(known, folder)
     if front:
-        validated = len(images.validation.prompts) if images.validation else 0
+        validated = len(images.validation[0].prompts) if images.validation else 0
         studies = [one.study for one in searched]
         front_of(studies, front, known, intervals, validated).save(folder / FRONT_FILE)
     return front, scored
@@ -229,20 +229,27 @@ def _export(
 def _selected(searched: Sequence[Searched], task: Task, draw: Any) -> list[Candidate]:
     from ecad.genetic.searches import joint_candidates, joint_front, owner_of, uncached_cost
     from ecad.genetic.selection import SPEEDUPS, near_front, select_by_validation
+    from ecad.genetic.study.layout import VALIDATION
     from ecad.genetic.study.export import select_for_export
 
-    if task.images.validation is None or task.algorithm.mode != "fast":
+    if not task.images.validation or task.algorithm.mode != "fast":
         return select_for_export(joint_front(searched))
     speedups = [*SPEEDUPS, *filter(None, [task.problem.target_speedup])]
     limit = None if task.division is None else task.division.finalists
     finalists = near_front(joint_candidates(searched), uncached_cost(searched), speedups, limit)
-    place = len(task.images.held_out) + 1
     fits = [one.setup.fit for one in searched]
+
+    def judge(place: int, candidate: Candidate) -> tuple[Evaluator, Path | None]:
+        owner = owner_of(searched, candidate)
+        return owner.setup.evaluator(place), owner.folder / VALIDATION
+
+    places = range(len(task.images.held_out) + 1, len(task.images.all()))
     return select_by_validation(
         finalists,
         None if None in fits else lambda one: owner_of(searched, one).setup.fit(one.plain),  # type: ignore[misc]
-        lambda one: owner_of(searched, one).setup.evaluator(place),
+        [partial(judge, place) for place in places],
         draw,
+        float("inf") if task.division is None else task.division.validation_images,
     )
 
 

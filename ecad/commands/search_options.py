@@ -34,17 +34,18 @@ class ImageSets:
 
     Args:
         search: the images that candidates are scored on.
-        validation: those that select what is exported; None if there are no prompts for it.
+        validation: those that select what is exported, one entry per round, each with other seeds of the same
+            prompts; empty if there are no prompts for it.
         held_out: one entry per scorer; nothing is selected by them.
     """
 
     search: ImageSet
-    validation: ImageSet | None
+    validation: list[ImageSet]
     held_out: list[ImageSet]
 
     def all(self) -> list[ImageSet]:
-        """The search's, then the held-out ones, then that of the validation."""
-        return [self.search, *self.held_out, *([self.validation] if self.validation else [])]
+        """The search's, then the held-out ones, then those of the validation."""
+        return [self.search, *self.held_out, *self.validation]
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class ScoringOptions:
     def image_sets(self, image_generator: str, division: Division | None = None) -> ImageSets:
         """The images of the search, those that validate, and the held-out ones for each scorer."""
         from ecad.genetic.evaluation.pool import ImageSet
+        from ecad.genetic.selection import ROUNDS
 
         is_limited = division is not None
         searching, validating, rest = self._split(self._prompts(image_generator), is_limited)
@@ -116,7 +118,8 @@ class ScoringOptions:
             searching = searching[: max(1, division.search_prompts // self.num_images_per_prompt)]
             validating = validating[: division.validation_prompts]
         search = ImageSet(searching, range(self.num_images_per_prompt), self.quality)
-        validation = ImageSet(validating, [VALIDATION_SEED], self.quality) if validating else None
+        seeds = range(VALIDATION_SEED, VALIDATION_SEED + ROUNDS) if validating else []
+        validation = [ImageSet(validating, [seed], self.quality) for seed in seeds]
         held_out = self._held_out(image_generator, is_limited) or rest[:HELD_OUT_PROMPTS]
         scorers = [self.quality, *self._second_scorer(image_generator)] if held_out else []
         return ImageSets(search, validation, [ImageSet(held_out, [HELD_OUT_SEED], scorer) for scorer in scorers])

@@ -27,8 +27,8 @@ def show_plan(setups: Sequence[SearchSetup], task: Task, as_json: bool) -> None:
     whole, budget = max(setup.problem.uncached_cost for setup in setups), part_of(task.budget, len(setups))
     plans = [plan_search(setup, task.settings_of(setup, whole), budget) for setup in setups]
     searching = [_searched_images(task, plan) for plan in plans]
-    fits = sum(setup.problem.shape[0] - 1 for setup in setups)
-    validation, held_out = _selection_images(task, fits), _held_out_images(task)
+    can_fit = all(setup.fit is not None for setup in setups)
+    validation, held_out = _selection_images(task, can_fit), _held_out_images(task)
     slowest = max(plan.seconds_per_image for plan in plans)
     seconds = [
         images * plan.seconds_per_image for images, plan in zip(searching, plans, strict=True) if images is not None
@@ -57,17 +57,18 @@ def _searched_images(task: Task, plan: Planned) -> int | None:
     return None if plan.candidates is None else _each(task) * plan.candidates
 
 
-def _selection_images(task: Task, fits: int) -> int:
-    """At most: each finalist is validated; one per number of computed steps is fitted along two batches and validated
-    again."""
-    from ecad.genetic.selection import most_finalists
+def _selection_images(task: Task, can_fit: bool) -> int:
+    """At most: of the validation, and of two batches along which each fitted schedule is fitted."""
+    from ecad.genetic.selection import most_finalists, most_fits, validation_images
 
-    validation = task.images.validation
-    if validation is None or task.algorithm.mode != "fast":
+    rounds, division = task.images.validation, task.division
+    if not rounds or task.algorithm.mode != "fast":
         return 0
-    count = most_finalists(None if task.division is None else task.division.finalists)
-    fitted = min(count, fits)
-    return len(validation.prompts) * (1 + count + fitted) + _each(task) * (1 + 2 * fitted)
+    count = most_finalists(None if division is None else division.finalists)
+    fitted = most_fits(count) if can_fit else 0
+    found = validation_images(count, fitted, len(rounds[0].prompts), len(rounds))
+    found = found if division is None else min(found, division.validation_images)
+    return found + _each(task) * (1 + 2 * fitted)
 
 
 def _held_out_images(task: Task) -> int:
@@ -75,7 +76,7 @@ def _held_out_images(task: Task) -> int:
     from ecad.genetic.selection import most_finalists
     from ecad.genetic.study.export import MAX_EXPORTED
 
-    validated = task.images.validation is not None and task.algorithm.mode == "fast"
+    validated = bool(task.images.validation) and task.algorithm.mode == "fast"
     count = most_finalists(None if task.division is None else task.division.finalists) if validated else MAX_EXPORTED
     return sum((1 + count) * len(one.prompts) * len(one.seeds) for one in task.images.held_out)
 

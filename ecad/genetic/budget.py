@@ -55,12 +55,14 @@ class Division:
         search_images: of all candidates of all searches.
         validation_prompts: the finalists are scored on.
         finalists: the most candidates that are scored on the validation prompts, not counting what is fitted to them.
+        validation_images: of all rounds of the validation.
     """
 
     search_prompts: int
     search_images: int
     validation_prompts: int
     finalists: int
+    validation_images: int
 
 
 def divide(
@@ -80,14 +82,14 @@ def divide(
         EcadError: there are too few images for any search.
 
     >>> divide(120, most_prompts=4, most_validation=8)
-    Division(search_prompts=1, search_images=80, validation_prompts=2, finalists=6)
+    Division(search_prompts=1, search_images=80, validation_prompts=2, finalists=6, validation_images=27)
     >>> divide(600, most_prompts=4, most_validation=8)
-    Division(search_prompts=4, search_images=400, validation_prompts=8, finalists=7)
+    Division(search_prompts=4, search_images=400, validation_prompts=8, finalists=7, validation_images=140)
     """
     kept = int(max_images * _SELECTION_SHARE) if most_validation else 0
     prompts = search_prompts or max(1, min(most_prompts, (max_images - kept) // (_CANDIDATES * searches)))
     if not most_validation:
-        return Division(prompts, max_images, 0, 0)
+        return Division(prompts, max_images, 0, 0, 0)
     # A finalist is validated, fitted along two batches, and validated again; uncached images come first.
     validation = max(1, min(most_validation, kept // (2 * _FINALISTS + 1) - prompts))
     finalists = (kept - validation - prompts) // (2 * (validation + prompts))
@@ -96,4 +98,5 @@ def divide(
             f"`max_images` {max_images} is too few to search and to select: give more, fewer prompts, or use "
             "`ecad calibrate`"
         )
-    return Division(prompts, max_images - kept, validation, finalists)
+    # All finalists may be fitted; the images of those that are not serve later rounds of the validation.
+    return Division(prompts, max_images - kept, validation, finalists, kept - prompts * (1 + 2 * finalists))

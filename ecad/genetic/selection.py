@@ -1,18 +1,22 @@
 """Selects what a study exports: candidates near its front, with output weights fitted, by validation prompts.
 
 The search picks candidates by its own prompts, so those of its front are partly lucky there. Prompts that picked none
-of them decide which are exported. Held-out prompts, which decide nothing, tell how good these are.
+of them decide which are exported, in rounds: those that are not clearly worse than a cheaper one are scored again with
+other noise (successive halving: Jamieson and Talwalkar, arXiv:1502.07943). Held-out prompts, which decide nothing, tell
+how good these are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from ecad.genetic.evaluation.evaluator import Evaluator, evaluate
 from ecad.genetic.held_out import ProgressBar
+from ecad.genetic.study.store import Store
 from ecad.genetic.study.study import Candidate
 from ecad.schedules import CacheSchedule
 from ecad.utils.pareto import pareto
@@ -26,7 +30,16 @@ _FINALISTS = 2
 _BEGUN = 6
 # The last generation of a search's beginning: no evolved candidate takes the place of one that is not.
 LAST_PROGRAMMED = 1
+# The rounds of the validation prompts, each with other noise.
+ROUNDS = 3
+# A candidate is clearly worse than another if its mean is so many standard errors of their paired difference below.
+_CLEARLY = 1.0
+# A later round scores half of the candidates of the one before, or so many; fewer, if others are clearly worse.
+_LEAST = 48
 _ROUNDING = 1e-9
+# Makes and scores a candidate's images of the validation prompts, the same ones for all, and the folder that stores the
+# scores, if they are to be stored.
+Judge = Callable[[Candidate], tuple[Evaluator, Path | None]]
 
 
 def near_front(
@@ -77,19 +90,22 @@ def forecasts_whole_steps(schedule: CacheSchedule) -> bool:
 def select_by_validation(
     finalists: Sequence[Candidate],
     fit: Callable[[Candidate], CacheSchedule] | None,
-    validation: Callable[[Candidate], Evaluator],
+    rounds: Sequence[Judge],
     progress: ProgressBar,
+    max_images: float = float("inf"),
 ) -> list[Candidate]:
     """Select candidates by their scores on validation prompts.
 
-    Those that forecast whole steps, and that no other such one dominates there, get fitted output weights, too. Whether
-    these help is for the validation prompts to say.
+    All are scored in the first round. Those that forecast whole steps, and are not clearly worse than another such one,
+    get fitted output weights and are scored once more; whether the weights help is for the validation prompts to say.
+    Every later round scores those that are not clearly worse than a cheaper one.
 
     Args:
         finalists: what may be selected.
         fit: gives a candidate's schedule fitted output weights. None fits none.
-        validation: what makes and scores a candidate's images of these prompts, the same ones for all.
+        rounds: the judge of each round.
         progress: draws progress.
+        max_images: no later round begins for which these would not suffice; images of fits are not counted.
 
     Returns:
         the non-dominated ones, cheapest first, with their mean validation score as quality.
@@ -97,22 +113,97 @@ def select_by_validation(
     Raises:
         EcadError: an image cannot be made.
     """
-    entries = _validated(finalists, validation, progress)
+    known = list(finalists)
+    scores = _scored(known, rounds[0], progress)
     if fit is not None:
-        best = _non_dominated([one for one in entries if forecasts_whole_steps(one.plain)])
-        drawn = progress(best, "fitting output weights", total=len(best))
-        entries += _validated([replace(one, plain=fit(one)) for one in drawn], validation, progress)
-    return _non_dominated(entries)
+        whole = [place for place, one in enumerate(known) if forecasts_whole_steps(one.plain)]
+        chosen = [known[whole[place]] for place in _leading(_costs(known)[whole], scores[whole], most=_LEAST)]
+        drawn = progress(chosen, "fitting output weights", total=len(chosen))
+        fitted = [replace(one, plain=fit(one)) for one in drawn]
+        known, scores = known + fitted, np.concatenate([scores, _scored(fitted, rounds[0], progress)])
+    images = scores.size + scores.shape[-1]
+    for judge in rounds[1:]:
+        kept = _leading(_costs(known), scores, most=max(len(known) // 2, _LEAST))
+        again = (1 + len(kept)) * scores.shape[-1]
+        if len(kept) < 2 or images + again > max_images:
+            break
+        images += again
+        known, scores = [known[place] for place in kept], scores[kept]
+        scores = np.concatenate([scores, _scored(known, judge, progress)], axis=1)
+    quality = scores.mean(axis=(1, 2))
+    return [replace(known[place], quality=float(quality[place])) for place in pareto(_costs(known), quality)]
 
 
-def _validated(
-    candidates: Sequence[Candidate], validation: Callable[[Candidate], Evaluator], progress: ProgressBar
-) -> list[Candidate]:
-    scorer = validation(candidates[0]).scorer if candidates else ""
-    drawn = progress(candidates, f"validation prompts, {scorer}", total=len(candidates))
-    return [replace(one, quality=float(evaluate(validation(one), [one.plain])[0].mean())) for one in drawn]
+def validation_images(finalists: int, fits: int, prompts: int, rounds: int) -> int:
+    """The most images that `select_by_validation` makes.
+
+    Args:
+        finalists: how many may be selected.
+        fits: how many of them are fitted.
+        prompts: of the validation.
+        rounds: of the validation.
+
+    >>> validation_images(60, 20, prompts=8, rounds=3)
+    1432
+    """
+    known, found = finalists + fits, 1 + finalists + fits
+    for _ in range(1, rounds):
+        known = min(known, max(known // 2, _LEAST))
+        found += 1 + known
+    return prompts * found
 
 
-def _non_dominated(candidates: Sequence[Candidate]) -> list[Candidate]:
-    cost, quality = np.array([one.cost for one in candidates]), np.array([one.quality for one in candidates])
-    return [candidates[i] for i in pareto(cost, quality)]
+def most_fits(finalists: int) -> int:
+    """The most finalists that get fitted output weights."""
+    return min(finalists, _LEAST)
+
+
+def _scored(candidates: Sequence[Candidate], judge: Judge, progress: ProgressBar) -> np.ndarray:
+    """Score candidates in one round: float64 (candidates, 1, prompts)."""
+    if not candidates:
+        return np.zeros((0, 1, 0))
+    judged = [(one, *judge(one)) for one in candidates]
+    scorer = judged[0][1].scorer
+    return np.array(
+        [
+            [_evaluated(one, evaluator, folder)]
+            for one, evaluator, folder in progress(judged, f"validation prompts, {scorer}", total=len(judged))
+        ]
+    )
+
+
+def _evaluated(candidate: Candidate, evaluator: Evaluator, folder: Path | None) -> np.ndarray:
+    with Store.open(folder) as store:
+        store.ensure_scorer(evaluator.scorer, evaluator.settings)
+        found = evaluate(evaluator, [candidate.plain], store)[0]
+    by_prompt: np.ndarray = found.reshape(len(evaluator.prompts), -1).mean(axis=1)
+    return by_prompt
+
+
+def _leading(cost: np.ndarray, scores: np.ndarray, most: int) -> np.ndarray:
+    """The places of those that are not clearly worse than one that is no more expensive; of more, the least worse.
+
+    Args:
+        cost: (candidates,).
+        scores: float (candidates, rounds, prompts).
+        most: how many places at most.
+
+    Returns:
+        int (places,), ascending.
+    """
+    # Noise of one prompt is not independent of its other noise, so the spread is that between prompts.
+    by_prompt = scores.mean(axis=1)
+    ahead = by_prompt[None] - by_prompt[:, None]
+    mean = ahead.mean(axis=-1)
+    prompts = max(scores.shape[-1], 1)
+    error = ahead.std(axis=-1, ddof=1) / np.sqrt(prompts) if prompts > 1 else np.zeros_like(mean)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        behind = np.nan_to_num(mean / error, nan=0.0)
+    behind[cost[None] > cost[:, None]] = -np.inf
+    worst = behind.max(axis=1, initial=-np.inf)
+    kept = np.flatnonzero(worst <= _CLEARLY)
+    return np.sort(kept[np.argsort(worst[kept], kind="stable")][:most])
+
+
+def _costs(candidates: Sequence[Candidate]) -> np.ndarray:
+    return np.array([one.cost for one in candidates], dtype=np.int64)

@@ -9,7 +9,14 @@ import pytest
 
 from ecad.genetic import LocalEvaluator, Problem
 from ecad.genetic.search import search
-from ecad.genetic.selection import LAST_PROGRAMMED, forecasts_whole_steps, near_front, select_by_validation
+from ecad.genetic.selection import (
+    LAST_PROGRAMMED,
+    forecasts_whole_steps,
+    near_front,
+    select_by_validation,
+    validation_images,
+)
+from ecad.genetic.study.study import Candidate
 from ecad.prompts import Prompt
 from ecad.schedules import heuristics, pixart_sites
 
@@ -31,6 +38,11 @@ def evaluator(quality, prompt="0"):
         seeds=[0],
         batch_size=1,
     )
+
+
+def by(judge):
+    """A round of validation by one evaluator, which stores nothing."""
+    return lambda candidate: (judge, None)
 
 
 @pytest.fixture
@@ -87,10 +99,10 @@ def test_the_beginning_is_not_displaced_by_what_evolved(study):
 def test_validation_prompts_decide_and_nothing_is_dominated(study):
     finalists = near_front(study.within_limits(), study.uncached_cost)
     upside_down = evaluator(lambda schedule: -schedule.share_recomputed, "1")
-    kept = select_by_validation(finalists, None, lambda one: upside_down, no_progress)
+    kept = select_by_validation(finalists, None, [by(upside_down)], no_progress)
     assert [one.path for one in kept] == [finalists[0].path]
     plain = evaluator(lambda schedule: schedule.share_recomputed, "1")
-    same = select_by_validation(finalists, None, lambda one: plain, no_progress)
+    same = select_by_validation(finalists, None, [by(plain)], no_progress)
     assert [one.quality for one in same] == sorted({one.quality for one in same})
     assert [one.cost for one in same] == sorted({one.cost for one in same})
 
@@ -104,7 +116,7 @@ def test_fitted_weights_are_exported_where_the_validation_prompts_say_so(study, 
         return schedule.share_recomputed + (0.001 if helps else -0.001) * (schedule.output_weights is not None)
 
     finalists = near_front(study.within_limits(), study.uncached_cost)
-    kept = select_by_validation(finalists, fit, lambda one: evaluator(quality, "1"), no_progress)
+    kept = select_by_validation(finalists, fit, [by(evaluator(quality, "1"))], no_progress)
     whole = [one for one in kept if forecasts_whole_steps(one.plain)]
     assert {one.plain.output_weights is not None for one in whole} == {helps}
     assert all(one.schedule.output_weights == one.plain.output_weights for one in kept)
@@ -122,7 +134,101 @@ def test_weights_are_fitted_though_others_are_better_before(study):
         return schedule.share_recomputed + gain
 
     finalists = near_front(study.within_limits(), study.uncached_cost)
-    kept = select_by_validation(finalists, fit, lambda one: evaluator(quality, "1"), no_progress)
-    whole = sorted({one.cost for one in finalists if forecasts_whole_steps(one.plain)})
-    assert [one.cost for one in kept if one.plain.output_weights is not None] == whole
-    assert len(fitted) == len(whole)
+    kept = select_by_validation(finalists, fit, [by(evaluator(quality, "1"))], no_progress)
+    whole = [one for one in finalists if forecasts_whole_steps(one.plain)]
+    assert [one.cost for one in kept if one.plain.output_weights is not None] == sorted({one.cost for one in whole})
+    leading = [
+        one
+        for one in whole
+        if not any(other.cost <= one.cost and quality(other.plain) > quality(one.plain) for other in whole)
+    ]
+    assert sorted(fitted) == sorted(one.name for one in leading)
+
+
+def candidates_of(qualities, cost=lambda number: number + 1):
+    """Candidates of rising cost whose images score as `qualities` says: float (candidates, rounds, prompts)."""
+    ones = heuristics.none(SITES, 6)
+    known = [Candidate(0, i, ones.replace(name=str(i)), cost(i), 0.0, "MACs") for i in range(len(qualities))]
+
+    def judge(round):
+        prompts = [Prompt(str(i), "a fox") for i in range(len(qualities[0][round]))]
+
+        def made(candidate):
+            scores = qualities[int(candidate.plain.name)][round]
+            asked.append((round, candidate.plain.name))
+            return replace(
+                evaluator(None),
+                prompts=prompts,
+                score=lambda images, items: np.array([scores[int(item.prompt.id)] for item in items]),
+            ), None
+
+        return made
+
+    asked = []
+    return known, [judge(round) for round in range(len(qualities[0]))], asked
+
+
+def test_later_rounds_score_what_is_not_clearly_worse_and_their_means_decide():
+    qualities = [
+        [[5.0, 5.0, 5.0], [9.0, 9.0, 9.0]],  # cheapest
+        [[5.2, 5.5, 4.9], [8.0, 8.0, 8.0]],  # ahead in the first round, behind in the mean
+        [[4.0, 4.1, 4.2], [99.0, 99.0, 99.0]],  # clearly worse: not scored again
+        [[6.0, 7.0, 8.0], [9.0, 9.5, 9.1]],
+    ]
+    known, rounds, asked = candidates_of(qualities)
+    kept = select_by_validation(known, None, rounds, no_progress)
+    assert [one.name for one in asked_in(asked, 1, known)] == [known[i].name for i in (0, 1, 3)]
+    assert [one.plain.name for one in kept] == ["0", "3"]
+    assert [one.quality for one in kept] == [pytest.approx(np.mean(qualities[i])) for i in (0, 3)]
+
+
+def asked_in(asked, round, known):
+    names = {name for when, name in asked if when == round}
+    return [one for one in known if one.plain.name in names]
+
+
+@pytest.mark.parametrize(("most", "later"), [(float("inf"), 2), (3 * 5 + 3 * 5, 2), (3 * 5 + 3 * 5 - 1, 1), (0, 1)])
+def test_later_rounds_keep_to_the_number_of_images(most, later):
+    """Four candidates and the uncached images in each round, of three prompts."""
+    qualities = np.random.default_rng(0).normal(size=(4, 2, 3)) * 0.1 + np.arange(4)[:, None, None]
+    known, rounds, asked = candidates_of(qualities.tolist())
+    select_by_validation(known, None, rounds, no_progress, most)
+    assert len({round for round, _ in asked}) == later
+
+
+def test_no_more_images_are_made_than_said():
+    random = np.random.default_rng(1)
+    for prompts, count in ((2, 130), (3, 20), (1, 30)):
+        # Noise alone, so that hardly any is clearly worse.
+        known, rounds, asked = candidates_of(random.normal(size=(count, 3, prompts)).tolist())
+        select_by_validation(known, None, rounds, no_progress)
+        assert prompts * (len(asked) + len(rounds)) <= validation_images(count, 0, prompts, len(rounds))
+
+
+def test_a_round_scores_the_front_and_near_ties_however_many_candidates_there_are():
+    """The best at each cost are never left out for others, unless they are clearly worse."""
+    random = np.random.default_rng(2)
+    truth = np.repeat(np.arange(30.0), 3)
+    qualities = truth[:, None, None] + random.normal(size=(90, 3, 8)) * 0.05
+    qualities[1::3] -= 5.0
+    known, rounds, asked = candidates_of(qualities.tolist(), cost=lambda number: number // 3 + 1)
+    kept = select_by_validation(known, None, rounds, no_progress)
+    assert not {int(one.plain.name) % 3 for one in asked_in(asked, 1, known)} & {1}
+    assert [one.cost for one in kept] == list(range(1, 31))
+
+
+def test_scores_are_stored_so_that_a_selection_that_was_stopped_resumes(study, tmp_path):
+    made = []
+
+    def quality(schedule):
+        made.append(schedule.name)
+        return schedule.share_recomputed
+
+    finalists = near_front(study.within_limits(), study.uncached_cost)
+    judge = evaluator(quality, "1")
+    first = select_by_validation(finalists, None, [lambda one: (judge, tmp_path)], no_progress)
+    count = len(made)
+    again = select_by_validation(finalists, None, [lambda one: (judge, tmp_path)], no_progress)
+    assert count
+    assert len(made) == count
+    assert [one.name for one in again] == [one.name for one in first]

@@ -11,6 +11,8 @@ LOCK = "study.lock"
 FLAGS = "flags.json"
 # Measured times by site, if the study is searched by latency.
 TIMES = "times.json"
+# A folder with the scores of the validation prompts, so that a selection that was stopped resumes.
+VALIDATION = "validation"
 # The exported schedules.
 FRONT = "front"
 # What of it is worth having, in one file.
