@@ -197,7 +197,7 @@ class Run:
 
         finalists = _finalists(study)
         rounds = [partial(judge, place) for place in range(len(validation))]
-        found = select_by_validation(finalists, lambda one: fit(one.plain), rounds, _silent)
+        found = select_by_validation(finalists, lambda chosen: (fit(one.plain) for one in chosen), rounds, _silent)
         return [Choice(one.plain, one.cost / study.uncached_cost) for one in found]
 
     def _compared(

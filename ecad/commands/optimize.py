@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ecad.genetic.run import Progress
     from ecad.genetic.searches import Searched
     from ecad.genetic.study.study import Candidate, Study
+    from ecad.schedules import CacheSchedule
 
 # By psnr, more images per candidate than this add little (docs/search.md).
 ENOUGH_IMAGES = 16
@@ -229,15 +230,24 @@ def _export(
 def _selected(searched: Sequence[Searched], task: Task, draw: Any) -> list[Candidate]:
     from ecad.genetic.searches import joint_candidates, joint_front, owner_of, uncached_cost
     from ecad.genetic.selection import SPEEDUPS, near_front, select_by_validation
-    from ecad.genetic.study.layout import VALIDATION
     from ecad.genetic.study.export import select_for_export
+    from ecad.genetic.study.layout import VALIDATION
 
     if not task.images.validation or task.algorithm.mode != "fast":
         return select_for_export(joint_front(searched))
     speedups = [*SPEEDUPS, *filter(None, [task.problem.target_speedup])]
     limit = None if task.division is None else task.division.finalists
     finalists = near_front(joint_candidates(searched), uncached_cost(searched), speedups, limit)
-    fits = [one.setup.fit for one in searched]
+
+    def fit(candidates: Sequence[Candidate]) -> Iterator[CacheSchedule]:
+        owners = [owner_of(searched, one).folder for one in candidates]
+        fitted = {
+            one.folder: iter(
+                one.setup.fit([c.plain for c, owner in zip(candidates, owners, strict=True) if owner == one.folder])  # type: ignore[misc]
+            )
+            for one in searched
+        }
+        return (next(fitted[owner]) for owner in owners)
 
     def judge(place: int, candidate: Candidate) -> tuple[Evaluator, Path | None]:
         owner = owner_of(searched, candidate)
@@ -246,7 +256,7 @@ def _selected(searched: Sequence[Searched], task: Task, draw: Any) -> list[Candi
     places = range(len(task.images.held_out) + 1, len(task.images.all()))
     return select_by_validation(
         finalists,
-        None if None in fits else lambda one: owner_of(searched, one).setup.fit(one.plain),  # type: ignore[misc]
+        None if any(one.setup.fit is None for one in searched) else fit,
         [partial(judge, place) for place in places],
         draw,
         float("inf") if task.division is None else task.division.validation_images,

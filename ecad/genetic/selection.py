@@ -8,13 +8,14 @@ how good these are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ecad.genetic.evaluation.evaluator import Evaluator, evaluate
+from ecad.errors import EcadError
+from ecad.genetic.evaluation.evaluator import Evaluator, evaluate_each, failure_reason
 from ecad.genetic.held_out import ProgressBar
 from ecad.genetic.study.store import Store
 from ecad.genetic.study.study import Candidate
@@ -40,6 +41,7 @@ _ROUNDING = 1e-9
 # Makes and scores a candidate's images of the validation prompts, the same ones for all, and the folder that stores the
 # scores, if they are to be stored.
 Judge = Callable[[Candidate], tuple[Evaluator, Path | None]]
+Fit = Callable[[Sequence[Candidate]], Iterable[CacheSchedule]]
 
 
 def near_front(
@@ -89,7 +91,7 @@ def forecasts_whole_steps(schedule: CacheSchedule) -> bool:
 
 def select_by_validation(
     finalists: Sequence[Candidate],
-    fit: Callable[[Candidate], CacheSchedule] | None,
+    fit: Fit | None,
     rounds: Sequence[Judge],
     progress: ProgressBar,
     max_images: float = float("inf"),
@@ -102,7 +104,7 @@ def select_by_validation(
 
     Args:
         finalists: what may be selected.
-        fit: gives a candidate's schedule fitted output weights. None fits none.
+        fit: gives candidates' schedules fitted output weights, in their order. None fits none.
         rounds: the judge of each round.
         progress: draws progress.
         max_images: no later round begins for which these would not suffice; images of fits are not counted.
@@ -113,13 +115,15 @@ def select_by_validation(
     Raises:
         EcadError: an image cannot be made.
     """
+    if not finalists:
+        return []
     known = list(finalists)
     scores = _scored(known, rounds[0], progress)
-    if fit is not None:
-        whole = [place for place, one in enumerate(known) if forecasts_whole_steps(one.plain)]
+    whole = [place for place, one in enumerate(known) if forecasts_whole_steps(one.plain)]
+    if fit is not None and whole:
         chosen = [known[whole[place]] for place in _leading(_costs(known)[whole], scores[whole], most=_LEAST)]
-        drawn = progress(chosen, "fitting output weights", total=len(chosen))
-        fitted = [replace(one, plain=fit(one)) for one in drawn]
+        weighted = progress(fit(chosen), "fitting output weights", total=len(chosen))
+        fitted = [replace(one, plain=schedule) for one, schedule in zip(chosen, weighted, strict=True)]
         known, scores = known + fitted, np.concatenate([scores, _scored(fitted, rounds[0], progress)])
     images = scores.size + scores.shape[-1]
     for judge in rounds[1:]:
@@ -160,24 +164,25 @@ def most_fits(finalists: int) -> int:
 
 def _scored(candidates: Sequence[Candidate], judge: Judge, progress: ProgressBar) -> np.ndarray:
     """Score candidates in one round: float64 (candidates, 1, prompts)."""
-    if not candidates:
-        return np.zeros((0, 1, 0))
     judged = [(one, *judge(one)) for one in candidates]
-    scorer = judged[0][1].scorer
-    return np.array(
-        [
-            [_evaluated(one, evaluator, folder)]
-            for one, evaluator, folder in progress(judged, f"validation prompts, {scorer}", total=len(judged))
-        ]
-    )
+    label = f"validation prompts, {judged[0][1].scorer}"
+    found = dict(progress(_each_scored(judged), label, total=len(judged)))
+    return np.array([[found[place]] for place in range(len(judged))])
 
 
-def _evaluated(candidate: Candidate, evaluator: Evaluator, folder: Path | None) -> np.ndarray:
-    with Store.open(folder) as store:
-        store.ensure_scorer(evaluator.scorer, evaluator.settings)
-        found = evaluate(evaluator, [candidate.plain], store)[0]
-    by_prompt: np.ndarray = found.reshape(len(evaluator.prompts), -1).mean(axis=1)
-    return by_prompt
+def _each_scored(judged: Sequence[tuple[Candidate, Evaluator, Path | None]]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each candidate's place and its score by prompt; all candidates of a study are given to its workers."""
+    for folder in dict.fromkeys(folder for *_, folder in judged):
+        places = [place for place, (*_, own) in enumerate(judged) if own == folder]
+        schedules, evaluator = [judged[place][0].plain for place in places], judged[places[0]][1]
+        with Store.open(folder) as store:
+            store.ensure_scorer(evaluator.scorer, evaluator.settings)
+            found = evaluate_each(evaluator, schedules, store)
+            for place, schedule, scores in zip(places, schedules, found, strict=True):
+                if np.isnan(scores).any():
+                    reason = failure_reason(evaluator, schedule, store)
+                    raise EcadError(f"{evaluator.scorer} of schedule {schedule.name!r}: given up: {reason}")
+                yield place, scores.reshape(len(evaluator.prompts), -1).mean(axis=1)
 
 
 def _leading(cost: np.ndarray, scores: np.ndarray, most: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from ecad.genetic.selection import (
 from ecad.genetic.study.study import Candidate
 from ecad.prompts import Prompt
 from ecad.schedules import heuristics, pixart_sites
+from ecad.schedules.plan_key import plan_key
 
 SITES = pixart_sites(2)
 PROBLEM = Problem(heuristics.none(SITES, 6), lambda bits, _: bits.sum(axis=(1, 2)), forecast="either")
@@ -109,8 +110,9 @@ def test_validation_prompts_decide_and_nothing_is_dominated(study):
 
 @pytest.mark.parametrize("helps", [True, False])
 def test_fitted_weights_are_exported_where_the_validation_prompts_say_so(study, helps):
-    def fit(candidate):
-        return candidate.plain.replace(output_weights=[[0.5]] * candidate.plain.num_steps)
+    def fit(candidates):
+        for candidate in candidates:
+            yield candidate.plain.replace(output_weights=[[0.5]] * candidate.plain.num_steps)
 
     def quality(schedule):
         return schedule.share_recomputed + (0.001 if helps else -0.001) * (schedule.output_weights is not None)
@@ -125,9 +127,10 @@ def test_fitted_weights_are_exported_where_the_validation_prompts_say_so(study, 
 def test_weights_are_fitted_though_others_are_better_before(study):
     fitted = []
 
-    def fit(candidate):
-        fitted.append(candidate.name)
-        return candidate.plain.replace(output_weights=[[0.5]] * candidate.plain.num_steps)
+    def fit(candidates):
+        for candidate in candidates:
+            fitted.append(candidate.name)
+            yield candidate.plain.replace(output_weights=[[0.5]] * candidate.plain.num_steps)
 
     def quality(schedule):
         gain = 0.0 if not forecasts_whole_steps(schedule) else 2.0 if schedule.output_weights is not None else -2.0
@@ -148,19 +151,30 @@ def test_weights_are_fitted_though_others_are_better_before(study):
 def candidates_of(qualities, cost=lambda number: number + 1):
     """Candidates of rising cost whose images score as `qualities` says: float (candidates, rounds, prompts)."""
     ones = heuristics.none(SITES, 6)
-    known = [Candidate(0, i, ones.replace(name=str(i)), cost(i), 0.0, "MACs") for i in range(len(qualities))]
+
+    def schedule(number):
+        bits = ones.recompute.copy()
+        bits[1:3, :4] = np.unpackbits(np.array([number], np.uint8)).reshape(2, 4)
+        return ones.replace(recompute=bits, name=str(number))
+
+    known = [Candidate(0, i, schedule(i), cost(i), 0.0, "MACs") for i in range(len(qualities))]
+    assert len({plan_key(one.plain) for one in known}) == len(known)
 
     def judge(round):
+        def score(images, items):
+            return np.array(
+                [
+                    qualities[int(image.name)][round][int(item.prompt.id)]
+                    for image, item in zip(images, items, strict=True)
+                ]
+            )
+
         prompts = [Prompt(str(i), "a fox") for i in range(len(qualities[0][round]))]
+        one = replace(evaluator(None), prompts=prompts, score=score)
 
         def made(candidate):
-            scores = qualities[int(candidate.plain.name)][round]
             asked.append((round, candidate.plain.name))
-            return replace(
-                evaluator(None),
-                prompts=prompts,
-                score=lambda images, items: np.array([scores[int(item.prompt.id)] for item in items]),
-            ), None
+            return one, None
 
         return made
 

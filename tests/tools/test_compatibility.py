@@ -207,7 +207,7 @@ def test_the_page_says_what_each_cell_is():
         {**unet, "mode": "all", "result": "refused", "note": "StableDiffusionPipeline cannot be cached"},
         {"file": "x/test_x.py", "mode": "all", "result": "not tried", "note": "no cv2"},
     ]
-    text = page.page(entries, {"torch": "2.9"})
+    text = page.page([(entries, {"torch": "2.9"})])
     assert "1 pipeline classes ran (1 set-ups); 1 are refused." in text
     row = next(line for line in text.splitlines() if line.startswith("| FluxPipeline |"))
     assert [cell.strip() for cell in row.split("|")[2:-1]] == [
@@ -217,7 +217,18 @@ def test_the_page_says_what_each_cell_is():
     assert "| – | 0 | 1 | 1 | 1 | 1 | 1 | 1 | 1 | 0 | 1 | 1 |" in text
     assert "`... cannot be cached`\n\nStableDiffusionPipeline." in text
     assert "| x/test_x.py | no cv2 |" in text
-    assert "torch 2.9" in text
+    assert "Versions: torch 2.9." in text
+
+
+def test_the_page_says_which_cells_are_of_which_state_of_the_code():
+    about = {"file": "flux/test_flux.py", "class": "FluxPipeline", "test": "T", "note": ""}
+    first = [{**about, "mode": mode, "result": "wrong"} for mode in ("eager", "second generation", "interrupted")]
+    later = [{**about, "mode": mode, "result": "pass"} for mode in ("interrupted", "guidance off")]
+    text = page.page([(first, {"torch": "2.9"}), (later, {"torch": "2.10"})])
+    assert "Versions of eager (1), again (1): torch 2.9.\n" in text
+    assert "Versions of interrupted (1), guidance ends (1): torch 2.10.\n" in text
+    row = next(line for line in text.splitlines() if line.startswith("| FluxPipeline |"))
+    assert [cell.strip() for cell in row.split("|")[2:6]] == ["**✗**", "**✗**", "✓", "✓"]
 
 
 def test_tensors_of_any_output():

@@ -1,6 +1,9 @@
 """Write the results of `sweep.py` as a page of the documentation.
 
-python tools/compatibility/page.py [--results build/compatibility.jsonl] [--output docs/compatibility.md]
+python tools/compatibility/page.py [--results build/compatibility.jsonl ...] [--output docs/compatibility.md]
+
+Several files of results are of several states of the code: a later one replaces an earlier one's cells, and the page
+says which columns are of which.
 """
 
 from __future__ import annotations
@@ -8,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,31 +74,31 @@ A number after a sign refers to the reasons below the table.
 """
 
 
-def page(entries: Iterable[dict[str, Any]], told: dict[str, str]) -> str:
+def page(results: Sequence[tuple[Iterable[dict[str, Any]], dict[str, str]]]) -> str:
     """The document.
 
     Args:
-        entries: lines of the results; later ones replace earlier ones of the same test and mode.
-        told: versions that the results depend on.
+        results: lines of results, and the versions that these depend on; later lines replace earlier ones of the same
+            test and mode.
 
     Returns:
         Markdown.
     """
     cells: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
     unbuilt, refused = {}, {}
-    for entry in entries:
+    for entry, versions in ((entry, versions) for entries, versions in results for entry in entries):
         if entry["mode"] == "all" and entry["result"] == "refused":
             refused[entry["file"], entry["class"], entry["test"]] = entry["note"]
         elif entry["mode"] == "all":
             unbuilt[entry["file"], entry.get("class", "")] = entry["note"]
         else:
-            cells[entry["file"], entry["class"], entry["test"]][entry["mode"]] = entry
+            cells[entry["file"], entry["class"], entry["test"]][entry["mode"]] = {**entry, "versions": versions}
     reasons: dict[str, int] = {}
     table = _table(cells, reasons)
     return (
         _INTRODUCTION
         + _COMMANDS
-        + _summary(cells, refused, told)
+        + _summary(cells, refused)
         + _legend()
         + "## Results\n\n"
         + table
@@ -106,11 +109,11 @@ def page(entries: Iterable[dict[str, Any]], told: dict[str, str]) -> str:
 
 
 def _legend() -> str:
-    rows = [f"| {COLUMNS[mode].replace('<br>', ' ').replace('- ', '')} | {text} |" for mode, text in _MEANING.items()]
+    rows = [f"| {_plain_name(mode)} | {text} |" for mode, text in _MEANING.items()]
     return "\n".join(["## What each column says", "", "| column | what is done |", "| --- | --- |", *rows, _SIGN_TABLE])
 
 
-def _summary(tried: dict[Any, Any], refused: dict[Any, Any], told: dict[str, str]) -> str:
+def _summary(tried: dict[Any, Any], refused: dict[Any, Any]) -> str:
     classes = {row[1] for row in tried}
     lines = [f"{len(classes)} pipeline classes ran ({len(tried)} set-ups); {len({r[1] for r in refused})} are refused."]
     lines += ["", "| | " + " | ".join(COLUMNS.values()) + " |", "| --- |" + " ---: |" * len(COLUMNS)]
@@ -118,8 +121,25 @@ def _summary(tried: dict[Any, Any], refused: dict[Any, Any], told: dict[str, str
         cells = [(mode, found.get(mode, _NOT_RUN)) for found in tried.values() for mode in COLUMNS]
         counts = Counter(mode for mode, cell in cells if cell["result"] == result)
         lines.append(f"| {sign} | " + " | ".join(str(counts[mode]) for mode in COLUMNS) + " |")
-    versions = ", ".join(f"{name} {version}" for name, version in told.items())
-    return "\n".join([*lines, "", f"Versions: {versions}. One CPU thread, four steps.", "", ""])
+    return "\n".join([*lines, "", *_versions(tried), "One CPU thread, four steps.", "", ""])
+
+
+def _versions(tried: dict[Any, dict[str, dict[str, Any]]]) -> list[str]:
+    """A line for each state of the code, with the columns that have cells of it."""
+    columns: dict[str, Counter[str]] = defaultdict(Counter)
+    for found in tried.values():
+        for mode, cell in found.items():
+            columns[", ".join(f"{name} {version}" for name, version in cell["versions"].items())][mode] += 1
+    if len(columns) == 1:
+        return [f"Versions: {next(iter(columns))}."]
+    return [
+        f"Versions of {', '.join(f'{_plain_name(m)} ({counts[m]})' for m in COLUMNS if counts[m])}: {versions}.\n"
+        for versions, counts in columns.items()
+    ]
+
+
+def _plain_name(mode: str) -> str:
+    return COLUMNS[mode].replace("-<br>", "").replace("<br>", " ")
 
 
 def _table(tried: dict[Any, dict[str, dict[str, Any]]], reasons: dict[str, int]) -> str:
@@ -173,12 +193,17 @@ def _unbuilt(unbuilt: dict[tuple[str, str], str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("build/compatibility.jsonl"))
+    parser.add_argument("--results", type=Path, nargs="+", default=[Path("build/compatibility.jsonl")])
     parser.add_argument("--output", type=Path, default=Path("docs/compatibility.md"))
     args = parser.parse_args()
-    entries = [json.loads(line) for line in args.results.read_text().splitlines()]
-    told = json.loads(args.results.with_suffix(".versions.json").read_text())
-    write_atomic(args.output, page(entries, told))
+    results = [
+        (
+            [json.loads(line) for line in file.read_text().splitlines()],
+            json.loads(file.with_suffix(".versions.json").read_text()),
+        )
+        for file in args.results
+    ]
+    write_atomic(args.output, page(results))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from ecad.execution import Executor, Failure, Task
 from ecad.genetic.evaluation.evaluator import Job
 from ecad.genetic.study.items import all_items
 from ecad.prompts import Prompt
+from ecad.schedules import CacheSchedule
 
 
 @dataclass(frozen=True)
@@ -94,3 +95,28 @@ class PooledEvaluator:
         if isinstance(found, Failure):
             raise EcadError(f"{what}: the workers gave up: {found.reason}")
         return found
+
+
+def fitted_on(executor: Executor, which: int, schedules: Sequence[CacheSchedule]) -> Iterator[CacheSchedule]:
+    """Fit output weights to schedules on workers.
+
+    Args:
+        executor: of workers that `workers.worker` builds.
+        which: index of the image set whose first batch the weights are fitted to.
+        schedules: that forecast.
+
+    Yields:
+        each with its weights, in order; unchanged if the workers gave up.
+    """
+    tasks = [
+        Task(
+            f"output weights of {one.name}",
+            ("fit", which, one.num_steps, np.packbits(one.recompute).tobytes(), one.output_products),
+        )
+        for one in schedules
+    ]
+    found: dict[int, CacheSchedule] = {}
+    for place, weights in executor.run(tasks):
+        one = schedules[place]
+        found[place] = one if isinstance(weights, Failure) else one.replace(output_weights=weights)
+    yield from (found[place] for place in range(len(schedules)))

@@ -6,10 +6,10 @@ encodes the prompts once. The batches are those that one process would make, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ecad.execution import Job as WorkerJob
 from ecad.execution.pool import WorkerSettings, shared_path
 from ecad.genetic.evaluation.evaluator import Evaluator, LocalEvaluator, check_scores
 from ecad.genetic.evaluation.image_evaluator import evaluator_of
-from ecad.genetic.evaluation.pool import ImageSet, PooledEvaluator
+from ecad.genetic.evaluation.pool import ImageSet, PooledEvaluator, fitted_on
 from ecad.genetic.evaluation.problems import latency_problem, problem_for, problem_of, within_memory
 from ecad.genetic.genes import Forecast, unpack
 from ecad.genetic.problem import Problem
@@ -74,6 +74,11 @@ class ProblemSettings:
         """Number of steps of the images that all searches' scores are relative to; None for one search's own."""
         return max(self.steps) if len(self.steps) > 1 else None
 
+    @property
+    def may_fit(self) -> bool:
+        """Whether schedules may have output weights: these keep an output more."""
+        return self.forecast != "never" and self.max_cached_bytes is None
+
     def apply(self, problem: Problem, architecture: Architecture) -> Problem:
         """A problem with these forecasts and this memory limit."""
         return within_memory(replace(problem, forecast=self.forecast), architecture, self.max_cached_bytes)
@@ -90,7 +95,7 @@ class SearchSetup:
         evaluator: index of an image set -> its evaluator; prompts are encoded when it is first used.
         provenance: of the schedules that are found.
         executor: of the workers; None if images are made in this process.
-        fit: gives a schedule that forecasts output weights, fitted to images of the search; None on workers, or if no
+        fit: gives schedules that forecast output weights, fitted to images of the search, in their order; None if no
             schedule may forecast or keep more.
     """
 
@@ -100,11 +105,12 @@ class SearchSetup:
     evaluator: Callable[[int], Evaluator]
     provenance: Provenance
     executor: Executor | None
-    fit: Callable[[CacheSchedule], CacheSchedule] | None = None
+    fit: Callable[[Sequence[CacheSchedule]], Iterable[CacheSchedule]] | None = None
 
 
 # See `worker`.
 _Batch = tuple[int, int, bytes, bool, np.ndarray | None, OutputWeights | None, int]
+_Fit = tuple[str, int, int, bytes, np.ndarray | None]
 
 
 @contextmanager
@@ -164,6 +170,7 @@ def _setup_on(
         cache(lambda which: PooledEvaluator(executor, places[which], images[which], model.batch_size)),
         Provenance(**facts["provenance"]),
         executor,
+        partial(fitted_on, executor, places[0]) if wanted.may_fit else None,
     )
 
 
@@ -193,11 +200,18 @@ def _setup_here(
         )
 
     fit = None
-    if wanted.forecast != "never" and wanted.max_cached_bytes is None:
-        items = all_items(images[0].prompts, images[0].seeds)[: model.batch_size]
-        fit = weights_fitter(generator, [item.prompt.text for item in items], [item.seed for item in items])
+    if wanted.may_fit:
+        fit = partial(map, _fitter(generator, images[0].prompts, images[0].seeds, model.batch_size))
     applied, origin = wanted.apply(problem, generator.architecture), provenance_for(generator)
     return SearchSetup(generator.steps, applied, generator.architecture, evaluator, origin, None, fit)
+
+
+def _fitter(
+    generator: ImageGenerator, prompts: Sequence[Prompt], seeds: Sequence[int], batch_size: int
+) -> Callable[[CacheSchedule], CacheSchedule]:
+    """Fits output weights to the first batch of images."""
+    items = all_items(prompts, seeds)[:batch_size]
+    return weights_fitter(generator, [item.prompt.text for item in items], [item.seed for item in items])
 
 
 def worker(
@@ -211,26 +225,37 @@ def worker(
     """Load a generator and scorers, in a worker.
 
     A task is (index of `images`, steps, packed bits, whether the schedule extrapolates, its output products and output
-    weights, index of the first image); or ("outputs" or "settings", index of `images`), which asks for these.
+    weights, index of the first image); ("fit", index of `images`, steps, packed bits, output products), which asks for
+    output weights; or ("outputs" or "settings", index of `images`), which asks for these.
     """
     generator = get_image_generator(image_generator, weights, device=device)
     template = problem_of(generator).template
 
+    def parts(which: int) -> tuple[ImageGenerator, list[Prompt], Sequence[int], str]:
+        texts, seeds, quality, steps = images[which]
+        return generator.at_steps(steps), [Prompt(*prompt) for prompt in texts], seeds, quality
+
     @cache
     def evaluator(which: int) -> LocalEvaluator:
-        texts, seeds, quality, steps = images[which]
-        prompts, own = [Prompt(*prompt) for prompt in texts], generator.at_steps(steps)
-        return evaluator_of(own, prompts, seeds, quality, batch_size, reference_steps)
+        return evaluator_of(*parts(which), batch_size, reference_steps)
 
-    def work(task: tuple[str, int] | _Batch) -> object:
+    @cache
+    def fitter(which: int) -> Callable[[CacheSchedule], CacheSchedule]:
+        return _fitter(*parts(which)[:3], batch_size)
+
+    def sent(steps: int, packed: bytes, forecast: bool, **others: Any) -> CacheSchedule:
+        recompute = unpack(packed, (steps, len(template.sites)))
+        return template.replace(recompute=recompute, forecast=forecast, **others)
+
+    def work(task: tuple[str, int] | _Fit | _Batch) -> object:
         if len(task) == 2:
             what, place = task
             return evaluator(place).outputs() if what == "outputs" else dict(evaluator(place).settings)
+        if len(task) == 5:
+            _, which, steps, packed, products = task
+            return fitter(which)(sent(steps, packed, True, output_products=products)).output_weights
         which, steps, packed, forecast, products, output_weights, first = task
-        recompute = unpack(packed, (steps, len(template.sites)))
-        schedule = template.replace(
-            recompute=recompute, forecast=forecast, output_products=products, output_weights=output_weights
-        )
+        schedule = sent(steps, packed, forecast, output_products=products, output_weights=output_weights)
         own = evaluator(which)
         items = all_items(own.prompts, own.seeds)[first : first + batch_size]
         scores = own.score(own.generate(schedule, items), items)
