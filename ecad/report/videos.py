@@ -68,7 +68,7 @@ def _videos(results: Results, entry: Entry, folder: Path) -> dict[int, np.ndarra
     for i, (path, picture) in enumerate(zip(entry.images, results.pictures, strict=True)):
         if picture.frames > 1:
             try:
-                found[i] = frames_of_strip(read_image(folder / path), picture.frames)
+                found[i] = frames_of_strip(np.array(read_image(folder / path)), picture.frames)
             except (EcadError, ValueError):
                 continue
     return found

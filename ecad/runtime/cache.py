@@ -76,7 +76,7 @@ def enable_cache(
     if isinstance(schedule, (str, os.PathLike)):
         schedule = Front.load(schedule)
     if isinstance(schedule, Front):
-        front, schedule = schedule, schedule.pick(speedup=speedup, quality=quality)
+        front, schedule = schedule, schedule.point(speedup=speedup, quality=quality).choice
     elif speedup is not None or quality is not None:
         raise EcadError(NO_FRONT)
     schedules = dict(schedule) if isinstance(schedule, Mapping) else by_denoiser(schedule, list(modules))

@@ -82,8 +82,8 @@ class CacheRun:
         self._told: set[str] = set()
         self._follow(schedules)
         named = {denoiser.name: denoiser for denoiser in self._denoisers}
-        for one in front.schedules if front else ():
-            for name, own in self._by_denoiser(one).items():
+        for point in front.points if front else ():
+            for name, own in self._by_denoiser(point.choice).items():
                 named[name].planned(own)
 
     @property
@@ -117,11 +117,11 @@ class CacheRun:
         if speedup is not None or quality is not None:
             if self._front is None or schedule is not None:
                 raise EcadError(NO_FRONT)
-            schedule = self._front.pick(speedup=speedup, quality=quality)
+            schedule = self._front.point(speedup=speedup, quality=quality).choice
         if schedule is None:
             self.schedules = {}
         else:
-            self._follow(schedule if isinstance(schedule, Mapping) else self._by_denoiser(schedule))
+            self._follow(self._by_denoiser(schedule))
 
     def memory(self) -> int:
         """Predict the most bytes that kept outputs hold at any moment of a generation like the last one.
@@ -324,9 +324,10 @@ class CacheRun:
         if self._generation is not None:
             self._generation.end()
 
-    def _by_denoiser(self, schedule: CacheSchedule) -> dict[str, CacheSchedule]:
+    def _by_denoiser(self, schedule: CacheSchedule | Mapping[str, CacheSchedule]) -> dict[str, CacheSchedule]:
         cached = {denoiser.name for denoiser in self._denoisers}
-        return by_denoiser(schedule, [name for name in denoisers(self.pipe) if name in cached])
+        names = [name for name in denoisers(self.pipe) if name in cached]
+        return dict(schedule) if isinstance(schedule, Mapping) else by_denoiser(schedule, names)
 
     def _follow(self, schedules: Mapping[str, CacheSchedule]) -> None:
         """Take schedules for the generations that begin from now on."""

@@ -10,12 +10,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, FiniteFloat, JsonValue, PositiveFloat, ValidationError
 from pydantic import Field as JsonField
 
 from ecad.errors import EcadError, ScheduleError
 from ecad.schedules import format as file_format
 from ecad.schedules import json_values as plain
+from ecad.schedules.joint import joined
 from ecad.schedules.provenance import Interval
 from ecad.schedules.schedule import CacheSchedule
 from ecad.utils.files import write_atomic
@@ -30,16 +32,51 @@ class Point:
     """One schedule of a front.
 
     Args:
-        schedule: the schedule.
+        schedule: the schedule; of several denoisers, all of them (see `of_denoisers`).
         cost: cost of one image as a fraction of an uncached image's; above 0.
         quality: mean of the front's scorer on the validation prompts; larger is better.
         held_out: scorer -> mean and confidence interval on prompts that were not used to choose the schedule.
+        each: denoiser -> its own schedule, where `schedule` does not say all of them; otherwise empty.
+
+    Raises:
+        EcadError: `schedule` has other bits or sites than those of `each`.
     """
 
     schedule: CacheSchedule
     cost: float
     quality: float
     held_out: Mapping[str, Interval] = field(default_factory=dict)
+    each: Mapping[str, CacheSchedule] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.each:
+            whole = joined(self.each)
+            if whole.sites != self.schedule.sites or not np.array_equal(whole.recompute, self.schedule.recompute):
+                raise EcadError(f"{self.schedule.name!r} is not what the schedules of its denoisers make together")
+
+    @classmethod
+    def of_denoisers(
+        cls,
+        schedules: Mapping[str, CacheSchedule],
+        cost: float,
+        quality: float,
+        held_out: Mapping[str, Interval] | None = None,
+    ) -> Point:
+        """The point of a pipeline with several denoisers, such as Wan 2.2.
+
+        Args:
+            schedules: denoiser -> its schedule, each with its own extrapolation; with equally many rows.
+            cost, quality, held_out: of all denoisers together, as for `Point`.
+
+        Raises:
+            ScheduleError: the schedules have different numbers of rows.
+        """
+        return cls(joined(schedules), cost, quality, held_out or {}, dict(schedules))
+
+    @property
+    def choice(self) -> CacheSchedule | Mapping[str, CacheSchedule]:
+        """What `ecad.enable_cache` takes: a schedule, or one for each denoiser."""
+        return self.each or self.schedule
 
     @property
     def speedup(self) -> float:
@@ -94,7 +131,11 @@ class Front:
         return tuple(point.schedule for point in self.points)
 
     def pick(self, *, speedup: float | None = None, quality: float | None = None) -> CacheSchedule:
-        """Choose a schedule by speed-up or by quality. Exactly one argument must be given.
+        """Choose a schedule by speed-up or by quality: the one of `point`, with the same arguments and errors."""
+        return self.point(speedup=speedup, quality=quality).schedule
+
+    def point(self, *, speedup: float | None = None, quality: float | None = None) -> Point:
+        """Choose a point by speed-up or by quality. Exactly one argument must be given.
 
         Args:
             speedup: choose the best schedule that costs at most 1 / speedup of an uncached image.
@@ -110,12 +151,12 @@ class Front:
             if not cheap:
                 most = f"at most {self.points[0].speedup:.2f}"
                 raise EcadError(f"front {self.name!r}: no schedule is {speedup:g} times cheaper: expected {most}")
-            return max(cheap, key=lambda point: (point.quality, -point.cost)).schedule
+            return max(cheap, key=lambda point: (point.quality, -point.cost))
         good = [point for point in self.points if quality is not None and point.quality >= quality]
         if not good:
             most = f"at most {max(point.quality for point in self.points):.2f}"
             raise EcadError(f"front {self.name!r}: no schedule has a {self.scorer} of {quality:g}: expected {most}")
-        return good[0].schedule
+        return good[0]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the front to a file atomically, one schedule per line.
@@ -190,6 +231,7 @@ class _Point(BaseModel):
     quality: FiniteFloat
     held_out: dict[str, Interval] = {}
     schedule: dict[str, JsonValue]
+    each: dict[str, dict[str, JsonValue]] = {}
 
 
 class _File(BaseModel):
@@ -209,6 +251,7 @@ def _written(point: Point) -> dict[str, object]:
         "quality": point.quality,
         "held_out": {name: asdict(found) for name, found in point.held_out.items()},
         "schedule": point.schedule.to_json(),
+        **({"each": {name: one.to_json() for name, one in point.each.items()}} if point.each else {}),
     }
 
 
@@ -223,8 +266,9 @@ def _read(document: object) -> Front:
     for place, one in enumerate(found.points):
         try:
             schedule = CacheSchedule.from_json(one.schedule)
+            each = {name: CacheSchedule.from_json(own) for name, own in one.each.items()}
         except ScheduleError as error:
             error.problem = f"points.{place}.schedule: {error.problem}"
             raise
-        points.append(Point(schedule, one.cost, one.quality, one.held_out))
+        points.append(Point(schedule, one.cost, one.quality, one.held_out, each))
     return Front(found.name, points, found.scorer, found.unit, found.provenance)

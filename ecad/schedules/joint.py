@@ -1,14 +1,17 @@
-"""A schedule of several denoisers, split into one schedule for each."""
+"""A schedule of several denoisers, split into one schedule for each, and made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from ecad.errors import ScheduleError
 from ecad.schedules import json_values as plain
 from ecad.schedules.provenance import KEY, OF_DENOISER, RESAMPLED, SEPARATOR
 from ecad.schedules.schedule import CacheSchedule
-from ecad.sites.several import columns_of
+from ecad.sites.several import columns_of, joint_sites
 
 
 def by_denoiser(schedule: CacheSchedule, names: Sequence[str]) -> dict[str, CacheSchedule]:
@@ -46,6 +49,34 @@ def by_denoiser(schedule: CacheSchedule, names: Sequence[str]) -> dict[str, Cach
         )
         for name, (places, sites) in columns_of(schedule.sites, names).items()
     }
+
+
+def joined(schedules: Mapping[str, CacheSchedule]) -> CacheSchedule:
+    """The bits of a schedule for each denoiser as one schedule, named like the first.
+
+    What extrapolates a denoiser's output (products, weights) is left out, because each denoiser has its own.
+
+    Args:
+        schedules: Denoiser -> schedule, at least one.
+
+    Raises:
+        ScheduleError: They have different numbers of rows.
+
+    >>> from ecad.schedules import heuristics
+    >>> half, third = (heuristics.every_n([("0", "ff")], 6, n) for n in (2, 3))
+    >>> joined({"transformer": half, "transformer_2": third}).sites
+    (('transformer.0', 'ff'), ('transformer_2.0', 'ff'))
+    """
+    rows = {name: schedule.num_steps for name, schedule in schedules.items()}
+    if len(set(rows.values())) != 1:
+        found = ", ".join(f"{name} {count}" for name, count in rows.items())
+        raise ScheduleError("schedules of one pipeline need equally many rows", found=found or "no schedule")
+    return CacheSchedule(
+        np.concatenate([schedule.recompute for schedule in schedules.values()], axis=1),
+        joint_sites({name: schedule.sites for name, schedule in schedules.items()}),
+        next(iter(schedules.values())).name,
+        forecast=any(schedule.forecast for schedule in schedules.values()),
+    )
 
 
 def _custom_compute_of(schedule: CacheSchedule, name: str) -> dict[tuple[int, str, str], Mapping[str, Any]]:

@@ -9,10 +9,12 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from whole_steps import products_of
 
 import ecad
 from ecad.runtime import planned
 from ecad.runtime.compatibility import layout_of
+from ecad.schedules import heuristics
 from ecad.schedules.front import Point
 from ecad.schedules.plan import executed, make_plan
 from ecad.schedules.provenance import Provenance
@@ -249,6 +251,43 @@ def test_two_denoisers_have_a_schedule_each_and_one_clock(make):
     with ecad.cached(pipe, {"transformer_2": schedules[1]}):
         pipe(6, switch=3)
     assert [count.total() for count in calls] == [27, expected[1]]
+
+
+def test_a_front_holds_a_schedule_for_each_denoiser(make, tmp_path):
+    tinies = make.pixart(seed=1), make.pixart(seed=2, blocks=2)
+    names = "transformer", "transformer_2"
+    pipe = TwoDenoisers(*(tiny.pipe.transformer for tiny in tinies), diffusers.DDIMScheduler())
+    points, expected = [], []
+    for n in (2, 3):
+        # The first extrapolates, as its own outputs tell, and the second does not.
+        schedules = [heuristics.every_n(tuple(tiny.components), 8, n) for tiny in tinies]
+        schedules[0] = schedules[0].replace(forecast=True, output_products=products_of(8))
+        each = dict(zip(names, schedules, strict=True))
+        points.append(Point.of_denoisers(each, 1 / n, -float(n)))
+        with ecad.cached(pipe, each):
+            expected.append(pipe(8, switch=4))
+    with ecad.cached(pipe, points[0].schedule):
+        assert not torch.equal(pipe(8, switch=4), expected[0])  # both together say less than each
+    assert not torch.equal(*expected)
+    ecad.Front("two", points).save(tmp_path / "front.json")
+    front = ecad.Front.load(tmp_path / "front.json")
+    assert front == ecad.Front("two", points)
+    run = ecad.enable_cache(pipe, front, speedup=2)
+    assert torch.equal(pipe(8, switch=4), expected[0])
+    run.switch(speedup=3)
+    assert torch.equal(pipe(8, switch=4), expected[1])
+    run.switch(quality=-2)
+    assert torch.equal(pipe(8, switch=4), expected[0])
+    assert front.pick(speedup=2).sites == joint_sites({name: each[name].sites for name in names})
+
+
+def test_what_denoisers_do_together_is_what_each_does(make):
+    half, third = (heuristics.every_n(tuple(make.pixart().components), 6, n) for n in (2, 3))
+    point = Point.of_denoisers({"a": half, "b": third}, 0.5, 1.0)
+    with pytest.raises(ecad.EcadError, match="'every_2' is not what the schedules of its denoisers make together"):
+        Point(point.schedule, 0.5, 1.0, each={"a": half, "b": half})
+    with pytest.raises(ecad.ScheduleError, match=r"equally many rows.*found a 6, b 5"):
+        Point.of_denoisers({"a": half, "b": third.resample(5)}, 0.5, 1.0)
 
 
 def test_one_schedule_may_hold_those_of_two_denoisers(make):
