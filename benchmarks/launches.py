@@ -85,7 +85,7 @@ def row_seconds(kernels: Sequence[Kernel], gpu: Gpu, way: str = "eager", kept: i
     return max(busy, LAUNCH * len(kernels)) if way == "eager" else busy + IN_A_GRAPH * len(kernels)
 
 
-def kept_share(interval: int, steps: int, computed: float, reused: float, table: CostTable) -> float:
+def fraction_of_theoretical(interval: int, steps: int, computed: float, reused: float, table: CostTable) -> float:
     """The modelled fraction of the theoretical speed-up, if every `interval`-th step computes everything.
 
     Args:
@@ -94,9 +94,9 @@ def kept_share(interval: int, steps: int, computed: float, reused: float, table:
         table: cost table in MACs.
     """
     bits = heuristics.every_n(table.sites, steps, interval).recompute
-    promised = int(table.price(bits | True)) / int(table.price(bits))
+    theoretical = int(table.price(bits | True)) / int(table.price(bits))
     rows = int(bits[:, 0].sum())
-    return steps * computed / (rows * computed + (steps - rows) * reused) / promised
+    return steps * computed / (rows * computed + (steps - rows) * reused) / theoretical
 
 
 def count_model(loop: Loop, table: CostTable) -> dict[str, Any]:
@@ -144,14 +144,14 @@ def _report(loop: Loop, table: CostTable, gpus: Sequence[str]) -> dict[str, Any]
         times = {way: row_seconds(reused, gpu, way, counted["kept"]) for way in WAYS}
         times = {"plain hooks": row_seconds(plain, gpu), **times}
         shares = {
-            way: {f"every {n}": kept_share(n, 20, bare, seconds, table) for n in INTERVALS}
+            way: {f"every {n}": fraction_of_theoretical(n, 20, bare, seconds, table) for n in INTERVALS}
             for way, seconds in times.items()
         }
-        result[name] = {"computed": bare, "launching": LAUNCH * len(computed), "reused": times, "kept": shares}
+        result[name] = {"computed": bare, "launching": LAUNCH * len(computed), "reused": times, "fraction": shares}
         bound = "launches" if bare > 1.001 * seconds_of(computed, gpu) else "the device"
         print(f"  {name}: a computed row {1e3 * bare:.2f} ms, bound by {bound}")
         for way, seconds in times.items():
-            told = ", ".join(f"{key} keeps {share:.3f}" for key, share in shares[way].items())
+            told = ", ".join(f"{key} {share:.3f} of the theoretical speed-up" for key, share in shares[way].items())
             print(f"    reused, {way:12}{1e3 * seconds:8.3f} ms; {told}")
     return result
 

@@ -2,11 +2,12 @@
 
 python benchmarks/runtime.py [--model pixart|flux] [--dtype float32|bfloat16] [--rounds 5] [--beside CHECKOUT] ...
 
-PixArt-XL/2 in full, or FLUX.1 at full width with 4 double and 8 single blocks; 256x256 pixels, the pipeline's own
-loop without text encoder and VAE, one thread. Only the pipeline's call is timed, by wall clock and by processor time.
-In each round every variant generates one image, so that a slow minute of the machine affects all of them, and each is
+PixArt-XL/2 in full, or FLUX.1 at full width with 4 double and 8 single blocks; 256x256 pixels, the pipeline's own loop
+without text encoder and VAE, one thread. Only the pipeline's call is timed, by wall clock and by processor time. In
+each round every variant generates one image, so that a slow minute of the machine affects all of them, and each is
 compared with the uncached image of its round. `--beside` does the same in another checkout of ecad, in turns with this
-one. "promised" is the ratio of MACs. What hooks on the components alone would leave is counted, not timed.
+one. "theoretical" is the speed-up by MACs, "fraction" how much of it is measured. What hooks on the components alone
+would leave is counted, not timed.
 """
 
 from __future__ import annotations
@@ -130,16 +131,16 @@ def ratio(over: Sequence[float], under: Sequence[float], resamples: int = 4000) 
 
 
 def row_of(
-    schedule: CacheSchedule, promised: float, images: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
+    schedule: CacheSchedule, theoretical: float, images: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
 ) -> dict[str, Any]:
-    """One line of the result: what a schedule promises and keeps in each checkout."""
-    row: dict[str, Any] = {"schedule": schedule.name, "promised": promised}
+    """One line of the result: the theoretical speed-up of a schedule, and the measured one in each checkout."""
+    row: dict[str, Any] = {"schedule": schedule.name, "theoretical": theoretical}
     for name, of in images.items():
         one: dict[str, Any] = {key: of[schedule.name][0][key] for key in ("peak_bytes", "predicted_bytes")}
         for clock in CLOCKS:
             bare, cached = ([image[clock] for image in of[which]] for which in ("bare", schedule.name))
             one[clock] = {"seconds": median(cached), "speed_up": ratio(bare, cached)}
-            one[clock]["kept"] = one[clock]["speed_up"]["median"] / promised
+            one[clock]["fraction"] = one[clock]["speed_up"]["median"] / theoretical
         row[name] = one
     if len(images) > 1:
         here, other = ([image["processor"] for image in of[schedule.name]] for of in images.values())
@@ -151,14 +152,16 @@ def row_of(
 def report(rows: Sequence[Mapping[str, Any]], checkouts: Sequence[str]) -> None:
     """Print the table."""
     for name in checkouts:
-        print(f"{name}\n{'':34}{'promised':>10}{'processor time':>25}{'kept':>7}{'wall clock':>25}{'peak MB':>9}")
+        print(
+            f"{name}\n{'':34}{'theoretical':>12}{'processor time':>25}{'fraction':>9}{'wall clock':>25}{'peak MB':>9}"
+        )
         for row in rows:
-            print(f"{row['schedule'][:33]:34}{row['promised']:10.3f}", end="")
+            print(f"{row['schedule'][:33]:34}{row['theoretical']:12.3f}", end="")
             for clock in CLOCKS:
                 up = row[name][clock]["speed_up"]
                 print(f"{up['median']:9.3f} [{up['low']:.3f}, {up['high']:.3f}]", end="")
                 if clock == "processor":
-                    print(f"{row[name][clock]['kept']:7.3f}", end="")
+                    print(f"{row[name][clock]['fraction']:9.3f}", end="")
             print(f"{row[name]['peak_bytes'] / 1e6:9.1f}")
     for row in rows:
         if "same_latents" in row:

@@ -106,7 +106,7 @@ def main() -> None:
     rows = [
         {
             "schedule": schedule.name,
-            "promised": args.steps / int(schedule.recompute.sum()),
+            "theoretical": args.steps / int(schedule.recompute.sum()),
             "measured": median(seconds["bare"]) / median(seconds[schedule.name]),
             "same_bits_as_bare": torch.equal(latents["bare"], latents[schedule.name]),
         }

@@ -125,15 +125,17 @@ def _rounds(
     report: Report,
 ) -> None:
     full = int(table.price(variants[0].computes.recompute))
-    promised = {one.name: full / int(table.price(one.computes.recompute, one.computes.forecast)) for one in variants}
+    theoretical = {one.name: full / int(table.price(one.computes.recompute, one.computes.forecast)) for one in variants}
     for variant in variants:
-        report({"kind": "variant", "variant": variant.name, "promised": promised[variant.name], "steps": loop.steps})
+        report(
+            {"kind": "variant", "variant": variant.name, "theoretical": theoretical[variant.name], "steps": loop.steps}
+        )
     took: dict[str, float] = {}
     broken: set[str] = set()
     for turn in range(rounds):
         for variant in variants:
             name = variant.name
-            expected = took.get(name, took.get(BARE, 0.0) / promised[name])
+            expected = took.get(name, took.get(BARE, 0.0) / theoretical[name])
             if name in broken or time.monotonic() + expected > ends:
                 continue
             try:

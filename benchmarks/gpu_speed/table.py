@@ -17,14 +17,15 @@ def rows_of(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 
     Returns:
         for each variant: `seconds` of a batch (median), `speed_up` over the bare model (median over rounds of the ratio
-        within a round) and its `lowest` and `highest` round, `promised` by MACs, `kept` (their ratio), bytes, and the
-        extra seconds of the first batch (`first_extra`: recording, compiling), in the first round and later.
+        within a round) and its `lowest` and `highest` round, the `theoretical` one by MACs, the measured `fraction` of
+        it, bytes, and the extra seconds of the first batch (`first_extra`: recording, compiling), in the first round
+        and later.
     """
     visits = [finding for finding in findings if finding["kind"] == "visit"]
-    promised = {finding["variant"]: finding["promised"] for finding in findings if finding["kind"] == "variant"}
+    theoretical = {finding["variant"]: finding["theoretical"] for finding in findings if finding["kind"] == "variant"}
     bare = {visit["round"]: _seconds(visit) for visit in visits if visit["variant"] == BARE}
     found = []
-    for name in promised:
+    for name in theoretical:
         mine = [visit for visit in visits if visit["variant"] == name]
         ratios = [bare[visit["round"]] / _seconds(visit) for visit in mine if visit["round"] in bare]
         if not mine or not ratios:
@@ -38,8 +39,8 @@ def rows_of(findings: Sequence[Finding]) -> list[dict[str, Any]]:
                 "speed_up": speed_up,
                 "lowest": min(ratios),
                 "highest": max(ratios),
-                "promised": promised[name],
-                "kept": speed_up / promised[name],
+                "theoretical": theoretical[name],
+                "fraction": speed_up / theoretical[name],
                 "processor": median(image["processor"] for visit in mine for image in visit["images"]),
                 "enabling": median(visit["enabling"] for visit in mine),
                 "first_extra": {"first round": extras[0], "later": median(extras[1:]) if extras[1:] else None},
@@ -59,17 +60,17 @@ def text_of(part: str, findings: Sequence[Finding]) -> str:
     rows = rows_of(findings)
     if rows:
         lines.append(
-            f"{'':26}{'s/batch':>9}{'speed-up':>10}{'lowest':>8}{'highest':>8}{'promised':>9}{'kept':>7}{'':>5}"
+            f"{'':26}{'s/batch':>9}{'speed-up':>10}{'lowest':>8}{'highest':>8}{'theoretical':>12}{'fraction':>9}{'':>5}"
             f"{'peak MB':>9}{'run.memory':>11}{'enable ms':>10}{'first +s':>9}{'later +s':>9}"
         )
     bare = next((row["peak"] for row in rows if row["variant"] == BARE), None)
     for row in rows:
-        verdict = "" if row["variant"] == BARE else "ok" if row["kept"] >= model.goal else "low"
+        verdict = "" if row["variant"] == BARE else "ok" if row["fraction"] >= model.goal else "low"
         more = None if row["peak"] is None or bare is None else row["peak"] - bare
         extra = row["first_extra"]
         lines.append(
             f"{row['variant'][:25]:26}{row['seconds']:9.4f}{row['speed_up']:10.3f}{row['lowest']:8.3f}"
-            f"{row['highest']:8.3f}{row['promised']:9.3f}{row['kept']:7.3f}{verdict:>5}{_megabytes(more):>9}"
+            f"{row['highest']:8.3f}{row['theoretical']:12.3f}{row['fraction']:9.3f}{verdict:>5}{_megabytes(more):>9}"
             f"{_megabytes(row['predicted']):>11}{1e3 * row['enabling']:10.1f}{extra['first round']:9.3f}"
             f"{'-' if extra['later'] is None else format(extra['later'], '.3f'):>9}"
         )

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ecad.runtime.planned import PlannedSchedule
     from ecad.schedules import CacheSchedule
 
-# So many timesteps in one row that never ends are no work of a sampler of higher order.
-_STRAY = 2
+# As many unknown timesteps in one row that never ends are not those of a sampler of higher order.
+_MAX_UNKNOWN_TIMES = 2
 
 
 class Generation:
@@ -52,7 +52,7 @@ class Generation:
         self._passes: dict[CachedDenoiser, list[Pass]] = {}
         self._planned: dict[CachedDenoiser, PlannedSchedule] = {}
         self._sites: list[Site] = []  # to hash code takes longer than to compare a few
-        self._stray: set[Numbers] = set()
+        self._unknown_times: set[Numbers] = set()
 
     @property
     def num_steps(self) -> int:
@@ -102,8 +102,8 @@ class Generation:
                 self._sites.append(site)
             return row
         if row is None and inputs.time is not None and is_known and not self._moves():
-            self._stray.add(inputs.time.numbers)
-            if len(self._stray) >= min(_STRAY, self.num_steps - 1):
+            self._unknown_times.add(inputs.time.numbers)
+            if len(self._unknown_times) >= min(_MAX_UNKNOWN_TIMES, self.num_steps - 1):
                 raise EcadError(
                     "the pipeline's scheduler stands still while its timesteps change, so that rows cannot be told "
                     "apart: step pipe.scheduler, or enable the cache on the denoiser and say `with run.step(i)`"
@@ -128,11 +128,14 @@ class Generation:
         if context is not None and len(going_on) == 1:
             return going_on[0]
         alike: list[tuple[int, int, list[bool], Pass]] = []
-        for in_content in (False, True):  # the second is dearer, and needed if tensors are made anew in each row
+        for in_content in (
+            False,
+            True,
+        ):  # the second is more expensive, and needed if tensors are made anew in each row
             if len(alike) != 1:
-                likeness = [(one, one.likeness(inputs, in_content)) for one in going_on]
+                matches = [(one, one.matches(inputs, in_content)) for one in going_on]
                 alike = [
-                    (sum(same), -place, same, one) for place, (one, same) in enumerate(likeness) if same is not None
+                    (sum(same), -place, same, one) for place, (one, same) in enumerate(matches) if same is not None
                 ]
         if not alike:
             passes.append(denoiser.new_pass(self._planned[denoiser], row, identity, inputs))

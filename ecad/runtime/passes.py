@@ -117,7 +117,7 @@ class Pass:
         self._others = inputs.others
         self._compared, self._steady = [True] * len(inputs.others), [is_of_prompt(leaf) for leaf in inputs.others]
 
-    def likeness(self, inputs: Inputs, in_content: bool) -> list[bool] | None:
+    def matches(self, inputs: Inputs, in_content: bool) -> list[bool] | None:
         """Which parts of a forward's conditioning are as in the last forward of this pass; None: it is of another pass.
 
         What comes from the prompt has to be the same, and so has all that was the same from one row to the next before.
@@ -136,7 +136,7 @@ class Pass:
 
         Args:
             inputs: of the forward.
-            same: their similarity.
+            same: which parts of its conditioning are unchanged, as `matches` says.
         """
         self._others, self._compared, self._steady = inputs.others, same, same
 

@@ -34,7 +34,7 @@ def loop_of(name: str, steps: int = STEPS):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("name", ["pixart-256", "flux-256", "wan-1.3b-33"])
-def test_every_variant_computes_as_much_as_it_promises(name: str) -> None:
+def test_every_variant_computes_what_its_macs_say(name: str) -> None:
     loop, counted = loop_of(name), measure.macs_of(models.MODELS[name], tiny=True)
     flops, outputs = {}, {}
     for variant in variants.schedules(loop, counted) + variants.rivals(loop, counted):
@@ -42,8 +42,8 @@ def test_every_variant_computes_as_much_as_it_promises(name: str) -> None:
             outputs[variant.name] = loop()
         flops[variant.name] = meter.get_total_flops()
         schedule = variant.computes
-        promised = counted.price(schedule.recompute, schedule.forecast) / counted.price(schedule.recompute | True)
-        assert flops[variant.name] / flops["bare"] == pytest.approx(promised, rel=0.08), variant.name
+        theoretical = counted.price(schedule.recompute, schedule.forecast) / counted.price(schedule.recompute | True)
+        assert flops[variant.name] / flops["bare"] == pytest.approx(theoretical, rel=0.08), variant.name
     assert torch.equal(outputs["bare"], outputs["all ones"])
     assert torch.equal(outputs["bare"], loop()), "a rival stayed behind"
     reused = [name for name in outputs if name not in ("bare", "all ones")]
@@ -56,7 +56,7 @@ def test_one_part_is_measured() -> None:
     measure.run_part(measure.Part("pixart-256", 2, "eager"), options, time.monotonic() + 60, found.append)
     rows = {row["variant"]: row for row in table.rows_of(found)}
     assert list(rows) == ["bare", "all ones", "every 2", "diffusers PAB"]
-    assert rows["bare"]["speed_up"] == rows["bare"]["promised"] == rows["all ones"]["promised"] == 1.0
+    assert rows["bare"]["speed_up"] == rows["bare"]["theoretical"] == rows["all ones"]["theoretical"] == 1.0
     assert rows["every 2"]["predicted"] == rows["every 2"]["cached"] > 0
     assert rows["every 2"]["rounds"] == 2
     launches = {row["variant"]: row["launches"] for row in found if row["kind"] == "row"}
@@ -142,7 +142,7 @@ def test_the_command_writes_json_and_a_table(
     image = {"seconds": 1.0, "wall": 1.0, "processor": 1.0}
     visit = {"kind": "visit", "round": 0, "enabling": 0.0, "first": 1.5, "images": [image], "peak": 5}
     given = [
-        {"kind": "variant", "variant": "bare", "promised": 1.0, "steps": 6},
+        {"kind": "variant", "variant": "bare", "theoretical": 1.0, "steps": 6},
         {**visit, "variant": "bare"},
         {"kind": "broken", "variant": "other", "error": "ValueError: no"},
         {"kind": "done"},

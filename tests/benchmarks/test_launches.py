@@ -44,11 +44,11 @@ def test_a_row_takes_as_long_as_its_slower_half() -> None:
 
 def test_the_share_kept_is_that_of_the_time() -> None:
     table = measure.macs_of(models.MODELS["pixart-256"], tiny=True)
-    free = launches.kept_share(
+    free = launches.fraction_of_theoretical(
         2, 4, 1.0, float(table.fixed_per_step / (table.fixed_per_step + table.per_site.sum())), table
     )
     assert free == pytest.approx(1.0, rel=1e-3)
-    assert launches.kept_share(2, 4, 1.0, 1.0, table) < 0.6
+    assert launches.fraction_of_theoretical(2, 4, 1.0, 1.0, table) < 0.6
 
 
 def test_the_command_writes_json_and_a_table(
@@ -69,5 +69,5 @@ def test_the_command_writes_json_and_a_table(
     launches.main()
     (row,) = json.loads((tmp_path / "x.json").read_text())["models"]
     assert row["rows"]["reused"]["launches"] < row["rows"]["reused, plain hooks"]["launches"]
-    assert row["H100"]["kept"]["fused"]["every 2"] > row["H100"]["kept"]["eager"]["every 2"]
+    assert row["H100"]["fraction"]["fused"]["every 2"] > row["H100"]["fraction"]["eager"]["every 2"]
     assert "bound by launches" in capsys.readouterr().out

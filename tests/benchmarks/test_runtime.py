@@ -53,12 +53,12 @@ def test_workers_generate_the_same_images_in_turns(images):
     assert of[runtime.HERE]["bare"] == of[runtime.HERE]["1"] != of[runtime.HERE]["2"] == plain["latents"]
 
 
-def test_a_row_says_what_a_schedule_keeps(images):
+def test_a_row_has_the_measured_fraction_of_the_theoretical_speed_up(images):
     found, *_ = images
     schedule = CacheSchedule(np.ones((4, 1), bool), (("a", "b"),), name="2")
     row = runtime.row_of(schedule, 2.0, found)
     here, bare = (found[runtime.HERE][name][0]["processor"] for name in ("2", "bare"))
-    assert row[runtime.HERE]["processor"]["kept"] == bare / here / 2.0
+    assert row[runtime.HERE]["processor"]["fraction"] == bare / here / 2.0
     assert row[runtime.HERE]["peak_bytes"] == row[runtime.HERE]["predicted_bytes"] > 0
     assert row["same_latents"]
 
