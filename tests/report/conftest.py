@@ -1,6 +1,7 @@
 """The fixtures of reports."""
 
+from browser import browser, visit
 from example_results import results
 from image_folders import images
 
-__all__ = ["images", "results"]
+__all__ = ["browser", "images", "results", "visit"]
