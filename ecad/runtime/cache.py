@@ -1,4 +1,4 @@
-"""The way in: run a cache schedule on an off-the-shelf diffusers pipeline, and stop doing so.
+"""Public API: enable and disable a cache schedule on an off-the-shelf diffusers pipeline.
 
     with ecad.cached(pipe, schedule) as run:
         image = pipe("a fox", num_inference_steps=schedule.num_steps).images[0]

@@ -1,4 +1,4 @@
-"""Faults: whatever befalls workers, every task is done once or given up with its reason."""
+"""Faults: despite worker failures, each task is done exactly once or given up with its reason."""
 
 from __future__ import annotations
 

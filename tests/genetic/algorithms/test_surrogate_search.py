@@ -33,7 +33,7 @@ def test_it_ends_when_everything_was_tried():
     assert len(np.concatenate(asked)) == 2**6 - 1
 
 
-def test_it_begins_with_what_is_given_and_probes_and_goes_on_with_what_these_promise():
+def test_it_begins_with_what_is_given_and_probes_and_goes_on_with_what_these_predict():
     model = problem(steps=6)
     given = model.plans(np.random.default_rng(1).random((3, *model.shape)) < 0.7)
     search = start(model, initial=given, decibels=True)
@@ -42,18 +42,18 @@ def test_it_begins_with_what_is_given_and_probes_and_goes_on_with_what_these_pro
     errors = np.array([1e-3, 1e-1, 1e-4, 1e-2, 1e-5])
     search.tell(model.costs(first), np.append(np.zeros(4), -10 * np.log10(errors)))
     asked = search.ask()
-    promised = {
+    predicted = {
         one.tobytes(): one for one in model.plans(np.concatenate([sparse_every_n(model), whole_steps(model, errors)]))
     }
     known = {one.tobytes() for one in first}
-    assert np.array_equal(asked, [one for plan, one in promised.items() if plan not in known])
+    assert np.array_equal(asked, [one for plan, one in predicted.items() if plan not in known])
     assert len(asked) == 6
 
 
 def test_without_decibels_no_images_go_into_probes():
     model = problem(steps=6)
-    promised = model.plans(np.concatenate([sparse_every_n(model), whole_steps(model, np.ones(5))]))
-    assert np.array_equal(start(model).ask(), promised[np.sort(np.unique(promised, axis=0, return_index=True)[1])])
+    predicted = model.plans(np.concatenate([sparse_every_n(model), whole_steps(model, np.ones(5))]))
+    assert np.array_equal(start(model).ask(), predicted[np.sort(np.unique(predicted, axis=0, return_index=True)[1])])
 
 
 def test_a_seed_decides_everything():
