@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
+from tiny_pipelines import TINY, Tiny
 
 import ecad
 from ecad.calibration import trajectory as trajectories
@@ -32,13 +35,29 @@ class Maker:
         return squeezed.round().byte().numpy()[:, None, :, None].repeat(3, axis=3)
 
 
-def calibrated(tiny, speedups=(2, 4), max_images=None) -> tuple[Maker, list[float], Front]:
+class Calibrated(NamedTuple):
+    """A pipeline, what was made of it, and what came of that."""
+
+    tiny: Tiny
+    maker: Maker
+    progress: list[float]
+    front: Front
+
+
+def calibrated(tiny, max_images=None) -> Calibrated:
     maker, progress = Maker(tiny), []
-    return maker, progress, Calibration(tiny.pipe, maker, 4, speedups, max_images, progress.append).front("tiny")
+    front = Calibration(tiny.pipe, maker, 4, (2, 4), max_images, progress.append).front("tiny")
+    return Calibrated(tiny, maker, progress, front)
 
 
-def test_a_front_has_a_schedule_for_each_speedup_and_none_that_a_cheaper_one_beats(tiny):
-    _, _, front = calibrated(tiny)
+@pytest.fixture(scope="module", params=["pixart", "flux", "flux_two_passes"])
+def once(request) -> Calibrated:
+    """Of each tiny pipeline, calibrated once: the tests look at different things of it."""
+    return calibrated(TINY[request.param]())
+
+
+def test_a_front_has_a_schedule_for_each_speedup_and_none_that_a_cheaper_one_beats(once):
+    front = once.front
     for speedup in (2, 4):
         assert front.pick(speedup=speedup).recompute.any(axis=1).sum() <= STEPS / speedup
     qualities = [point.quality for point in front.points]
@@ -46,19 +65,18 @@ def test_a_front_has_a_schedule_for_each_speedup_and_none_that_a_cheaper_one_bea
     assert all(point.cost == point.schedule.recompute.any(axis=1).mean() for point in front.points)
 
 
-def test_schedules_state_the_noise_levels_of_their_rows(tiny):
-    _, _, front = calibrated(tiny, speedups=(2,))
-    tiny.run(STEPS)  # the pipeline of FLUX gives its sampler other levels than the sampler would take
-    levels = tiny.pipe.scheduler.sigmas.tolist()
-    for schedule in front.schedules:
+def test_schedules_state_the_noise_levels_of_their_rows(once):
+    once.tiny.run(STEPS)  # the pipeline of FLUX gives its sampler other levels than the sampler would take
+    levels = once.tiny.pipe.scheduler.sigmas.tolist()
+    for schedule in once.front.schedules:
         assert list(schedule.config["sigmas"]) == levels[:-1]
         run = by_sigma(schedule, levels)
         assert run.computed.tolist() == schedule.recompute.any(axis=1).tolist()
         assert run.weights == schedule.output_weights
 
 
-def test_the_prompts_that_fit_and_those_that_choose_are_disjoint(tiny):
-    maker, _, front = calibrated(tiny)
+def test_the_prompts_that_fit_and_those_that_choose_are_disjoint(once):
+    maker, front = once.maker, once.front
     assert {places for places, _ in maker.asked} == {(0, 1), (2, 3)}
     for places, schedule in maker.asked:
         assert places == (2, 3) or schedule is None or schedule.output_weights is None
@@ -70,28 +88,28 @@ def images(maker: Maker) -> float:
     return float(2 * np.sum(shares))
 
 
-def test_images_are_counted_by_what_the_denoiser_does(tiny):
-    maker, progress, front = calibrated(tiny)
-    assert np.isclose(dict(front.provenance)["images"], images(maker), atol=0.06)
-    assert progress == sorted(progress)
-    assert progress[-1] == 1
+def test_images_are_counted_by_what_the_denoiser_does(once):
+    assert np.isclose(dict(once.front.provenance)["images"], images(once.maker), atol=0.06)
+    assert once.progress == sorted(once.progress)
+    assert once.progress[-1] == 1
 
 
-def test_more_images_move_steps_and_no_more_are_made(tiny):
-    first, more = calibrated(tiny), calibrated(tiny, max_images=36.1)
-    assert images(first[0]) < images(more[0]) <= 36.1
+def test_more_images_move_steps_and_no_more_are_made(once):
+    more = calibrated(once.tiny, max_images=36.1)
+    assert images(once.maker) < images(more.maker) <= 36.1
     tried = [
-        {schedule.recompute.any(axis=1).tobytes() for _, schedule in one[0].asked if schedule} for one in (first, more)
+        {schedule.recompute.any(axis=1).tobytes() for _, schedule in one.maker.asked if schedule}
+        for one in (once, more)
     ]
     assert tried[0] < tried[1]
 
 
-def test_of_a_sampler_that_is_not_affine_forecasts_are_left_as_they_are(tiny, monkeypatch):
+def test_of_a_sampler_that_is_not_affine_forecasts_are_left_as_they_are(once, monkeypatch):
     def refuse(*_):
         raise ValueError("not affine")
 
     monkeypatch.setattr(trajectories, "affine_step", refuse)
-    _, _, front = calibrated(tiny)
+    front = calibrated(once.tiny).front
     assert all(schedule.output_weights is None for schedule in front.schedules)
     assert all(schedule.output_products is not None for schedule in front.schedules)
 
@@ -109,7 +127,6 @@ def test_what_cannot_be_calibrated_is_refused_before_any_image(prompts, speedups
         Calibration(None, None, prompts, speedups)  # type: ignore[arg-type]
 
 
-def test_nothing_is_left_on_the_pipeline(tiny):
-    calibrated(tiny, speedups=(2,))
-    assert not {"step", "set_timesteps"} & set(vars(tiny.pipe.scheduler))
-    assert "forward" not in vars(tiny.pipe.transformer)
+def test_nothing_is_left_on_the_pipeline(once):
+    assert not {"step", "set_timesteps"} & set(vars(once.tiny.pipe.scheduler))
+    assert "forward" not in vars(once.tiny.pipe.transformer)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import ecad
-from ecad import builtin
 from ecad.cli import main
 from ecad.schedules.provenance import provenance_of
 
@@ -17,12 +16,10 @@ PROMPTS = ["a 3d tulip on a pink background", "a google bear on a blue backgroun
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(monkeypatch, capsys, tmp_path, short_flux, measured_once):
     """Run `ecad calibrate ...` in a folder with a model of four steps and four prompts; gives code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
-    Path("model.json").write_text(
-        json.dumps({"pipeline": str(builtin.FLUX_FOLDER), "steps": 4, "height": 64, "width": 64})
-    )
+    Path("model.json").write_text(json.dumps({"pipeline": str(short_flux), "steps": 4, "height": 64, "width": 64}))
     Path("prompts.txt").write_text("\n".join(PROMPTS) + "\n")
 
     def calibrate(*arguments: object) -> tuple[int, str, str]:

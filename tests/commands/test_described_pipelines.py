@@ -17,6 +17,8 @@ import ecad
 from ecad.genetic import Study
 from ecad.schedules.provenance import provenance_of
 
+# Each command loads and measures its pipeline.
+pytestmark = pytest.mark.usefixtures("measured_once")
 Run = Callable[..., tuple[int, str, str]]
 PICTURES: dict[str, dict[str, Any]] = {
     "image-to-image": {"class": "FluxImg2ImgPipeline", "images": {"image": "fox.png"}, "call": {"strength": 0.6}},
@@ -29,15 +31,17 @@ PICTURES: dict[str, dict[str, Any]] = {
 }
 
 
-def describe(kind: str) -> str:
-    """A description file in the present folder."""
+def describe(kind: str, flux: Path, steps: int = 6) -> str:
+    """A description file in the present folder; `steps` are those of two denoisers."""
     if kind == "two denoisers":
         save_wan(Path())
-        return "wan22.json"
+        file = Path("wan22.json")
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"steps": steps}))
+        return file.name
     pictures(Path())
     if kind == "control":
-        save_control(Path())
-    describe_flux(Path(), "mine.json", **PICTURES[kind])
+        save_control(Path(), flux)
+    describe_flux(Path(), "mine.json", **{"pipeline": str(flux), **PICTURES[kind]})
     return "mine.json"
 
 
@@ -52,8 +56,8 @@ def images(folder: str) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", ["two denoisers", *PICTURES])
-def test_commands_take_the_pipeline(run: Run, kind: str) -> None:
-    file = describe(kind)
+def test_commands_take_the_pipeline(run: Run, short_flux: Path, kind: str) -> None:
+    file = describe(kind, short_flux)
     steps = json.loads(Path(file).read_text())["steps"]
     Path("prompts.txt").write_text("a fox\n")
     sites = ecad.get_image_generator(file, device="cpu")
@@ -81,8 +85,8 @@ def test_commands_take_the_pipeline(run: Run, kind: str) -> None:
     assert all(row["fewer"] > 1 for row in rows)
 
 
-def test_two_denoisers_are_searched_on_workers_and_reported(run: Run) -> None:
-    file = describe("two denoisers")
+def test_two_denoisers_are_searched_on_workers_and_reported(run: Run, short_flux: Path) -> None:
+    file = describe("two denoisers", short_flux, steps=4)
     Path("prompts.csv").write_text("id,prompt\n0,a fox\n1,an owl\n2,a pear\n")
     shutil.copy("prompts.csv", "prompts.dat")
     flags = ("--image-generator", file, "--num-prompts", 1, "--generations", 2, "--population-size", 4, "--json")

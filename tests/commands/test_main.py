@@ -37,6 +37,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     return ecad
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_infer_writes_one_image_a_seed_and_applies_the_schedule(run) -> None:  # type: ignore[no-untyped-def]
     assert run("schedule", "every-n", "--n", 4, "-o", "every_4.json")[0] == 0
     plain = ("infer", "EmojiImageGenerator", "--prompt", PROMPT, "--num-images-per-prompt", 2, "--json")

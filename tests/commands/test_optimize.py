@@ -16,13 +16,15 @@ from ecad.genetic import Study
 from ecad.genetic import run as search
 
 Run = Callable[..., tuple[int, str, str]]
-FOUR_STEPS = {"pipeline": str(builtin.FLUX_FOLDER), "steps": 4, "height": 64, "width": 64}
+# Each command loads and measures its pipeline.
+pytestmark = pytest.mark.usefixtures("measured_once")
+FOUR_STEPS = {"steps": 4, "height": 64, "width": 64}
 
 
-def test_three_disjoint_sets_of_prompts_search_select_and_judge(monkeypatch, capsys, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_three_disjoint_sets_of_prompts_search_select_and_judge(monkeypatch, capsys, tmp_path, short_flux) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ecad.commands.search_options.VALIDATION_PROMPTS", 2)
-    Path("model.json").write_text(json.dumps(FOUR_STEPS))
+    Path("model.json").write_text(json.dumps({"pipeline": str(short_flux), **FOUR_STEPS}))
     Path("prompts.txt").write_text("\n".join(builtin.prompts("search")[:4]) + "\n")
     flags = ["--image-generator", "model.json", "--prompt-file", "prompts.txt", "--num-prompts", "1", "--json"]
     monkeypatch.setattr(sys, "argv", ["ecad", "optimize", "-o", "study", "--generations", "2", *flags])
@@ -44,9 +46,9 @@ def test_three_disjoint_sets_of_prompts_search_select_and_judge(monkeypatch, cap
 
 
 @pytest.fixture
-def four_steps(run: Run) -> tuple[str, ...]:
+def four_steps(run: Run, short_flux: Path) -> tuple[str, ...]:
     """Flags of a search of few steps: one prompt searches, two validate, one is held out."""
-    Path("model.json").write_text(json.dumps(FOUR_STEPS))
+    Path("model.json").write_text(json.dumps({"pipeline": str(short_flux), **FOUR_STEPS}))
     Path("prompts.txt").write_text("\n".join(builtin.prompts("search")[:3]) + "\n")
     Path("held_out.txt").write_text(builtin.prompts("held_out")[0] + "\n")
     files = ("--prompt-file", "prompts.txt", "--held-out-file", "held_out.txt")

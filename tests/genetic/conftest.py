@@ -1,5 +1,6 @@
-"""Searches that take less time."""
+"""Searches and models that take less time."""
 
 from few_offspring import few_offspring
+from short_flux import short_flux
 
-__all__ = ["few_offspring"]
+__all__ = ["few_offspring", "short_flux"]

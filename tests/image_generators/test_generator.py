@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,12 +12,13 @@ from ecad.errors import EcadError, NotFiniteError
 from ecad.image_generators import ImageGenerator, get_image_generator
 from ecad.schedules import CacheSchedule, heuristics
 
+STEPS = 6
 PROMPTS = ["a 3d crab on a blue background", "a google owl on a red background", "a twitter pear on a white background"]
 
 
 @pytest.fixture(scope="module")
 def generator() -> ImageGenerator:
-    return get_image_generator("EmojiImageGenerator", device="cpu")
+    return replace(get_image_generator("EmojiImageGenerator", device="cpu"), steps=STEPS)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,7 @@ def test_seeds_matter(generator: ImageGenerator) -> None:
 def test_an_all_ones_schedule_changes_nothing_and_a_sparse_one_does(
     generator: ImageGenerator, every_4: CacheSchedule
 ) -> None:
-    embeds, uncached = generator.encode(PROMPTS[:1]), heuristics.none(every_4.sites, 20)
+    embeds, uncached = generator.encode(PROMPTS[:1]), heuristics.none(every_4.sites, STEPS)
     bare = generator.generate(embeds, [0])
     assert np.array_equal(bare, generator.generate(embeds, [0], uncached))
     assert not np.array_equal(bare, generator.generate(embeds, [0], every_4))
@@ -65,7 +68,7 @@ def test_output_products_are_of_what_the_sampler_is_given_for_uncached_images(ge
     without, under = torch.stack(outputs)[:, :, :4].chunk(2, dim=1)
     given = (without + generator.guidance_scale * (under - without)).flatten(1)
     table = given @ given.T
-    np.testing.assert_allclose(found, table * (20 / table.trace()), atol=1e-6)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found, table * (STEPS / table.trace()), atol=1e-6)  # type: ignore[arg-type]
 
 
 def test_a_schedule_of_other_steps_is_refused_and_leaves_the_pipeline_usable(
@@ -73,7 +76,7 @@ def test_a_schedule_of_other_steps_is_refused_and_leaves_the_pipeline_usable(
 ) -> None:
     embeds = generator.encode(PROMPTS[:1])
     bare = generator.generate(embeds, [0], steps=3)
-    with pytest.raises(ScheduleError, match="20 steps"):
+    with pytest.raises(ScheduleError, match=f"{STEPS} steps"):
         generator.generate(embeds, [0], every_4, steps=3)
     assert np.array_equal(bare, generator.generate(embeds, [0], steps=3))
 

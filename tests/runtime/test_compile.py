@@ -48,7 +48,7 @@ def test_compiled_blocks_give_the_same_bits_from_few_graphs(make, counter):
 
 @share_graphs
 def test_compiled_blocks_forecast_as_others_do_and_need_no_more_graphs(make, counter):
-    flux, bare = make.flux(blocks=(3, 3)), make.flux(blocks=(3, 3))
+    flux, bare = make.flux(blocks=(2, 2)), make.flux(blocks=(2, 2))
     flux.pipe.transformer.compile_repeated_blocks(fullgraph=True, backend=counter)
     every_2 = flux.schedule(heuristics.every_n(tuple(flux.components), 6, 2).recompute)
     repeating, graphs = [], []
@@ -88,7 +88,7 @@ def test_of_a_reused_compiled_block_gates_and_sums_are_left(make):
         graphs.append({node.target._opname for node in graph.graph.nodes if hasattr(node.target, "_opname")})
         return make_boxed_func(graph.forward)
 
-    pixart = make.pixart()
+    pixart = make.pixart(blocks=1)
     for block in pixart.pipe.transformer.transformer_blocks:
         block.compile(fullgraph=True, backend=aot_autograd(fw_compiler=note, inference_compiler=note))
     every_2 = pixart.schedule(heuristics.every_n(tuple(pixart.components), 2, 2).recompute)

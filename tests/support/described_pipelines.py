@@ -51,9 +51,9 @@ def pictures(folder: Path) -> None:
     Image.fromarray(np.repeat(np.array([[0, 255]], np.uint8), 32, axis=1).repeat(64, axis=0)).save(folder / "mask.png")
 
 
-def save_control(folder: Path) -> None:
-    """The folder `control`: FLUX.1 with a control picture beside its latents."""
-    pipe = FluxPipeline.from_pretrained(FLUX_FOLDER)
+def save_control(folder: Path, flux: Path = FLUX_FOLDER) -> None:
+    """The folder `control`: a FLUX.1 pipeline with a control picture beside its latents."""
+    pipe = FluxPipeline.from_pretrained(flux)
     config = {**pipe.transformer.config, "in_channels": 2 * pipe.transformer.config.in_channels}
     torch.manual_seed(0)
     transformer = FluxTransformer2DModel.from_config(config | {"out_channels": pipe.transformer.config.in_channels})

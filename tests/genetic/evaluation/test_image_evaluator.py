@@ -26,7 +26,7 @@ PROMPTS = [Prompt("a", "a 3d crab on a blue background"), Prompt("b", "a google 
 @pytest.fixture(scope="module")
 def generator() -> ImageGenerator:
     """In a few steps: what is said here holds for any number."""
-    return replace(get_image_generator("EmojiImageGenerator", device="cpu"), steps=6)
+    return replace(get_image_generator("EmojiImageGenerator", device="cpu"), steps=4)
 
 
 @pytest.fixture(scope="module")
