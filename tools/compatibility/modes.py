@@ -288,7 +288,7 @@ def context_parallel(case: Case) -> None:
 
 def _in_parallel(case: Case, rank: int, meeting: str) -> Exception | None:
     """The check in one of the two processes."""
-    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    torch.distributed.init_process_group("cpu:gloo", init_method=meeting, rank=rank, world_size=2)
     config = diffusers.ContextParallelConfig(ulysses_degree=2, ulysses_anything=True)
     cpu = mock.patch("torch._C._get_accelerator", return_value=torch.device("cpu"))
     one = mock.patch("torch.accelerator.device_count", return_value=1)
