@@ -12,6 +12,8 @@ from ecad.errors import EcadError
 from ecad.genetic.budget import divide
 from ecad.genetic.search import search
 
+pytestmark = pytest.mark.usefixtures("few_offspring")
+
 
 @pytest.mark.parametrize("most", [24, 40, 120, 333, 600, 5000])
 @pytest.mark.parametrize("searches", [1, 3])

@@ -202,8 +202,8 @@ def test_a_folder_is_found_beside_its_description_and_from_anywhere(
     assert found_everywhere("org/model") == "org/model"
 
 
-def flux(folder: Path, name: str, **facts: Any) -> ImageGenerator:
-    facts = {"pipeline": str(FLUX_FOLDER), "steps": 5, "guidance_scale": 3.0, "height": 64, "width": 64, **facts}
+def flux(model: Path, folder: Path, name: str, **facts: Any) -> ImageGenerator:
+    facts = {"pipeline": str(model), "steps": 5, "guidance_scale": 3.0, "height": 64, "width": 64, **facts}
     facts["call"] = {"max_sequence_length": 12, **facts.get("call", {})}
     (folder / f"{name}.json").write_text(json.dumps(facts))
     return get_image_generator(str(folder / f"{name}.json"), device="cpu")
@@ -218,14 +218,16 @@ def ran(generator: ImageGenerator, schedule: CacheSchedule) -> int:
 
 
 @pytest.mark.parametrize("images", [{"image": "fox.png"}, {"image": "fox.png", "mask_image": "mask.png"}])
-def test_image_to_image_and_inpainting_begin_in_the_middle(tmp_path: Path, images: dict[str, str]) -> None:
+def test_image_to_image_and_inpainting_begin_in_the_middle(
+    short_flux: Path, tmp_path: Path, images: dict[str, str]
+) -> None:
     pictures(tmp_path)
     kind = "FluxInpaintPipeline" if "mask_image" in images else "FluxImg2ImgPipeline"
-    generator = flux(tmp_path, "mine", **{"class": kind}, images=images, call={"strength": 0.6})
+    generator = flux(short_flux, tmp_path, "mine", **{"class": kind}, images=images, call={"strength": 0.6})
     table = macs_table(generator.architecture)
     whole, seldom = heuristics.none(table.sites, 5), heuristics.every_n(table.sites, 5, 5)
     # Of five rows the last three run, and the first of them computes whatever its bits say.
-    text = flux(tmp_path, "text")
+    text = flux(short_flux, tmp_path, "text")
     assert table.price(whole.recompute) == 3 * macs_table(text.architecture).price(whole.recompute) // 5
     for schedule in (whole, seldom):
         expected = table._runs(schedule.recompute).sum()
@@ -237,22 +239,22 @@ def test_image_to_image_and_inpainting_begin_in_the_middle(tmp_path: Path, image
         table.price(np.ones((6, len(table.sites)), dtype=bool))
 
 
-def test_what_images_are_made_from_is_part_of_what_they_are(tmp_path: Path) -> None:
+def test_what_images_are_made_from_is_part_of_what_they_are(short_flux: Path, tmp_path: Path) -> None:
     pictures(tmp_path)
     facts = {"class": "FluxImg2ImgPipeline", "images": {"image": "fox.png"}}
-    before = flux(tmp_path, "mine", **facts).call_settings()
+    before = flux(short_flux, tmp_path, "mine", **facts).call_settings()
     assert json.loads(json.dumps(before)) == before
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "fox.png")
-    assert flux(tmp_path, "mine", **facts).call_settings() != before
+    assert flux(short_flux, tmp_path, "mine", **facts).call_settings() != before
     (tmp_path / "fox.png").unlink()
     with pytest.raises(EcadError, match=r"fox\.png: cannot read this image"):
-        flux(tmp_path, "mine", **facts)
+        flux(short_flux, tmp_path, "mine", **facts)
 
 
-def test_a_control_pipeline_is_called_with_its_image(tmp_path: Path) -> None:
+def test_a_control_pipeline_is_called_with_its_image(short_flux: Path, tmp_path: Path) -> None:
     pictures(tmp_path)
-    save_control(tmp_path)
-    generator = flux(tmp_path, "mine", pipeline="control", images={"control_image": "fox.png"})
+    save_control(tmp_path, short_flux)
+    generator = flux(short_flux, tmp_path, "mine", pipeline="control", images={"control_image": "fox.png"})
     schedule = heuristics.every_n(macs_table(generator.architecture).sites, 5, 2)
     assert generator.generate(generator.encode(PROMPTS), [5, 6], schedule).shape == (2, 64, 64, 3)
     assert ran(generator, schedule) == macs_table(generator.architecture)._runs(schedule.recompute).sum()
@@ -294,10 +296,10 @@ def test_a_search_finds_a_schedule_for_each_denoiser_at_once(wan: ImageGenerator
     assert provenance_for(wan).denoiser == "WanTransformer3DModel + WanTransformer3DModel"
 
 
-def test_costs_are_known_for_other_numbers_of_rows(wan: ImageGenerator, tmp_path: Path) -> None:
+def test_costs_are_known_for_other_numbers_of_rows(wan: ImageGenerator, short_flux: Path, tmp_path: Path) -> None:
     pictures(tmp_path)
     image_to_image = {"class": "FluxImg2ImgPipeline", "images": {"image": "fox.png"}, "call": {"strength": 0.6}}
-    for generator, rows, passes in ((wan, 12, 2), (flux(tmp_path, "mine", **image_to_image), 10, 1)):
+    for generator, rows, passes in ((wan, 12, 2), (flux(short_flux, tmp_path, "mine", **image_to_image), 10, 1)):
         table = macs_table(generator.architecture_for(rows))
         other = replace(generator, steps=rows)
         for seed in range(3):
@@ -338,9 +340,9 @@ def test_a_joint_schedule_says_what_each_denoiser_was_searched_for(wan: ImageGen
             wan.generate(wan.encode(PROMPTS[:1]), [0], schedule.resample(steps=9))
 
 
-def test_a_pipeline_class_that_diffusers_has_not_is_refused(tmp_path: Path) -> None:
+def test_a_pipeline_class_that_diffusers_has_not_is_refused(short_flux: Path, tmp_path: Path) -> None:
     with pytest.raises(EcadError, match="diffusers has no pipeline class 'NoPipeline'"):
-        flux(tmp_path, "mine", **{"class": "NoPipeline"})
+        flux(short_flux, tmp_path, "mine", **{"class": "NoPipeline"})
     pictures(tmp_path)
     with pytest.raises(EcadError, match="cannot be called with the argument 'image'"):
-        flux(tmp_path, "mine", images={"image": "fox.png"})
+        flux(short_flux, tmp_path, "mine", images={"image": "fox.png"})
