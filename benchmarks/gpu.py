@@ -7,8 +7,9 @@ python benchmarks/gpu.py --device cpu --tiny    # every part on tiny models, to 
 Full architectures with random weights and random text embeddings; needs no downloads, no network, no text encoder.
 Runs from a bare checkout (PYTHONPATH=.) with torch 2.11 or newer, diffusers, numpy and pydantic; cache-dit is measured
 if it is installed. Each part runs in its own process; a failing part is reported and the others continue. Parts
-are MODEL/BATCH/MODE, the most important first. MODE is eager, blocks (compile_repeated_blocks), whole (compile) or
-chain (the gated sums of a fully reused row: as operators, as a CUDA graph, compiled).
+are MODEL/BATCH/MODE, the most important first. MODE is eager, blocks (compile_repeated_blocks), whole (compile), fused
+(enable_cache with fuse_rows beside eager) or chain (the gated sums of a fully reused row: as operators, as a CUDA
+graph, compiled).
 `--only` and `--skip` take parts of these names. docs/gpu.md lists the expected numbers.
 """
 
@@ -40,9 +41,11 @@ PARTS = (
     Part("pixart-1024", 1, "eager"),
     Part("pixart-256", 1, "blocks", 2.0),
     Part("flux-1024", 1, "blocks", 3.0),
+    Part("pixart-256", 1, "fused", 1.5),
+    Part("pixart-1024", 1, "fused", 1.5),
+    Part("flux-256", 1, "fused", 2.0),
+    Part("wan-1.3b-33", 1, "fused", 2.0),
     Part("pixart-256", 1, "chain"),
-    Part("flux-1024", 1, "chain"),
-    Part("wan-1.3b-33", 1, "chain"),
     Part("sd35-medium-1024", 1, "eager", 1.5),
     Part("wan-1.3b-33", 1, "eager", 2.0),
     Part("pixart-256", 8, "eager"),

@@ -18,7 +18,7 @@ from ecad.sites.readers import readers
 from gpu_speed.chain import measure_chain
 from gpu_speed.models import MODELS, Loop, Model, make_loop
 from gpu_speed.rows import look_at_row
-from gpu_speed.variants import BARE, Variant, rivals, schedules
+from gpu_speed.variants import BARE, Variant, fused, rivals, schedules
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -30,7 +30,7 @@ _MOST_IMAGES, _SHORT = 5, 0.5
 _LONG = 3.0
 # Rows of an image whose last row is profiled: bare, computed with a schedule, reused.
 _LOOKED_AT = 4
-_ROWS_OF = (BARE, "all ones", "every 2")
+_ROWS_OF = (BARE, "all ones", "every 2", "every 2, fused")
 # The planned fraction of a part's time; the rest is a reserve.
 _PLANNED = 0.8
 
@@ -42,7 +42,8 @@ class Part:
     Args:
         model: name of the model.
         batch: batch size.
-        mode: "eager", "blocks" (`compile_repeated_blocks`), "whole" (`compile`), or "chain" (`measure_chain`).
+        mode: "eager", "blocks" (`compile_repeated_blocks`), "whole" (`compile`), "fused" (`fuse_rows` beside eager), or
+            "chain" (`measure_chain`).
         weight: its share of the total time, relative to the other parts.
     """
 
@@ -110,7 +111,7 @@ def run_part(part: Part, options: Options, ends: float, report: Report) -> None:
     is_long = part.mode == "eager" and per_row * loop.steps > _LONG
     _rounds(loop, _variants(loop, table, part, options), table, options.rounds, is_long, ends - looks, report)
     loop.steps = _LOOKED_AT
-    for variant in schedules(loop, table):
+    for variant in (fused if part.mode == "fused" else schedules)(loop, table):
         if variant.name in _ROWS_OF and time.monotonic() + looks / 3 < ends:
             report({"kind": "row", "variant": variant.name, **look_at_row(loop, variant, _LOOKED_AT - 1)})
 
@@ -222,6 +223,8 @@ def as_json(options: Options) -> dict[str, Any]:
 
 
 def _variants(loop: Loop, table: CostTable, part: Part, options: Options) -> list[Variant]:
+    if part.mode == "fused":
+        return fused(loop, table)
     found = schedules(loop, table, options.published)
     if options.with_rivals and part.mode == "eager":
         found += rivals(loop, table)

@@ -72,6 +72,15 @@ def schedules(
     return [variant for variant in variants if names is None or variant.name in (BARE, *names)]
 
 
+def fused(loop: Loop, table: CostTable) -> list[Variant]:
+    """Schedules of whole rows with and without `fuse_rows`, and the bare loop."""
+    found = schedules(loop, table, names=("every 2", "every 3"))
+    for variant in found[1:]:
+        run = partial(_under, variant.computes, fuse_rows=True)
+        found.append(Variant(f"{variant.name}, fused", variant.computes, run))
+    return found
+
+
 def rivals(loop: Loop, table: CostTable) -> list[Variant]:
     """The caches of diffusers, and cache-dit if it is installed, each computing every second step."""
     every_2 = heuristics.every_n(table.sites, loop.steps, 2)
@@ -136,8 +145,8 @@ def _fitted(schedule: CacheSchedule, sites: Any, steps: int) -> CacheSchedule:
     return schedule.resample(steps=steps, sites=sites) if schedule.num_steps != steps else schedule
 
 
-def _under(schedule: CacheSchedule, loop: Loop) -> AbstractContextManager[Any]:
-    return cached(loop, schedule)
+def _under(schedule: CacheSchedule, loop: Loop, fuse_rows: bool = False) -> AbstractContextManager[Any]:
+    return cached(loop, schedule, fuse_rows=fuse_rows)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ def enable_cache(
     exact: bool = False,
     keep_device: str | torch.device | None = None,
     keep_dtype: torch.dtype | None = None,
+    fuse_rows: bool = False,
 ) -> CacheRun:
     """Run a pipeline's denoiser under a schedule from now on; replaces the schedule it had.
 
@@ -52,6 +53,8 @@ def enable_cache(
         exact: refuse a run of other rows than the schedule's, instead of resampling the schedule.
         keep_device: keep outputs there, such as "cpu", instead of where they are computed: less memory, more time.
         keep_dtype: keep outputs in this floating point type, such as torch.float8_e4m3fn: images differ a little.
+        fuse_rows: compile what is left of rows that compute no component (docs/runtime.md): the same images, after the
+            seconds that it takes to compile. A denoiser that you compile yourself needs it not.
 
     Returns:
         The handle: `.switch()`, `.stats`, `.memory()`, `.disable()`, `.step(i)`.
@@ -85,7 +88,7 @@ def enable_cache(
             f"{type(pipe).__name__} has no denoiser {unknown[0]!r}: expected a schedule for any of {', '.join(modules)}"
         )
     storage = Storage(keep_device, keep_dtype) if keep_device is not None or keep_dtype is not None else None
-    run = CacheRun(pipe, {name: modules[name] for name in schedules}, schedules, front, exact, storage)
+    run = CacheRun(pipe, {name: modules[name] for name in schedules}, schedules, front, exact, storage, fuse_rows)
     disable_cache(pipe)
     run.attach()
     return run
@@ -127,6 +130,7 @@ def cached(
     exact: bool = False,
     keep_device: str | torch.device | None = None,
     keep_dtype: torch.dtype | None = None,
+    fuse_rows: bool = False,
 ) -> Iterator[CacheRun]:
     """Run a pipeline under a schedule within a `with` block, and without any cache after it.
 
@@ -140,6 +144,7 @@ def cached(
         exact=exact,
         keep_device=keep_device,
         keep_dtype=keep_dtype,
+        fuse_rows=fuse_rows,
     )
     try:
         yield run

@@ -61,6 +61,7 @@ class CacheRun:
         front: Front | None,
         exact: bool,
         storage: Storage | None,
+        fuse_rows: bool,
     ) -> None:
         self.stats = CacheStats()
         self.schedules: dict[str, CacheSchedule] = {}
@@ -68,7 +69,7 @@ class CacheRun:
         tally = Tally(self.stats)
         self._engines = Engines(found)
         self._denoisers = [
-            CachedDenoiser(name, module, schedules[name], self._who_calls, tally, storage)
+            CachedDenoiser(name, module, schedules[name], self._who_calls, tally, storage, fuse_rows)
             for name, module in self._engines.modules.items()
         ]
         self._front, self._exact = front, exact

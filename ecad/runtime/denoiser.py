@@ -38,6 +38,7 @@ class CachedDenoiser:
         who_calls: tells the generation that the forward which begins now belongs to, and from where it is called.
         tally: where its calls and bytes are counted.
         storage: how outputs are kept, if not as they are.
+        fuse_rows: whether to compile the sums of rows that compute no component.
 
     Raises:
         ScheduleError: the schedule's sites are not the denoiser's.
@@ -51,6 +52,7 @@ class CachedDenoiser:
         who_calls: Callable[[], tuple[Generation, CallSite] | None],
         tally: Tally,
         storage: Storage | None = None,
+        fuse_rows: bool = False,
     ) -> None:
         self.name, self.module, self.schedule = name, module, schedule
         self._who_calls, self._tally, self._storage = who_calls, tally, storage
@@ -59,7 +61,7 @@ class CachedDenoiser:
         self._followed: set[CacheSchedule] = set()
         self._running_order = running_order([(site.block, site.component) for site in self._sites])
         self._parameters = parameter_names(module)
-        self._recordings = Recordings(module)
+        self._recordings = Recordings(module, fuse_rows)
         # A denoiser that is one site itself has no component to hook into.
         self._is_whole = not self._sites[0].path
         # Sites whose outputs are changed in place: by the model, or by the pipeline.

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import gpu_runners
@@ -14,6 +15,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ecad.errors import EcadWarning
+from ecad.runtime.replay import fused
 from ecad.schedules import CacheSchedule
 
 isolate = pytest.importorskip("gpu_speed.isolate", reason="the installed diffusers lacks a rival")
@@ -76,6 +79,17 @@ def test_a_compiled_part_is_measured(mode: str) -> None:
         torch.compiler.reset()
     assert [row["variant"] for row in table.rows_of(found)] == ["bare", "every 2"]
     assert not [finding for finding in found if finding["kind"] == "broken"]
+
+
+def test_fused_rows_are_measured_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "inductor", lambda module, examples: module.forward)
+    found: list[dict[str, object]] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EcadWarning)
+        measure.run_part(measure.Part("pixart-256", 1, "fused"), OPTIONS, time.monotonic() + 60, found.append)
+    names = ["bare", "every 2", "every 3", "every 2, fused", "every 3, fused"]
+    assert [row["variant"] for row in table.rows_of(found)] == names
+    assert [row["variant"] for row in found if row["kind"] == "row"] == ["bare", "every 2", "every 2, fused"]
 
 
 def test_the_chain_of_a_reused_row_is_measured() -> None:
@@ -158,7 +172,8 @@ def test_the_command_writes_json_and_a_table(
     flags = ["--device", "cpu", "--tiny", "--only", "pixart", "--skip", "1024", "whole", "--output", str(output)]
     monkeypatch.setattr(sys, "argv", ["gpu.py", *flags])
     gpu.main()
-    assert asked == ["pixart-256/1/eager", "pixart-256/1/blocks", "pixart-256/1/chain", "pixart-256/8/eager"]
+    modes = "1/eager", "1/blocks", "1/fused", "1/chain", "8/eager"
+    assert asked == [f"pixart-256/{mode}" for mode in modes]
     written = json.loads(output.read_text())
     assert written["parts"]["pixart-256/1/eager"]["rows"][0]["first_extra"]["first round"] == 0.5
     assert written["options"]["dtype"] == "torch.float32"

@@ -40,6 +40,7 @@ class Graph:
         size: number of places.
         is_pure: whether no operator changes a tensor in place.
         exact: whether a part of a linear layer gives the same bits as the whole layer, where that was tried.
+        fused: code -> what it is compiled to.
     """
 
     instructions: list[Instruction]
@@ -54,6 +55,7 @@ class Graph:
     size: int
     is_pure: bool
     exact: dict[object, bool] = field(default_factory=dict)
+    fused: dict[str, Callable[..., Any]] = field(default_factory=dict)
 
     def bind(self, tensors: Sequence[Any]) -> dict[int, Any]:
         """What is in each place that does not depend on the inputs.

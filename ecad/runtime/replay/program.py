@@ -18,6 +18,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from ecad.runtime.passes import Forward
+from ecad.runtime.replay.fused import Fuser
 from ecad.runtime.replay.graph import Graph, Instruction
 from ecad.runtime.replay.rewrites import narrow, split_linears
 from ecad.schedules.plan import Action
@@ -35,12 +36,15 @@ class Program:
         graph: the forward.
         actions: of each site.
         constants: of the graph, as `Graph.bind` gives them; not kept.
+        fuser: compiles the sums of a row that computes no component; None to run them as operators.
 
     Attributes:
         reads: sites whose kept output has to be there.
     """
 
-    def __init__(self, graph: Graph, actions: Sequence[Action], constants: Mapping[int, Any]) -> None:
+    def __init__(
+        self, graph: Graph, actions: Sequence[Action], constants: Mapping[int, Any], fuser: Fuser | None = None
+    ) -> None:
         called = [instruction.site for instruction in graph.instructions if instruction.site is not None]
         self.reads = [site for site in called if actions[site] in _READS]
         values = dict(constants)
@@ -50,6 +54,8 @@ class Program:
             code, outputs = narrow(graph, code, values)
         code, self._parts = split_linears(graph, _live(code, outputs), values)
         code, self._kept = _apart(_live(code, outputs), values)
+        if fuser is not None and graph.is_pure and not any(actions[site] in _COMPUTES for site in called):
+            code = fuser.fuse(graph, code, outputs, values)
         kept = [place for _, _, place in self._kept]
         made = [instruction.out for instruction in (*code, *self._parts)]
         size = 1 + max([*values, *made, *kept, graph.inputs])

@@ -14,6 +14,7 @@ from torch import nn
 from ecad.runtime.inputs import Inputs
 from ecad.runtime.passes import Forward
 from ecad.runtime.replay.facts import Facts, Unrecordable
+from ecad.runtime.replay.fused import Fuser
 from ecad.runtime.replay.graph import Graph
 from ecad.runtime.replay.program import Program
 from ecad.runtime.replay.trace import record
@@ -30,10 +31,12 @@ class Recordings:
 
     Args:
         denoiser: the module.
+        fuse: whether to compile the sums of rows that compute no component.
     """
 
-    def __init__(self, denoiser: nn.Module) -> None:
+    def __init__(self, denoiser: nn.Module, fuse: bool = False) -> None:
         self._denoiser = denoiser
+        self._fuser = Fuser() if fuse else None
         self._facts: Facts | None = None
         self._graphs: dict[object, _Recording | None] = {}
         self._pointers: list[int] | None = None
@@ -70,7 +73,7 @@ class Recordings:
             self._facts = facts
             self._graphs.clear()
             self.release()
-        self._graphs[key] = None if graph is None else _Recording(graph)
+        self._graphs[key] = None if graph is None else _Recording(graph, self._fuser)
         if len(self._graphs) > _MOST_GRAPHS:
             del self._graphs[next(iter(self._graphs))]
         return result
@@ -121,8 +124,8 @@ class Recordings:
 class _Recording:
     """One graph, and what each distinct row leaves of it."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, fuser: Fuser | None) -> None:
+        self.graph, self._fuser = graph, fuser
         self.constants: dict[int, Any] | None = None
         self._programs: dict[bytes, Program] = {}
 
@@ -130,7 +133,7 @@ class _Recording:
         row = bytes(actions)
         assert self.constants is not None
         if row not in self._programs:
-            self._programs[row] = Program(self.graph, actions, self.constants)
+            self._programs[row] = Program(self.graph, actions, self.constants, self._fuser)
             if len(self._programs) > _MOST_PROGRAMS:
                 del self._programs[next(iter(self._programs))]
         program = self._programs[row]
