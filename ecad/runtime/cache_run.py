@@ -66,8 +66,7 @@ class CacheRun:
         self.stats = CacheStats()
         self.schedules: dict[str, CacheSchedule] = {}
         self.pipe = pipe
-        tally = Tally(self.stats)
-        self._engines = Engines(found)
+        tally, self._engines = Tally(self.stats), Engines(found)
         self._denoisers = [
             CachedDenoiser(name, module, schedules[name], self._who_calls, tally, storage, fuse_rows)
             for name, module in self._engines.modules.items()
