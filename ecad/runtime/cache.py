@@ -43,8 +43,7 @@ def enable_cache(
     """Run a pipeline's denoiser under a schedule from now on; replaces the schedule it had.
 
     Args:
-        pipe: a diffusers pipeline, whose denoiser may be any callable; or a bare denoiser, a module whose loop calls
-            `CacheRun.step`.
+        pipe: a diffusers pipeline, its denoiser any callable; or a bare module whose loop calls `CacheRun.step`.
         schedule: one schedule; or a front, or where `Front.load` finds one. Its sites are those of
             `CacheSchedule.for_model`, or submodules of the denoiser, named by hand: ("layers.0", "mixer"). Where the
             pipeline has several denoisers, its blocks name theirs, as a search writes it: ("transformer_2.0", "ff"); or
@@ -53,8 +52,7 @@ def enable_cache(
         exact: refuse a run of other rows than the schedule's, instead of resampling the schedule.
         keep_device: keep outputs there, such as "cpu", instead of where they are computed: less memory, more time.
         keep_dtype: keep outputs in this floating point type, such as torch.float8_e4m3fn: images differ a little.
-        fuse_rows: compile what is left of rows that compute no component (docs/runtime.md): the same images, after the
-            seconds that it takes to compile. A denoiser that you compile yourself needs it not.
+        fuse_rows: compile rows that compute no component: the same images, after some seconds (docs/runtime.md).
 
     Returns:
         The handle: `.switch()`, `.stats`, `.memory()`, `.disable()`, `.step(i)`.
@@ -64,8 +62,7 @@ def enable_cache(
             when the pipeline runs, its rows are not the run's and it is `exact` or cannot be resampled.
         EcadError: the pipeline has no denoiser to cache, or no schedule of the front is that cheap or that good.
 
-    Warns (EcadWarning) of another variant, number of steps, sampler or resolution than it was made for, of gradients,
-    and of another cache on the same denoiser.
+    Warns (EcadWarning) of a variant, steps, sampler or resolution it was not made for, of gradients, of another cache.
 
     >>> from diffusers import DiTTransformer2DModel
     >>> denoiser = DiTTransformer2DModel(num_attention_heads=2, attention_head_dim=8, num_layers=1, norm_num_groups=1)
