@@ -38,7 +38,7 @@ def budgets(text: str) -> list[tuple[int, float | None]]:
 
 
 def run(generator: ImageGenerator, prompts: int, images: float | None, seed: int, held_out: list[str]) -> Front:
-    texts = builtin.prompts("search")
+    texts = builtin.prompts("search", generator.name)
     first = seed * APART % len(texts)
     chosen = (texts[first:] + texts[:first])[:prompts]
     return calibrated_front(generator, chosen, held_out, seed=1000 * seed, speedups=SPEEDUPS, max_images=images)
@@ -61,7 +61,8 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=24, help="held-out prompts")
     parser.add_argument("--output", type=Path, help="build/benchmarks/calibration-GENERATOR.json by default")
     args = parser.parse_args()
-    generator, held_out = get_image_generator(args.generator), builtin.prompts("held_out")[: args.held_out]
+    generator = get_image_generator(args.generator)
+    held_out = builtin.prompts("held_out", args.generator)[: args.held_out]
     output = args.output or Path(f"build/benchmarks/calibration-{args.generator}.json")
     rows = []
     for prompts, images in args.budgets:

@@ -125,7 +125,9 @@ def open_studies(folders: Iterable[Path], problem: Problem, generator: ImageGene
         return [Study.open(folder) for folder in folders]
     found = []
     for mode in args.search:
-        prompts = [Prompt(f"{i:04d}", text) for i, text in enumerate(builtin.prompts("search")[:OWN_PROMPTS])]
+        prompts = [
+            Prompt(f"{i:04d}", text) for i, text in enumerate(builtin.prompts("search", generator.name)[:OWN_PROMPTS])
+        ]
         evaluator = evaluator_of(generator, prompts, [0], "psnr", args.batch)
         settings = OWN_SEARCH[mode]
         initial = heuristic_schedules(problem, settings["population_size"]) if mode == "paper" else []
@@ -192,7 +194,9 @@ def rows_of(comparison: Comparison, settings: list[Setting], corner: Setting) ->
     if uncached is None or reference is None or worst is None:
         raise EcadError(f"{comparison.folder}: no uncached images here; run without --rounds-only first")
     lpips, no_lpips = lpips_or_reason()
-    scorer = Scorer(comparison.prompts, uncached["images"], reference["images"], lpips)
+    scorer = Scorer(
+        comparison.prompts, uncached["images"], reference["images"], lpips, comparison.generator.architecture.frames
+    )
     loaded = [(setting, found) for setting in settings if (found := comparison.load(setting)) is not None]
     if not loaded:
         raise EcadError(f"{comparison.folder}: no images of a rival here; check --rivals")
@@ -266,11 +270,11 @@ def main() -> None:
     steps = args.steps or generator.steps
     generator = replace(generator, steps=steps)
     args.output = args.output or Path("build/benchmarks/peers") / f"{args.generator}-{steps}"
-    prompts = builtin.prompts("held_out")[: args.prompts]
+    prompts = builtin.prompts("held_out", args.generator)[: args.prompts]
     seeds = [SEED + i for i in range(len(prompts))]
     comparison = Comparison(generator, steps, prompts, seeds, args.batch, args.output)
     problem = problem_of(generator)
-    calibration = Calibration(generator, tuple(builtin.prompts("search")[-CALIBRATION_PROMPTS:]), steps)
+    calibration = Calibration(generator, tuple(builtin.prompts("search", args.generator)[-CALIBRATION_PROMPTS:]), steps)
     with ExitStack() as stack:
         studies = open_studies(args.studies, problem, generator, args)
         for study in studies:

@@ -16,7 +16,8 @@ from ecad.schedules.provenance import made_for
 FOLDER = Path(__file__).parents[1] / "schedules"
 
 
-@pytest.fixture(params=builtin.GENERATORS)
+# The video model has none yet.
+@pytest.fixture(params=[name for name in builtin.GENERATORS if name != "EmojiVideoGenerator"])
 def generator(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

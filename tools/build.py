@@ -1,6 +1,6 @@
 """Rebuild the built-in models from the npm packages: data, VAE, judge, denoisers, export, evaluation.
 
-python tools/build.py build        # about seven hours on one core; resumes an interrupted run
+python tools/build.py build        # about eight hours on one core; resumes an interrupted run
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ STAGES = (
     ("train_flux.py",),
     ("train_flux.py", "--distil"),
     ("export.py",),
+    ("train_video.py",),
+    ("export.py", "--video"),
     ("evaluate.py",),
     ("evaluate.py", "--generator=EmojiFluxImageGenerator"),
+    ("evaluate_video.py",),
 )
 
 

@@ -25,7 +25,8 @@ from ecad.calibration.of_generator import HELD_OUT_SEED, calibrated_front
 from ecad.cost import count_macs, find_architecture
 from ecad.cost.macs import macs_table
 from ecad.image_generators import ImageGenerator, get_image_generator
-from ecad.quality import get_scorer, mean_interval, psnr
+from ecad.quality import get_scorer, mean_interval
+from ecad.quality.video import by_frame
 from ecad.schedules import CacheSchedule, heuristics
 from ecad.schedules import json_values as plain
 from ecad.schedules.front import Front
@@ -44,12 +45,12 @@ HAND_MADE = {"PixArtAlphaImageGenerator": 20, "PixArtSigmaImageGenerator": 20, "
 
 def calibrated(name: str, max_images: float | None, output: Path) -> None:
     """Write one folder per schedule of the front, the front, and the results of every n-th step."""
-    generator, held_out = get_image_generator(name, device="cpu"), builtin.prompts("held_out")[:HELD_OUT]
+    generator, held_out = get_image_generator(name, device="cpu"), builtin.prompts("held_out", name)[:HELD_OUT]
     with Progress(console=stderr) as progress:
         task = progress.add_task(name, total=1.0)
         front = calibrated_front(
             generator,
-            builtin.prompts("search")[:PROMPTS],
+            builtin.prompts("search", name)[:PROMPTS],
             held_out,
             seed=SEED,
             speedups=SPEEDUPS,
@@ -64,7 +65,7 @@ def calibrated(name: str, max_images: float | None, output: Path) -> None:
 
 def judged(front: Front, generator: ImageGenerator, prompts: list[str]) -> Front:
     """The front with the judge's scores on the held-out prompts, a second opinion beside similarity."""
-    embeds, judge = generator.encode(prompts), get_scorer("judge")
+    embeds, judge = generator.encode(prompts), by_frame(get_scorer("judge"), generator.architecture.frames)
     seeds, points = range(HELD_OUT_SEED, HELD_OUT_SEED + len(prompts)), []
     for point in front.points:
         scores = judge.score(generator.generate(embeds, seeds, point.schedule), prompts, None)
@@ -102,10 +103,10 @@ def scored(
     table, embeds = macs_table(generator.architecture), generator.encode(prompts)
     seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + len(prompts))
     uncached, found = heuristics.none(table.sites, generator.steps), {}
-    references = generator.generate(embeds, seeds)
+    references, psnr = generator.generate(embeds, seeds), by_frame(get_scorer("psnr"), generator.architecture.frames)
     for schedule in schedules:
         less = table.price(uncached.recompute, False) / table.price(schedule.recompute, schedule.forecast)
-        scores = psnr(generator.generate(embeds, seeds, schedule), references)
+        scores = psnr.score(generator.generate(embeds, seeds, schedule), prompts, references)
         found[schedule.name] = {"fewer_macs": round(float(less), 3), "psnr": round(float(scores.mean()), 2)}
     return found
 

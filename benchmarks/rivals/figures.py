@@ -35,16 +35,32 @@ class Scorer:
         uncached: uint8 (n, height, width, 3).
         reference: uncached images with other seeds, for FID.
         lpips: the LPIPS distance, or None if its weights are missing.
+        frames: of each video, which is an image of its frames one below the other; 1 for images.
     """
 
-    def __init__(self, prompts: Sequence[str], uncached: np.ndarray, reference: np.ndarray, lpips: Any = None) -> None:
-        self.prompts, self.uncached, self.lpips = prompts, uncached, lpips
+    def __init__(
+        self,
+        prompts: Sequence[str],
+        uncached: np.ndarray,
+        reference: np.ndarray,
+        lpips: Any = None,
+        frames: int = 1,
+    ) -> None:
+        self.prompts, self.lpips, self.frames = [text for text in prompts for _ in range(frames)], lpips, frames
+        self.uncached = self._frames_of(uncached)
         self.judge = Judge()
-        self.directions = self.judge.embed_images(uncached)
-        self.reference = self.judge.features(reference)
+        self.directions = self.judge.embed_images(self.uncached)
+        self.reference = self.judge.features(self._frames_of(reference))
+
+    def _frames_of(self, images: np.ndarray) -> np.ndarray:
+        return images.reshape(len(images) * self.frames, -1, *images.shape[2:])
 
     def scores(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Score -> float64 (n,)."""
+        """Score -> float64 (n,); that of a video is the mean of its frames'."""
+        each = self._of_frames(self._frames_of(images))
+        return {name: values.reshape(-1, self.frames).mean(axis=1) for name, values in each.items()}
+
+    def _of_frames(self, images: np.ndarray) -> dict[str, np.ndarray]:
         similarity = (self.judge.embed_images(images) * self.directions).sum(dim=-1)
         found = {
             "judge": self.judge.score(images, self.prompts),
@@ -59,7 +75,7 @@ class Scorer:
 
         Resampled images repeat, which increases the FID of any set, so the interval is centred on the FID itself.
         """
-        features = self.judge.features(images)
+        features = self.judge.features(self._frames_of(images))
         target = Statistics.of(self.reference)
         value = fid(Statistics.of(features), target)
         drawn = np.random.default_rng(0).integers(len(features), size=(_RESAMPLES, len(features)))

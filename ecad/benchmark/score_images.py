@@ -35,6 +35,9 @@ class ScorerOptions:
         str, typer.Option(help="image_reward, clip, pick, judge; psnr, ssim, lpips: similarity to --reference-dir.")
     ] = "image_reward"
     weights: Annotated[str | None, typer.Option(help="Hub id or local copy of the scorer's weights.")] = None
+    frames: Annotated[
+        int, typer.Option(min=1, help="Frames of each video, which is one image of them all; the score is their mean.")
+    ] = 1
     batch_size: ScoreBatch = 64
     device: Device = "auto"
     rescore_existing: Annotated[bool, typer.Option("--rescore-existing", help="Score all images again.")] = False
@@ -50,8 +53,9 @@ class ScorerOptions:
         """Score folders in this process: folder -> the content of its file `output`."""
         from ecad.jobs.score import score_folder
         from ecad.quality import get_scorer
+        from ecad.quality.video import by_frame
 
-        scorer = get_scorer(self.scorer, self.weights, self.device)
+        scorer = by_frame(get_scorer(self.scorer, self.weights, self.device), self.frames)
         return {
             folder: score_folder(
                 folder,
@@ -77,7 +81,12 @@ class ScorerOptions:
         """`score_here`, by workers; `root` is where their failures are logged."""
         from ecad.jobs.score_on_workers import score_folders_on
 
-        arguments = {"scorer": self.scorer, "weights": shared_path(self.weights), "device": self.device}
+        arguments = {
+            "scorer": self.scorer,
+            "weights": shared_path(self.weights),
+            "device": self.device,
+            "frames": self.frames,
+        }
         with workers.open("ecad.jobs.score_on_workers:worker", arguments, root) as pool:
             return score_folders_on(
                 pool,

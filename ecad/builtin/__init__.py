@@ -1,4 +1,4 @@
-"""The built-in models as package data: two small text-to-image pipelines (PixArt and FLUX architecture) and a judge."""
+"""The built-in models as package data: two small image pipelines (PixArt, FLUX), a video transformer and a judge."""
 
 from __future__ import annotations
 
@@ -9,16 +9,25 @@ from typing import Literal
 _FOLDER = Path(__file__).parent
 PIPELINE_FOLDER = _FOLDER / "pipeline"
 FLUX_FOLDER = _FOLDER / "flux"
+# The video pipeline has the parts of `PIPELINE_FOLDER`, and its own transformer from here.
+VIDEO_FOLDER = _FOLDER / "video"
 JUDGE_FOLDER = _FOLDER / "judge"
-# The image generators that need no download. `prompts` are in their vocabulary.
-GENERATORS = ("EmojiImageGenerator", "EmojiFluxImageGenerator")
+# The generators that need no download. `prompts` are in their vocabulary.
+GENERATORS = ("EmojiImageGenerator", "EmojiFluxImageGenerator", "EmojiVideoGenerator")
 
 
-def prompts(kind: Literal["search", "held_out"]) -> list[str]:
-    """Prompts of the built-in models: `search` (seen in training) or `held_out` (combinations never seen in training).
+def prompts(kind: Literal["search", "held_out"], generator: str = "EmojiImageGenerator") -> list[str]:
+    """Prompts of a built-in model.
+
+    Args:
+        kind: `search` (seen in training) or `held_out` (pictures that were never seen in training).
+        generator: One of `GENERATORS`. The prompts of the video model name a movement.
 
     >>> prompts("search")[0] in prompts("held_out")
     False
+    >>> prompts("search", "EmojiVideoGenerator")[0]
+    'a twitter koala on a blue background moving down'
     """
-    found: list[str] = json.loads((_FOLDER / "prompts.json").read_text(encoding="utf-8"))[kind]
+    key = f"video_{kind}" if generator == "EmojiVideoGenerator" else kind
+    found: list[str] = json.loads((_FOLDER / "prompts.json").read_text(encoding="utf-8"))[key]
     return found

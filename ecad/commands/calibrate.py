@@ -107,12 +107,12 @@ def _prompts(
     if file is None and image_generator not in builtin.GENERATORS:
         raise EcadError(f"{image_generator} needs prompts: give a file of them with --prompt-file")
     read = read_prompts(file, file_mode) if file else []  # type: ignore[arg-type]
-    known = [prompt.text for prompt in read] if file else builtin.prompts("search")
+    known = [prompt.text for prompt in read] if file else builtin.prompts("search", image_generator)
     if len(known) < count:
         raise EcadError(
             f"{file or image_generator}: expected at least {count} prompts (--num-prompts), found {len(known)}"
         )
-    judges = (known[count:] if file else builtin.prompts("held_out"))[:held_out]
+    judges = (known[count:] if file else builtin.prompts("held_out", image_generator))[:held_out]
     if len(judges) < held_out:
         say(f"{file or image_generator}: {len(judges)} prompts are left to score the front with, not {held_out}")
     return known[:count], judges

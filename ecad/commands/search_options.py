@@ -129,7 +129,7 @@ class ScoringOptions:
             return read_prompts(self.prompt_file, self.file_mode)  # type: ignore[arg-type]
         if image_generator not in builtin.GENERATORS:
             raise EcadError(f"{image_generator} needs prompts: give a file of them with --prompt-file")
-        return [Prompt(f"{i:04d}", text) for i, text in enumerate(builtin.prompts("search"))]
+        return [Prompt(f"{i:04d}", text) for i, text in enumerate(builtin.prompts("search", image_generator))]
 
     def _split(self, prompts: list[Prompt], is_limited: bool) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
         """Prompts that search, that validate, and those that are left; disjoint."""
@@ -147,7 +147,8 @@ class ScoringOptions:
             return read_prompts(self.held_out_file, self.file_mode)  # type: ignore[arg-type]
         if self.prompt_file is not None and (is_limited or self.num_prompts is not None):
             return []
-        texts = builtin.prompts("held_out")[:HELD_OUT_PROMPTS] if image_generator in builtin.GENERATORS else []
+        is_builtin = image_generator in builtin.GENERATORS
+        texts = builtin.prompts("held_out", image_generator)[:HELD_OUT_PROMPTS] if is_builtin else []
         return [Prompt(f"held_out_{i:04d}", text) for i, text in enumerate(texts)]
 
     def _second_scorer(self, image_generator: str) -> list[str]:

@@ -6,7 +6,7 @@ import os
 from typing import NamedTuple
 
 from ecad import builtin
-from ecad.builtin import FLUX_FOLDER, PIPELINE_FOLDER
+from ecad.builtin import FLUX_FOLDER, PIPELINE_FOLDER, VIDEO_FOLDER
 from ecad.errors import EcadError
 
 
@@ -20,6 +20,7 @@ class Weights(NamedTuple):
 WEIGHTS = {
     "EmojiImageGenerator": Weights(str(PIPELINE_FOLDER)),
     "EmojiFluxImageGenerator": Weights(str(FLUX_FOLDER)),
+    "EmojiVideoGenerator": Weights(str(PIPELINE_FOLDER), str(VIDEO_FOLDER)),
     "PixArtAlphaImageGenerator": Weights("PixArt-alpha/PixArt-XL-2-1024-MS", "PixArt-alpha/PixArt-XL-2-256x256"),
     "PixArtSigmaImageGenerator": Weights(
         "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS", "PixArt-alpha/PixArt-Sigma-XL-2-256x256"

@@ -17,7 +17,15 @@ from ecad.errors import EcadError, first_line
 from ecad.image_generators.description import describe
 from ecad.image_generators.generator import ImageGenerator
 from ecad.image_generators.known import WEIGHTS, check_image_generator
-from ecad.image_generators.text_inputs import encode_flux, encode_pixart, flux_inputs, pixart_inputs
+from ecad.image_generators.text_inputs import (
+    LATTE_TOKENS,
+    encode_flux,
+    encode_latte,
+    encode_pixart,
+    flux_inputs,
+    latte_inputs,
+    pixart_inputs,
+)
 from ecad.image_generators.unregistered import load_any
 from ecad.prompts.embeds import PromptEmbeds
 from ecad.utils.device import choose_device
@@ -45,6 +53,7 @@ _PIXART = _TextKind(encode_pixart, pixart_inputs, ("text_encoder", "tokenizer"),
 _FLUX = _TextKind(
     encode_flux, flux_inputs, ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"), "joint_attention_dim"
 )
+_LATTE = _TextKind(encode_latte, latte_inputs, ("text_encoder", "tokenizer"), "caption_channels")
 _IMAGE_PARTS = ("transformer", "vae")
 
 
@@ -70,9 +79,11 @@ class _Row:
 
 
 _ANY_SIZE = {"use_resolution_binning": False}
+_EMOJI_CLIP = {"video_length": 8, "mask_feature": False, "clean_caption": False}
 _GENERATORS = {
     "EmojiImageGenerator": _Row("PixArtAlphaPipeline", 2.0, torch.float32, _PIXART, _ANY_SIZE, max_tokens=120),
     "EmojiFluxImageGenerator": _Row("FluxPipeline", 3.0, torch.float32, _FLUX, {}, max_tokens=12),
+    "EmojiVideoGenerator": _Row("LattePipeline", 4.0, torch.float32, _LATTE, _EMOJI_CLIP, LATTE_TOKENS),
     "PixArtAlphaImageGenerator": _Row(
         "PixArtAlphaPipeline",
         4.5,

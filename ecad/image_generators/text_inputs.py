@@ -16,6 +16,8 @@ from ecad.utils.protocols import Pipeline
 # Masked tokens have a weight of exactly 0, but matrix products of other lengths may round differently. Padded to a
 # multiple of this number, a batch gives the same image as padded to the model's full length, at a fifth of the cost.
 _PAD_MULTIPLE = 32
+# Text length of the built-in video model.
+LATTE_TOKENS = 16
 
 
 def encode_pixart(pipe: Pipeline, prompts: Sequence[str], max_tokens: int | None) -> PromptEmbeds:
@@ -50,6 +52,37 @@ def pixart_inputs(embeds: PromptEmbeds) -> dict[str, Tensor | None]:
         "prompt_attention_mask": positive_mask,
         "negative_prompt_embeds": negative,
         "negative_prompt_attention_mask": negative_mask,
+        "negative_prompt": None,
+    }
+
+
+def encode_latte(pipe: Pipeline, prompts: Sequence[str], max_tokens: int | None) -> PromptEmbeds:
+    """Encode prompts for a Latte pipeline, without padding; longer ones are truncated to `max_tokens`."""
+
+    def encoded(text: str) -> Tensor:
+        found = pipe.tokenizer(text, max_length=max_tokens, truncation=max_tokens is not None, return_tensors="pt")
+        # Alone, so that it is bit-identical whatever the batch.
+        row: Tensor = pipe.text_encoder(found.input_ids.to(pipe.text_encoder.device))[0][0]
+        return row
+
+    return PromptEmbeds(tuple(encoded(text) for text in prompts), negative=encoded(""))
+
+
+def latte_inputs(embeds: PromptEmbeds) -> dict[str, Tensor | None]:
+    """The arguments of a Latte pipeline for a batch, padded with zeros to `LATTE_TOKENS`.
+
+    Latte's attention to the text has no mask. It sees the zeros, so there must be as many as in training.
+
+    Raises:
+        EcadError: the embeddings have no negative prompt.
+    """
+    if embeds.negative is None:
+        raise EcadError(
+            "the embeddings have no negative prompt, which Latte needs for guidance; make them with `ecad embed`"
+        )
+    return {
+        "prompt_embeds": _padded(embeds.prompt_embeds, LATTE_TOKENS)[0],
+        "negative_prompt_embeds": _padded([embeds.negative] * len(embeds), LATTE_TOKENS)[0],
         "negative_prompt": None,
     }
 

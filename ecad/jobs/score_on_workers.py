@@ -13,6 +13,7 @@ from ecad.execution import Executor, Job, Task
 from ecad.jobs.score import FolderScores, Item, score_batch
 from ecad.prompts import Prompt
 from ecad.quality.scorers import Scorer, get_scorer
+from ecad.quality.video import by_frame
 
 
 def score_folders_on(
@@ -59,9 +60,9 @@ def score_folders_on(
     return {folder: results[folder] for folder in folders}
 
 
-def worker(scorer: str, weights: str | None, device: str) -> Job:
-    """Load a scorer; a task is a batch of images in the format of `_plain`."""
-    chosen = get_scorer(scorer, weights, device)
+def worker(scorer: str, weights: str | None, device: str, frames: int) -> Job:
+    """Load a scorer of videos of `frames` frames; a task is a batch of images in the format of `_plain`."""
+    chosen = by_frame(get_scorer(scorer, weights, device), frames)
 
     def work(task: list[tuple[str, tuple[str, str], str | None]]) -> list[float]:
         items = [

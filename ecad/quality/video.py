@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ecad.errors import EcadError
 from ecad.images.files import Images
 from ecad.quality.fidelity import psnr
 from ecad.quality.scorers import Scorer
@@ -99,18 +100,18 @@ def frames_of_strip(strip: Frames, frames: int) -> Frames:
         uint8 (frames, height, width, 3), a view.
 
     Raises:
-        ValueError: the height is not a multiple of the number of frames.
+        EcadError: the height is not a multiple of the number of frames.
 
     >>> frames_of_strip(np.zeros((24, 4, 3), np.uint8), 3).shape
     (3, 8, 4, 3)
     """
     if len(strip) % frames:
-        raise ValueError(f"a strip of {frames} frames cannot be {len(strip)} pixels high")
+        raise EcadError(f"{len(strip)} pixels are not the height of {frames} frames, one below the other")
     return strip.reshape(frames, -1, *strip.shape[1:])
 
 
 def by_frame(scorer: Scorer, frames: int) -> Scorer:
-    """A scorer that gives each video the mean score of its frames.
+    """A scorer that gives each video the mean score of its frames, and has a version of its own.
 
     Args:
         scorer: scores single images.
@@ -128,7 +129,7 @@ def by_frame(scorer: Scorer, frames: int) -> Scorer:
         means: Scores = np.asarray(each, np.float64).reshape(-1, frames).mean(axis=1)
         return means
 
-    return replace(scorer, score=score)
+    return replace(scorer, score=score, version=f"{scorer.version} frames {frames}".strip())
 
 
 def _check(video: Frames, reference: Frames, least: int) -> None:

@@ -69,7 +69,7 @@ def _videos(results: Results, entry: Entry, folder: Path) -> dict[int, np.ndarra
         if picture.frames > 1:
             try:
                 found[i] = frames_of_strip(np.array(read_image(folder / path)), picture.frames)
-            except (EcadError, ValueError):
+            except EcadError:
                 continue
     return found
 

@@ -110,7 +110,7 @@ def _sum_of_bits(tensor: torch.Tensor) -> int | None:
 def _configuration(part: object) -> object:
     """The values of a component's configuration that are not its class's defaults, as JSON values."""
     if (backend := getattr(part, "backend_tokenizer", None)) is not None:
-        return json.loads(backend.to_str())
+        return {**json.loads(backend.to_str()), **_as_after_encoding(part)}
     if callable(vocabulary := getattr(part, "get_vocab", None)):
         return sorted(vocabulary().items())
     config: Any = getattr(part, "config", None)
@@ -122,6 +122,19 @@ def _configuration(part: object) -> object:
     if callable(described := getattr(part, "to_dict", None)):
         return _without_origin(described())
     return None
+
+
+def _as_after_encoding(tokenizer: Any) -> dict[str, object]:
+    """The padding that encoding prompts leaves in a tokenizer, whatever its last call was."""
+    padding = {
+        "strategy": "BatchLongest",
+        "direction": tokenizer.padding_side.capitalize(),
+        "pad_to_multiple_of": None,
+        "pad_id": tokenizer.pad_token_id,
+        "pad_type_id": tokenizer.pad_token_type_id,
+        "pad_token": tokenizer.pad_token,
+    }
+    return {"truncation": None, "padding": None if tokenizer.pad_token is None else padding}
 
 
 def _non_default(kind: type, config: Mapping[str, object]) -> dict[str, object]:

@@ -162,3 +162,21 @@ def test_mistakes(fails, command, tmp_path: Path) -> None:
     files[2].write_bytes(files[2].read_bytes()[:50])
     assert "cannot read this image" in fails(*command)
     assert not (tmp_path / "images" / "scores.json").exists()
+
+
+def test_videos_are_scored_by_frame(script, command, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for place in range(len(PROMPTS)):
+        strip = np.concatenate([picture(10 * place), picture(10 * place + 1)])
+        Image.fromarray(strip).save(tmp_path / "images" / NAMES["mjhq"].format(id=f"id-{place}"))
+    names = ("--file-mode", "json", "--image-naming-mode", "mjhq")
+    code, out, _ = script(*command, *names, "--frames", 2, "--json")
+    assert code == 0
+    [row] = json.loads(out)["folders"]
+    assert row["total_score"] == pytest.approx(expected().mean(), abs=1e-3)
+    code, _, err = script(*command, *names)
+    assert code == 2
+    assert "this file has scores of judge built-in" in err
+    code, _, err = script(*command, *names, "--frames", 3, "--rescore-existing")
+    assert code == 2
+    assert "128 pixels are not the height of 3 frames" in err

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecad.builtin import JUDGE_FOLDER
+from ecad.errors import EcadError
 from ecad.quality import get_scorer, psnr
 from ecad.quality.video import by_frame, flicker, frames_of_strip, score_frames
 
@@ -78,5 +79,5 @@ def test_images_are_scored_as_they_are() -> None:
 
 
 def test_a_strip_that_is_no_whole_number_of_frames_is_refused() -> None:
-    with pytest.raises(ValueError, match="a strip of 5 frames cannot be 12 pixels high"):
+    with pytest.raises(EcadError, match="12 pixels are not the height of 5 frames"):
         frames_of_strip(noise(0)[0], 5)

@@ -56,3 +56,19 @@ def test_a_tokenizer_s_vocabulary_counts() -> None:
 def test_several_parts_in_one_component_count(vae: AutoencoderKL) -> None:
     assert part_fingerprint([vae]) != part_fingerprint([vae, vae])
     assert part_fingerprint(vae.half()) != part_fingerprint(vae.float())
+
+
+def test_a_tokenizers_last_call_does_not_count() -> None:
+    tokenizer = T5TokenizerFast.from_pretrained(PIPELINE_FOLDER / "tokenizer")
+    seen = [part_fingerprint(tokenizer)]
+    for padded in (
+        {},
+        {"padding": "max_length", "max_length": 9, "truncation": True},
+        {"padding": "longest"},
+        {"truncation": True, "max_length": 4},
+    ):
+        tokenizer(["a fox"], **padded)
+        seen.append(part_fingerprint(tokenizer))
+    assert set(seen) == {"f0109231f33297e2"}  # of earlier releases
+    tokenizer.add_tokens(["foxes"])
+    assert part_fingerprint(tokenizer) != seen[0]

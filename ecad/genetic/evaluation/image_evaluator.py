@@ -72,8 +72,8 @@ class _ScoredImages:
         batch_size: int,
         reference_steps: int | None,
     ) -> None:
-        device, self._frames = str(generator.pipe.device), generator.architecture.frames
-        self.scorers = [by_frame(get_scorer(name, device=device), self._frames) for name in check_quality(quality)]
+        device, frames = str(generator.pipe.device), generator.architecture.frames
+        self.scorers = [by_frame(get_scorer(name, device=device), frames) for name in check_quality(quality)]
         self._generator, self._quality, self._batch_size = generator, quality, batch_size
         self._reference_steps = reference_steps
         self._items = all_items(prompts, seeds)
@@ -93,7 +93,6 @@ class _ScoredImages:
             **({"call": found} if (found := generator.call_settings()) else {}),
             **({"scorer": " + ".join(versions)} if versions else {}),
             **({SCORER_PARTS: parts} if parts else {}),
-            **({"scored": f"mean of {self._frames} frames"} if self._frames > 1 else {}),
             **({} if self._reference_steps is None else {REFERENCE_STEPS: self._reference_steps}),
         }
 

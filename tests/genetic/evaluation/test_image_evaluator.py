@@ -138,5 +138,5 @@ def test_videos_are_scored_frame_by_frame(generator: ImageGenerator, every_3: Ca
     embeds = generator.encode([prompt.text for prompt in PROMPTS])
     frames = [generator.generate(embeds, [3, 3], one).reshape(4, 32, 64, 3) for one in (every_3, None)]
     assert scores == pytest.approx(psnr(*frames).reshape(2, 2).mean(axis=1))
-    assert evaluator.settings["scored"] == "mean of 2 frames"
-    assert "scored" not in evaluator_of(generator, PROMPTS, [3], "psnr").settings
+    assert evaluator.settings["scorer"] == "frames 2"
+    assert "scorer" not in evaluator_of(generator, PROMPTS, [3], "psnr").settings
