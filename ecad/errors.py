@@ -25,6 +25,21 @@ class EcadWarning(EcadError, UserWarning):
     """
 
 
+class OtherResultsError(EcadError):
+    """A folder holds results of other prompts or settings.
+
+    Args:
+        folder: the folder.
+        problem: what it holds, in one clause.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], problem: str) -> None:
+        remedy = "choose another folder, or give `overwrite` to replace them"
+        super().__init__(f"{os.fspath(folder)}: {problem}; {remedy}")
+        self.folder = os.fspath(folder)
+        self.problem = problem
+
+
 class NotFiniteError(EcadError):
     """A model generated images with NaN or infinite values."""
 

@@ -10,10 +10,17 @@ import time
 from collections.abc import Callable
 
 import pytest
+import torch
 import typer
+from PIL import Image
 
 from ecad._version import __version__
 from ecad.cli import COMMANDS, app
+from ecad.prompts import Prompt
+from ecad.prompts.embeds import PromptEmbeds
+from ecad.prompts.index import Entry
+from ecad.prompts.store import write_store
+from ecad.schedules import heuristics, pixart_sites
 
 Run = Callable[..., tuple[int, str, str]]
 HOMES = {name: home for group in COMMANDS.values() for name, home in group.items()}
@@ -122,6 +129,75 @@ def test_refusals_and_answers_do_not_wait_for_torch(ended: dict[str, list], what
     if what in REFUSALS:
         assert said.startswith("ecad: ")
         assert said.count("\n") == 1
+
+
+GENERATOR = ["--image-generator", "EmojiImageGenerator"]
+FIRST = {
+    "infer": ["infer", "EmojiImageGenerator", "--prompt", "x"],
+    "embed": ["embed", *GENERATOR, "-f", "p.txt", "-o", "new"],
+    "embed-coco": ["embed-coco", *GENERATOR, "-f", "p.txt", "-o", "new"],
+    "embed-mjhq": ["embed-mjhq", *GENERATOR, "-f", "p.json", "-o", "new"],
+    "embed-parti": ["embed-parti", *GENERATOR, "-f", "p.tsv", "-o", "new"],
+    "generate": [
+        "generate",
+        "--image-generator",
+        "EmojiImageGenerator",
+        "-i",
+        "stored",
+        "-d",
+        "none.json",
+        "-o",
+        "new",
+    ],
+    "latency": ["latency", *GENERATOR, "-i", "stored", "-d", "none.json"],
+    "macs": ["macs", *GENERATOR, "-i", "none.json"],
+    "optimize": ["optimize", "-o", "new", "--generations", "1"],
+    "calibrate": ["calibrate", "-o", "new.json"],
+    "demo": ["demo", "-o", "new"],
+    "report": ["report", "images"],
+    "score": ["score", "--benchmark-prompts", "p.txt", "--image-dir", "images", "--scorer", "judge"],
+    "clip": ["clip", "--prompts-path", "p.txt", "-i", "images", "--clip-model", "judge"],
+    "fid": ["fid", "--gen-dir", "images", "--ref-dir", "images", "--model-name", "judge"],
+    "schedule of any pipeline": ["schedule", "none", "-o", "new.json", "--image-generator", "stored"],
+}
+NAMES = {"report": "images", "schedule of any pipeline": "stored"} | dict.fromkeys(("score", "clip", "fid"), "judge")
+
+
+SAY = """
+import contextlib, io, json, sys
+sys.modules["torch"] = None  # whoever imports it fails
+from ecad.cli import main
+said = {}
+for what, arguments in json.load(sys.stdin).items():
+    sys.argv = ["ecad", *arguments]
+    with contextlib.redirect_stderr(io.StringIO()) as stream, contextlib.suppress(BaseException):
+        main()
+    said[what] = stream.getvalue()
+json.dump(said, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def said_first(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What each command says before the import of torch ends it."""
+    folder = tmp_path_factory.mktemp("inputs")
+    (folder / "p.txt").write_text("A fox.\n")
+    (folder / "p.tsv").write_text("Prompt\tCategory\na fox\tanimals\n")
+    (folder / "p.json").write_text('{"a": {"prompt": "a fox", "category": "animals"}}')
+    (folder / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "images/0000.png")
+    heuristics.none(pixart_sites(12), 20).save(folder / "none.json")
+    embeds = PromptEmbeds((torch.zeros(2, 4),), negative=torch.zeros(2, 4))
+    list(write_store(folder / "stored", [Entry("0000", Prompt("0000", "a fox"))], lambda _: embeds, {}, 1))
+    asked = json.dumps(FIRST)
+    found = subprocess.run([sys.executable, "-c", SAY], input=asked, capture_output=True, text=True, cwd=folder)
+    assert found.returncode == 0, found.stderr
+    return json.loads(found.stdout)
+
+
+@pytest.mark.parametrize("what", FIRST)
+def test_the_first_line_does_not_wait_for_torch(said_first: dict[str, str], what: str) -> None:
+    assert said_first[what].startswith(f"loading {NAMES.get(what, 'EmojiImageGenerator')}\n")
 
 
 def test_the_version_is_the_packages(run: Run) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ecad.commands.main import finish, main
+from ecad.commands.main import finish, loading, main
 from ecad.commands.matching import Each, NamingModeOption, images_of, matched_items
 from ecad.commands.options import Device, FileMode, ScoreBatch
 from ecad.prompts import PromptFile
@@ -39,6 +39,7 @@ def clip(
 
     mode = image_naming_mode or ("mjhq" if mjhq else "image_reward")
     pictures = images_of(image_dir)
+    loading(clip_model, as_json)
     from ecad.jobs.score import score_folder
     from ecad.quality import get_scorer
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ecad.commands.main import finish, main
+from ecad.commands.main import finish, loading, main
 from ecad.commands.matching import Each, images_of
 from ecad.commands.options import Device
 from ecad.errors import EcadError
@@ -52,6 +52,7 @@ def fid(
     folders = by_schedule(generated, each)
     references = None if ref_dir is None else images_of(ref_dir)
     ref_files = [] if references is None else references.files
+    loading(model_name, as_json)
     from ecad.quality import fid as distances
     from ecad.quality.features import default_cache, get_feature_extractor
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ecad.commands.main import finish, main, tell_left_out
+from ecad.commands.main import finish, loading, main, tell_left_out
 from ecad.commands.options import MOST, AsJson, ImageGeneratorOption, ModelOptions, grouped_options
 from ecad.errors import EcadError
 from ecad.utils.console import bar
@@ -85,6 +85,7 @@ def latency(
     files = listed if schedule_dir is None else schedule_files(schedule_dir)
     schedules = {file: CacheSchedule.load(file) for file in files}
     stored = find_stored(embedding_dir)
+    loading(image_generator, as_json)
     from ecad.jobs.generate import cut_batches, job_of, stored_embeds
     from ecad.jobs.latency import conditions
 

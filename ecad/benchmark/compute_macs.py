@@ -11,7 +11,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from ecad.commands.main import finish, main, tell_left_out
+from ecad.commands.main import finish, loading, main, tell_left_out
 from ecad.commands.options import ImageGeneratorOption, Pixels
 from ecad.errors import EcadError
 from ecad.utils.console import console
@@ -46,6 +46,7 @@ def macs(
     if accounting not in ("full", "linear"):
         raise EcadError(f"--accounting {accounting!r} is unknown: expected full or linear")
     schedules = {file: CacheSchedule.load(file) for file in schedule_files(input_dir)}
+    loading(image_generator, as_json)
     from ecad.cost import count_macs_by_component, uncached_macs
     from ecad.image_generators import get_image_generator
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ecad.commands.encoding import FilePath, OutputDir, PromptBatchSize, Seed, SeedStep, encode
-from ecad.commands.main import main
+from ecad.commands.main import loading, main
 from ecad.commands.options import AsJson, ImageGeneratorOption, ModelOptions, Overwrite, WorkerOptions, grouped_options
 from ecad.prompts import PromptFile, broken_captions
 from ecad.utils.console import say
@@ -31,6 +31,7 @@ def embed_coco(
             f"{file_path}: {len(prompts)} lines, of which {len(broken)} seem to end inside a caption (line "
             f"{', '.join(map(str, broken[:5]))}{', ...' if len(broken) > 5 else ''}); every line is taken as a prompt"
         )
+    loading(image_generator, as_json)
     from ecad.jobs.encode import megabatches, numbered
 
     folders = megabatches(numbered(prompts, seed, seed_step))

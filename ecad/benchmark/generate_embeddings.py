@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ecad.commands.encoding import FilePath, OutputDir, Seed, encode
-from ecad.commands.main import main
+from ecad.commands.main import loading, main
 from ecad.commands.options import (
     MOST,
     AsJson,
@@ -40,6 +40,7 @@ def embed(
     """Encode a prompt file: text with one prompt per line, JSON, JSON lines, CSV, TSV or Parquet."""
     model.check(image_generator)
     prompts = PromptFile(file_path, file_format)  # type: ignore[arg-type]
+    loading(image_generator, as_json)
     from ecad.jobs.encode import numbered
 
     folders = [(".", numbered(prompts, seed))]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ecad.commands.encoding import FilePath, OutputDir, Seed, encode
-from ecad.commands.main import main
+from ecad.commands.main import loading, main
 from ecad.commands.options import (
     MOST,
     AsJson,
@@ -38,6 +38,7 @@ def embed_parti(
     """Encode PartiPrompts: a table with tabs between columns, one of them `Prompt`."""
     model.check(image_generator)
     prompts = PromptFile(file_path, "tsv")
+    loading(image_generator, as_json)
     from ecad.jobs.encode import numbered
 
     folders = [(".", numbered(prompts, seed))]

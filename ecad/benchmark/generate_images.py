@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ecad.commands.main import finish, main, require_exact, tell_left_out
+from ecad.commands.main import finish, loading, main, require_exact, tell_left_out
 from ecad.commands.options import (
     MOST,
     AsJson,
@@ -92,6 +92,7 @@ def generate(
     model.check(image_generator)
     schedules = load_schedules(schedule_dir)
     stored = find_stored(input_dir)
+    loading(image_generator, as_json)
     from ecad.jobs.generate import cut_batches, jobs_of, make_images, units
     from ecad.jobs.generate_on_workers import make_images_on
 

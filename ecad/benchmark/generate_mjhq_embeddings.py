@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ecad.commands.encoding import FilePath, OutputDir, PromptBatchSize, Seed, SeedStep, encode
-from ecad.commands.main import main
+from ecad.commands.main import loading, main
 from ecad.commands.options import AsJson, ImageGeneratorOption, ModelOptions, Overwrite, WorkerOptions, grouped_options
 from ecad.prompts import read_prompts
 
@@ -25,6 +25,7 @@ def embed_mjhq(
     """Encode MJHQ's prompts, `{id: {category, prompt}}`, into one folder a category."""
     model.check(image_generator)
     prompts = read_prompts(file_path, "mjhq")
+    loading(image_generator, as_json)
     from ecad.jobs.encode import by_category
 
     folders = by_category(prompts, seed, seed_step)

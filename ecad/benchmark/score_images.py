@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ecad.commands.main import finish, main, tell_left_out
+from ecad.commands.main import finish, loading, main, tell_left_out
 from ecad.commands.matching import NamingModeOption, NoMatch, images_of, matched_items
 from ecad.commands.options import AsJson, Device, FileMode, ScoreBatch, WorkerOptions, grouped_options
 from ecad.errors import EcadError
@@ -125,6 +125,7 @@ def score(
     prompts = PromptFile(benchmark_prompts, file_mode)  # type: ignore[arg-type]
     pictures = images_of(image_dir)
     folders = {place: list(files) for place, files in groupby(sorted(pictures.files), key=lambda file: file.parent)}
+    loading(scoring.scorer, as_json)
     left_out = _left_out(folders, exactly_n_images, output_subpath, scoring.rescore_existing)
     matched = {}
     for folder in [folder for folder in folders if folder not in left_out]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ecad import builtin
-from ecad.commands.main import finish, interruptible, main
+from ecad.commands.main import finish, interruptible, loading, main
 from ecad.commands.options import (
     MOST,
     AsJson,
@@ -66,6 +66,7 @@ def calibrate(
     check_seeds([seed])
     check_unused(output, overwrite or dry_run)
     prompts, judges = _prompts(image_generator, prompt_file, file_mode, num_prompts, held_out)
+    loading(image_generator, as_json)
     from ecad.calibration.of_generator import calibrated_front, planned
 
     generator = model.load(image_generator)

@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from ecad import builtin
-from ecad.commands.main import finish, main
+from ecad.commands.main import finish, loading, main
 from ecad.commands.options import AsJson, finite
 from ecad.commands.progress import search_progress
 from ecad.prompts import Prompt
@@ -77,6 +77,7 @@ def demo(
     if missing := missing_packages():
         say(f"no page and no plots will be drawn: {missing}")
     make_folder(output_dir)
+    loading(GENERATOR, as_json)
     from ecad.genetic.baselines import baselines
     from ecad.genetic.evaluation.problems import problem_of
     from ecad.image_generators import get_image_generator

@@ -65,6 +65,12 @@ def require_exact() -> None:
     warnings.simplefilter("error", EcadWarning)
 
 
+def loading(what: str, hidden: bool = False) -> None:
+    """Say what is loaded, before the import of PyTorch, which takes seconds of silence on a slow machine."""
+    if not hidden:
+        say(f"loading {what}")
+
+
 def tell_left_out(reasons: Mapping[Any, str]) -> None:
     """Say which files or folders a command leaves out, and why."""
     for place, reason in reasons.items():

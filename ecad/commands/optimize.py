@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ecad.commands.main import finish, interruptible, main
+from ecad.commands.main import finish, interruptible, loading, main
 from ecad.commands.options import ImageGeneratorOption, ModelOptions, WorkerOptions, grouped_options
 from ecad.commands.progress import described, search_progress
 from ecad.commands.resume import recall, remember
@@ -74,6 +74,7 @@ def optimize(
     scoring.check(image_generator)
     model.check(image_generator)
     algorithm.check_mode()
+    loading(image_generator, as_json)
     wanted = problem.settings(algorithm.mode)
     searches = max(1, len(wanted.steps))
     _check_shown(live, log, searches)
@@ -91,8 +92,6 @@ def optimize(
         with TemporaryDirectory() as place, search_setup(workers, Path(place), images.all(), chosen, wanted) as setups:
             show_plan(setups, task, as_json)
         return
-    if not as_json:
-        say(f"loading {image_generator}")
     told = Told()
     with (
         output_folder(output_dir),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ecad.commands.main import finish, main
+from ecad.commands.main import finish, loading, main
 from ecad.commands.options import Weights, known_device
 from ecad.commands.resume import searched_generator
 from ecad.errors import EcadError
@@ -38,6 +38,7 @@ def report(
     from ecad.report import check_installed, show_text, write_report
 
     check_installed()
+    loading(str(folder), as_json)
     from ecad.genetic.study.results import read_results
     from ecad.report.comparison import is_comparison, read_comparison, write_comparison
 

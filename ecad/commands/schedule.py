@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from ecad.commands.main import finish
+from ecad.commands.main import finish, loading
 from ecad.commands.options import MOST_STEPS, Overwrite, Pixels, finite
 from ecad.commands.options import Steps as OtherSteps
 from ecad.errors import EcadError
@@ -242,11 +242,14 @@ def _model(image_generator: str, steps: int) -> tuple[Sites, int]:
     from ecad.image_generators import check_image_generator, image_generators
 
     check_image_generator(image_generator)
-    from ecad.cost.macs import macs_table
-    from ecad.image_generators import get_architecture, get_image_generator
-
     if image_generator in image_generators():  # their samplers make one row of each step
-        return macs_table(get_architecture(image_generator)).sites, steps
+        from ecad.cost.architectures import find_architecture, registered_sites
+
+        return registered_sites(find_architecture(image_generator)), steps
+    loading(image_generator)
+    from ecad.cost.macs import macs_table
+    from ecad.image_generators import get_image_generator
+
     generator = get_image_generator(image_generator)
     return macs_table(generator.architecture).sites, generator.rows(steps)
 

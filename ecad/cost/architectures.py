@@ -15,6 +15,7 @@ from importlib import resources
 from typing import Any
 
 from ecad.errors import EcadError
+from ecad.sites.names import Sites, flux_sites, pixart_sites
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,18 @@ def known_architectures() -> tuple[Architecture, ...]:
             facts["transformer"] = json.loads(config.read_text(encoding="utf-8"))
         found.append(Architecture(**facts))
     return tuple(sorted(found, key=lambda known: (known.image_generator, known.height * known.width)))
+
+
+def registered_sites(architecture: Architecture) -> Sites:
+    """The sites of a registered generator's denoiser, without building it.
+
+    >>> len(registered_sites(find_architecture("PixArtAlphaImageGenerator")))
+    84
+    """
+    config = architecture.transformer
+    if config["_class_name"] == "FluxTransformer2DModel":
+        return flux_sites(config["num_layers"], config["num_single_layers"])
+    return pixart_sites(config["num_layers"])
 
 
 def find_architecture(image_generator: str, height: int | None = None, width: int | None = None) -> Architecture:

@@ -31,10 +31,10 @@ def load_pipeline(known: Description, dtype: torch.dtype) -> Pipeline:
     try:
         quantised = {"quantization_config": _quantised(known)} if known.quantization_config else {}
         pipe: Pipeline = pipeline_class.from_pretrained(place, dtype=dtype, **quantised)
-    except (ImportError, OSError, TypeError, ValueError) as error:
-        raise EcadError(
-            f"{place}: cannot load a diffusers pipeline from here: {first_line(error).split(' (')[0]}"
-        ) from error
+    except Exception as error:  # of diffusers, transformers or the hub, which do not say what they raise
+        said = isinstance(error, ImportError | OSError | TypeError | ValueError)
+        reason = first_line(error).split(" (")[0] if said else f"{type(error).__name__}: {first_line(error)}"
+        raise EcadError(f"{place}: cannot load a diffusers pipeline from here: {reason}") from error
     denoisers(pipe)
     _load_adapters(pipe, known)
     return pipe

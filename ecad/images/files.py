@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ecad.errors import EcadError
+from ecad.errors import EcadError, first_line
 from ecad.images.folder import MANIFEST
 from ecad.utils.published import how_to_fetch
 
@@ -36,7 +36,6 @@ _ANIMATED = {"AVIF", "GIF", "PNG", "TIFF", "WEBP"}
 # Suffixes of files that ecad writes beside images.
 _OWN = {".html", ".json", ".jsonl"}
 _WHITE = (255, 255, 255, 255)
-_DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def _is_signed(path: str) -> bool:
     try:
         with Image.open(path, formats=_SIGNED):
             return True
-    except _DAMAGED:
+    except Exception:  # see `_read`
         return False
 
 
@@ -178,8 +177,8 @@ def _read(file: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
             return np.asarray(_as_it_looks(image)), frames
     except UnidentifiedImageError as error:
         raise EcadError(f"{os.fspath(file)}: cannot read this image: it is damaged, or no image") from error
-    except _DAMAGED as error:
-        reason = getattr(error, "strerror", None) or error
+    except Exception as error:  # each of Pillow's formats raises whatever its parser raises
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise EcadError(f"{os.fspath(file)}: cannot read this image: {reason}") from error
 
 
@@ -221,7 +220,7 @@ def content_digest(file: str | os.PathLike[str]) -> bytes:
     except OSError as error:
         raise EcadError(f"{os.fspath(file)}: cannot read this image: {error.strerror}") from error
     digest = hashlib.sha256(content)
-    with suppress(*_DAMAGED), Image.open(io.BytesIO(content)) as image:
+    with suppress(Exception), Image.open(io.BytesIO(content)) as image:  # see `_read`
         turned = image.getexif().get(_ORIENTATION, 1) != 1
         if turned or image.mode.startswith(("I", "F")) or _is_transparent(image):
             digest.update(b"as it looks")

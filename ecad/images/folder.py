@@ -7,7 +7,6 @@ import json
 import os
 import sqlite3
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from ecad.errors import EcadError, EcadWarning
+from ecad.errors import EcadError, EcadWarning, OtherResultsError
 from ecad.utils.files import parse_json, stays_inside, write_atomic
 
 MANIFEST = "manifest.jsonl"
@@ -51,7 +50,7 @@ def begin_folder(
             that differ from those of the folder's images.
 
     Raises:
-        EcadError: The folder holds images with other settings, or images that no manifest mentions.
+        OtherResultsError: The folder holds images with other settings, or images that no manifest mentions.
     """
     with _tables(folder) as tables:
         # Files are looked at before the manifest, because other processes write the manifest first.
@@ -67,7 +66,7 @@ def begin_folder(
         is_older = older is not None and not overwrite and before.settings == dict(older)
         problem = _conflict(tables, before.settings if is_older else now.settings, before.settings)
         if problem and not overwrite:
-            raise EcadError(f"{folder}: {problem}; choose another folder, or give `overwrite` to replace them")
+            raise OtherResultsError(folder, problem)
         if problem:
             _delete_images(folder, tables, problem)
             before = now
@@ -189,8 +188,7 @@ def is_whole(path: Path, size: tuple[int, int]) -> bool:
         with Image.open(io.BytesIO(content)) as image:
             found: tuple[int, int] = image.size
             image.verify()
-    # Pillow raises many kinds of errors for damaged files.
-    except (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError):
+    except Exception:  # Pillow raises many kinds of errors for damaged files
         return False
     return found == size and content.endswith(_PNG_END)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ecad.commands.main import finish, main, require_exact
+from ecad.commands.main import finish, loading, main, require_exact
 from ecad.commands.options import (
     MOST,
     FileMode,
@@ -20,11 +23,16 @@ from ecad.commands.options import (
     Steps,
     grouped_options,
 )
-from ecad.errors import EcadError
+from ecad.errors import EcadError, OtherResultsError
 from ecad.prompts import Prompt, read_prompts
 from ecad.utils.console import bar, say
 from ecad.utils.files import make_folder
 from ecad.utils.seeds import check_seeds
+
+if TYPE_CHECKING:
+    from ecad.image_generators import ImageGenerator
+
+EMBEDDINGS, IMAGES = "embeddings", "images"
 
 
 @grouped_options
@@ -53,7 +61,7 @@ def infer(
     model: ModelOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
 ) -> None:
-    """Generate images from prompts. Images that are already there are kept, and made again only with --overwrite."""
+    """Generate images from prompts. Earlier images of other prompts or settings are moved to a folder of their own."""
     if exact:
         require_exact()
     _check_source(prompt, prompt_file, input_embeddings)
@@ -61,33 +69,72 @@ def infer(
     check_seeds((seeds[0], seeds[-1]))
     model.check(image_generator)
     prompts = [Prompt("0000", prompt)] if prompt is not None else _read(prompt_file, file_format)
-    from ecad.prompts.store import find_stored, stores_to_write
+    from ecad.prompts.store import find_stored
     from ecad.schedules.files import CacheSchedule, in_file
 
     chosen = None if schedule is None else CacheSchedule.load(schedule)
     found = None if input_embeddings is None else find_stored(input_embeddings)
     make_folder(output_dir)
-    from ecad.jobs.encode import embed, embedding_settings, num_shards, numbered
+    loading(image_generator, as_json)
     from ecad.jobs.generate import cut_batches, job_of, make_images
 
     generator = model.load(image_generator, only="images" if found else None)
     asked = {"steps": steps, "guidance_scale": guidance_scale, "height": height, "width": width}
     with in_file(schedule) if schedule else nullcontext():
-        job = job_of(generator, chosen, output_dir / "images", **asked)  # type: ignore[arg-type]
+        job = job_of(generator, chosen, output_dir / IMAGES, **asked)  # type: ignore[arg-type]
     if chosen is not None and steps is None and job.call["steps"] != generator.steps:
         say(f"{job.call['steps']} steps, as {schedule} has; {generator.name} itself has {generator.steps}")
+    number = _unused_number(output_dir)
     if found is None:
-        entries, embeddings = [(".", numbered(prompts))], output_dir / "embeddings"
-        settings = embedding_settings(generator)
-        with stores_to_write(embeddings, entries, settings, batch_size_embedding, overwrite) as stores:
-            encoding = embed(generator, embeddings, stores)
-            list(bar(encoding, "encoding", hidden=as_json, total=num_shards(stores)))
-        found = find_stored(embeddings)
+        encode = partial(_encode, generator, prompts, output_dir / EMBEDDINGS, batch_size_embedding, overwrite, as_json)
+        _with_room(encode, number)
+        found = find_stored(output_dir / EMBEDDINGS)
     batches = cut_batches(found, seeds, batch_size_generate)
-    making = make_images(generator, [job], batches, output_dir, overwrite=overwrite)
-    list(bar(making, "generating", hidden=as_json, total=len(batches)))
+
+    def make() -> None:
+        making = make_images(generator, [job], batches, output_dir, overwrite=overwrite)
+        list(bar(making, "generating", hidden=as_json, total=len(batches)))
+
+    _with_room(make, number)
     files = [str(job.folder / item.file) for batch in batches for item in batch]
     finish({"images": files}, f"{len(files)} images in {job.folder}", as_json)
+
+
+def _encode(
+    generator: ImageGenerator, prompts: list[Prompt], folder: Path, batch_size: int, overwrite: bool, hidden: bool
+) -> None:
+    """Write the embeddings of prompts into a folder, unless they are there."""
+    from ecad.jobs.encode import embed, embedding_settings, num_shards, numbered
+    from ecad.prompts.store import stores_to_write
+
+    settings = embedding_settings(generator)
+    with stores_to_write(folder, [(".", numbered(prompts))], settings, batch_size, overwrite) as stores:
+        list(bar(embed(generator, folder, stores), "encoding", hidden=hidden, total=num_shards(stores)))
+
+
+def _unused_number(output_dir: Path) -> int:
+    """The first number with which no folder of an earlier run is called."""
+    kept = (output_dir / EMBEDDINGS, output_dir / IMAGES)
+    return next(n for n in count(1) if not any(_numbered(folder, n).exists() for folder in kept))
+
+
+def _numbered(folder: Path, number: int) -> Path:
+    return folder.with_name(f"{folder.name}_{number}")
+
+
+def _with_room(work: Callable[[], None], number: int) -> None:
+    """Do some work. If a folder of an earlier run is in its way, give that folder a number, say so, and begin again."""
+    try:
+        work()
+    except OtherResultsError as error:
+        folder = Path(error.folder)
+        place = _numbered(folder, number)
+        try:
+            folder.rename(place)
+        except OSError as failure:
+            raise EcadError(f"{folder}: cannot be moved to {place}: {failure.strerror}") from failure
+        say(f"{folder}: {error.problem}: moved to {place}")
+        work()
 
 
 def _check_source(prompt: str | None, prompt_file: Path | None, input_embeddings: Path | None) -> None:

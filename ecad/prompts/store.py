@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
-from ecad.errors import EcadError
+from ecad.errors import EcadError, OtherResultsError
 from ecad.prompts.embeds import PromptEmbeds
 from ecad.prompts.index import INDEX, Entry, Index, Row, index_text
 from ecad.utils.files import locked, make_folder, write_atomic
@@ -187,10 +187,8 @@ def _begin(folder: Path, text: Iterable[str], overwrite: bool) -> Index:
         if known.holds(Index(new)):
             return known
         if not overwrite:
-            raise EcadError(
-                f"{folder}: holds embeddings of other prompts, or made with other settings (see {INDEX}); "
-                "choose another folder, or give `overwrite` to replace them"
-            )
+            problem = f"holds embeddings of other prompts, or made with other settings (see {INDEX})"
+            raise OtherResultsError(folder, problem)
         # The old index is deleted first, so that no old shard can be taken for a new one.
         for old in (file, *folder.glob("*.safetensors")):
             old.unlink()

@@ -60,7 +60,7 @@ def data_uri(path: Path, frames: int = 1) -> str | None:
             if image.format == "PNG" and max(image.width, image.height / frames) <= MAX_SIDE:
                 return f"data:image/png;base64,{base64.b64encode(content).decode()}"
             smaller = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Exception:  # each of Pillow's formats raises whatever its parser raises
         return None
     # Whole pixels per frame, so that no frame shows a part of the next.
     scale = min(1.0, MAX_SIDE / max(smaller.width, smaller.height / frames), _WEBP_SIDE / smaller.height)

@@ -28,6 +28,7 @@ _EXAMPLES: dict[Kind, str] = {
 }
 # SmoothCache uses the component names of the original DiT code or those of diffusers.
 _DIFFUSERS_NAMES = {"attn": "attn1", "mlp": "ff"}
+_MOST_STEPS = 10_000
 _KEY = re.compile(r"(?P<component>.+?)(?:-(?P<block>[0-9]+))?")
 
 
@@ -159,6 +160,8 @@ def from_bins(compute_bins: Sequence[int], cache_bins: Sequence[int], sites: Sit
     if not compute_bins or len(compute_bins) - len(cache_bins) not in (0, 1):
         found = f"{len(compute_bins)} and {len(cache_bins)}"
         raise ScheduleError("runs do not alternate", expected="as many cache_bins, or one fewer", found=found)
+    if (length := sum(compute_bins) + sum(cache_bins)) > _MOST_STEPS:
+        raise ScheduleError("the runs are too long", expected=f"at most {_MOST_STEPS} steps", found=str(length))
     mask: list[int] = []
     for run, pause in zip_longest(compute_bins, cache_bins, fillvalue=0):
         mask += [1] * run + [0] * pause

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ecad.cost import find_architecture, known_architectures
+from ecad.cost import find_architecture, known_architectures, macs_table
+from ecad.cost.architectures import registered_sites
 from ecad.errors import EcadError
 
 
@@ -31,6 +32,12 @@ def test_the_variant_made_for_the_nearest_size_is_found(side, expected):
 
 def test_the_default_is_the_smallest_variant():
     assert find_architecture("PixArtSigmaImageGenerator").height == 256
+
+
+@pytest.mark.parametrize("name", sorted({known.image_generator for known in known_architectures()}))
+def test_the_sites_are_those_of_the_denoiser(name):
+    architecture = find_architecture(name)
+    assert registered_sites(architecture) == macs_table(architecture).sites
 
 
 def test_an_unknown_generator_is_one_clear_line():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from ecad.errors import EcadError
 from ecad.images.files import by_schedule, content_digest, find_images, image_files, read_image, read_images
@@ -57,6 +59,22 @@ def test_a_torn_picture_is_named(tmp_path: Path) -> None:
         file.write_bytes(whole[:length])
         with pytest.raises(EcadError, match=r"torn\.png: cannot read this image"):
             read_image(file)
+
+
+# Pillow's formats raised all of these for mutants of `tools/robustness/torture.py`.
+@pytest.mark.parametrize("error", [IndexError, NotImplementedError, RuntimeError, struct.error, TypeError])
+def test_whatever_a_format_raises_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    file = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(file)
+
+    def fail(*_: object) -> None:
+        raise error("out of range\nin frame 0")
+
+    monkeypatch.setattr(PngImageFile, "load", fail)
+    with pytest.raises(EcadError, match=r"^.*a\.png: cannot read this image: out of range$"):
+        read_image(file)
 
 
 @pytest.mark.parametrize(

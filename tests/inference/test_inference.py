@@ -14,6 +14,7 @@ from PIL import Image
 
 Run = Callable[..., tuple[int, str, str]]
 INFER = ("infer", "EmojiImageGenerator", "--num-images-per-prompt", 1, "--schedule", "every_2.json")
+MOVED = ("embeddings", "images")
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +24,10 @@ def two_step_schedule(run: Run) -> None:
 
 def pixels(folder: str) -> dict[str, np.ndarray]:
     return {path.name: np.asarray(Image.open(path)) for path in sorted(Path(folder, "images").glob("*.png"))}
+
+
+def bytes_of(folder: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(folder, "images").glob("*.png")}
 
 
 def test_a_prompt_leaves_embeddings_and_images_and_the_embeddings_give_the_images_again(run: Run) -> None:
@@ -54,29 +59,43 @@ def test_settings_are_applied(run: Run) -> None:
     assert list(pixels("seeds")) == [f"0000__prompt_seed-000__image_seed-00{seed}.png" for seed in (5, 8)]
 
 
-def test_earlier_images_stay_unless_overwrite_is_given(run: Run) -> None:
+def test_earlier_images_move_to_a_folder_of_their_own(run: Run) -> None:
+    Path("two.txt").write_text("a fox\nan owl\n")
+    run("schedule", "none", "--steps", 2, "-o", "none.json")
+    assert run(*INFER, "--prompt-file", "two.txt")[0] == 0
+    files = {path: path.stat().st_mtime_ns for path in Path("outputs").rglob("*.*")}
+    code, _, err = run(*INFER, "--prompt-file", "two.txt")  # the same work
+    assert (code, "moved" in err) == (0, False)
+    left = {path: path.stat().st_mtime_ns for path in files}
+    assert {path for path in files if left[path] != files[path]} <= {Path("outputs/images/manifest.jsonl")}
+    for number, (arguments, told) in enumerate(
+        (
+            (("--prompt-file", "two.txt", "--guidance-scale", 9), ["images: holds images made with guidance_scale"]),
+            (("--prompt-file", "two.txt", "--schedule", "none.json"), ["images: holds images made under another sch"]),
+            (("--prompt", "an owl"), ["embeddings: holds embeddings of other prompts", "images: holds images made"]),
+        ),
+        start=1,
+    ):
+        before = [{path.name: path.read_bytes() for path in Path("outputs", name).iterdir()} for name in MOVED]
+        code, _, err = run(*INFER, *arguments)
+        lines = [line for line in err.splitlines() if "moved to" in line]
+        assert (code, len(lines)) == (0, len(told)), err
+        for line, expected in zip(lines, told, strict=True):
+            name = expected.split(":")[0]
+            assert line.startswith(f"outputs/{expected}")
+            assert line.endswith(f": moved to outputs/{name}_{number}")
+            kept = {path.name: path.read_bytes() for path in Path(f"outputs/{name}_{number}").iterdir()}
+            assert kept == before[MOVED.index(name)]
+        assert run(*INFER, *arguments, "--output-dir", f"fresh{number}")[0] == 0
+        assert bytes_of("outputs") == bytes_of(f"fresh{number}")
+
+
+def test_overwrite_replaces_earlier_images(run: Run) -> None:
     Path("two.txt").write_text("a fox\nan owl\n")
     assert run(*INFER, "--prompt-file", "two.txt")[0] == 0
     owl = list(pixels("outputs").values())[1]
-    files = {path: path.stat().st_mtime_ns for path in Path("outputs").rglob("*.*")}
-    assert run(*INFER, "--prompt-file", "two.txt")[0] == 0  # the same work
-    remedy = "choose another folder, or give --overwrite to replace them\n"
-    for arguments, told in (
-        (("--prompt", "an owl"), "outputs/embeddings: holds embeddings of other prompts"),
-        (("--prompt-file", "two.txt", "--guidance-scale", 9), "outputs/images: holds images made with guidance_scale"),
-        (
-            ("--prompt-file", "two.txt", "--schedule", "none.json"),
-            "outputs/images: holds images made under another sch",
-        ),
-    ):
-        run("schedule", "none", "--steps", 2, "-o", "none.json")
-        code, out, err = run(*INFER, *arguments)
-        assert (code, out) == (2, "")
-        assert err.splitlines()[-1].startswith(f"ecad: {told}")
-        assert err.endswith(remedy)
-    left = {path: path.stat().st_mtime_ns for path in files}
-    assert {path for path in files if left[path] != files[path]} <= {Path("outputs/images/manifest.jsonl")}
     assert run(*INFER, "--prompt", "an owl", "--overwrite")[0] == 0
+    assert sorted(path.name for path in Path("outputs").iterdir()) == ["embeddings", "images"]
     assert len(pixels("outputs")) == 1
     assert np.abs(pixels("outputs").popitem()[1].astype(int) - owl).max() <= 2
 

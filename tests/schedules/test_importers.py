@@ -128,6 +128,7 @@ def test_text_of_each_kind(kind: Any, text: str, made: Callable[[], CacheSchedul
         ("step-mask", '{"compute_bins": [2], "cache_bins": 1}', "cache_bins: not lengths of runs"),
         ("step-mask", '{"compute_bins": [], "cache_bins": []}', "expected as many cache_bins, or one fewer"),
         ("step-mask", '{"compute_bins": [1], "cache_bins": [1, 1]}', "found 1 and 2"),
+        ("step-mask", '{"compute_bins": [1], "cache_bins": [1000000000000]}', "expected at most 10000 steps"),
         ("steps", "0,9", "not one of the steps: expected a whole number from 0 to 8, found 9"),
         ("steps", "-1", "found -1"),
         ("steps", "0,,3", "not steps: expected step numbers like 0,3,6"),

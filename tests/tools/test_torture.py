@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
 import pytest
+import targets
 import torture
+
+from ecad.errors import EcadError
 
 CASES = 30
 
@@ -26,3 +30,15 @@ def test_what_is_no_error_of_ours_is_a_fault(tmp_path: Path) -> None:
         raise KeyError("x")
 
     assert torture.outcome(fail, tmp_path)[0] == "fault"
+
+
+def test_a_reader_that_takes_too_long_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "LONGEST", 1)
+
+    def wait(folder: Path) -> None:
+        try:
+            time.sleep(5)
+        except Exception as error:
+            raise EcadError("damaged") from error
+
+    assert torture.outcome(wait, tmp_path) == ("fault", "TooLong: more than 1 s")

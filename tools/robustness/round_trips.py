@@ -12,10 +12,12 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 
+import diffusers.utils.logging
 import numpy as np
 import pyarrow
 import torch
 import typer
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from PIL import Image
 from pyarrow import parquet
 
@@ -31,6 +33,7 @@ from ecad.genetic.study.results import results_of
 from ecad.genetic.study.study import Study
 from ecad.genetic.study.table import candidate_rows, summary_row
 from ecad.image_generators.description import Description, describe
+from ecad.image_generators.loading import load_pipeline
 from ecad.images.folder import begin_folder, read_manifest
 from ecad.jobs.encode import by_category, numbered
 from ecad.jobs.score import FolderScores, Item, score_folder
@@ -92,8 +95,12 @@ def make_parquet(folder: Path) -> None:
     parquet.write_table(pyarrow.table(columns), folder / "p.parquet")
 
 
-def import_smoothcache(folder: Path) -> None:
-    importers.from_text("smoothcache", (folder / "a.json").read_text(errors="replace"), pixart_sites(2), None)
+def import_from(kind: importers.Kind, steps: int | None = None) -> Callable[[Path], None]:
+    def read(folder: Path) -> None:
+        found = importers.from_text(kind, (folder / "a.json").read_text(errors="replace"), pixart_sites(2), steps)
+        assert CacheSchedule.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+    return read
 
 
 def make_store(folder: Path) -> None:
@@ -266,6 +273,23 @@ def read_description(folder: Path) -> None:
     assert Description.model_validate(json.loads(found.model_dump_json(by_alias=True))) == found
     assert found.pipeline
     assert not found.pipeline.isspace()
+
+
+def make_pipeline(folder: Path) -> None:
+    diffusers.utils.logging.set_verbosity_error()
+    unet = UNet2DModel(
+        sample_size=8,
+        block_out_channels=(4,),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        norm_num_groups=1,
+    )
+    DDPMPipeline(unet, DDPMScheduler()).save_pretrained(folder)
+
+
+def read_pipeline(folder: Path) -> None:
+    load_pipeline(Description(pipeline=str(folder)), torch.float32)
 
 
 def make_flags(folder: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from round_trips import (
-    import_smoothcache,
+    import_from,
     make_features,
     make_flags,
     make_foreign,
@@ -24,6 +24,7 @@ from round_trips import (
     make_manifest,
     make_parquet,
     make_picture,
+    make_pipeline,
     make_results,
     make_schedule,
     make_scores,
@@ -36,6 +37,7 @@ from round_trips import (
     read_flags,
     read_front,
     read_manifest_file,
+    read_pipeline,
     read_prompt_file,
     read_schedule,
     read_scores,
@@ -59,6 +61,10 @@ from ecad.report.comparison import comparison_page, read_comparison
 LONGEST = 10  # time limit of a reader in seconds
 
 
+class TooLong(BaseException):
+    """A reader was stopped; no `except Exception` of a reader may take this for a damaged file."""
+
+
 @dataclass(frozen=True)
 class Target:
     """A file: its name in a folder, the function that writes the folder, and the function that reads the file."""
@@ -80,6 +86,19 @@ def picture(name: str, image: Image.Image) -> Target:
     return Target(name, lambda folder: image.save(folder / name), read)
 
 
+def picture_formats() -> dict[str, Target]:
+    """An image of each further format that this Pillow writes and reads."""
+    Image.init()
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    names = {"avif": "AVIF", "bmp": "BMP", "dds": "DDS", "ico": "ICO", "jp2": "JPEG2000", "ppm": "PPM", "tga": "TGA"}
+    names |= {"webp": "WEBP"}
+    return {
+        f"picture, {suffix}": picture(f"a.{suffix}", Image.fromarray(pixels))
+        for suffix, name in names.items()
+        if name in Image.SAVE
+    }
+
+
 TIMES = (
     '{"sites": [["0", "attn1"], ["0", "ff"]], "fixed_per_step": 2, "without_denoiser": 1, "per_site": [10, 100],'
     ' "readers": null}'
@@ -92,7 +111,14 @@ DESCRIPTION = (
 )
 TARGETS = {
     "schedule": Target("a.json", make_schedule, read_schedule),
-    "smoothcache": Target("a.json", text("a.json", '{"attn1": [1, 0, 1], "ff-0": [1, 1, 0]}'), import_smoothcache),
+    "smoothcache": Target(
+        "a.json", text("a.json", '{"attn1": [1, 0, 1], "ff-0": [1, 1, 0]}'), import_from("smoothcache")
+    ),
+    "step mask": Target("a.json", text("a.json", "[1, 1, 0, 1, 0]"), import_from("step-mask")),
+    "step mask, bins": Target(
+        "a.json", text("a.json", '{"compute_bins": [3, 1], "cache_bins": [1, 2]}'), import_from("step-mask")
+    ),
+    "list of steps": Target("a.json", text("a.json", "[0, 3, 6]"), import_from("steps", 8)),
     "prompts.json": Target("p.json", text("p.json", '[{"id": "a", "prompt": "b"}, "c"]'), read_prompt_file("p.json")),
     "prompts.mjhq": Target(
         "p.json", text("p.json", '{"a": {"category": "art", "prompt": "b"}}'), read_prompt_file("p.json")
@@ -115,6 +141,7 @@ TARGETS = {
     "picture, palette": picture("a.gif", Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4)).convert("P")),
     "picture, alpha": picture("a.png", Image.fromarray(np.arange(64, dtype=np.uint8).reshape(4, 4, 4))),
     "picture, jpeg": picture("a.jpg", Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))),
+    **picture_formats(),
     "results": Target("results.json", make_results, lambda folder: Results.load(folder) is None),
     "study": Target(DATABASE, make_study, read_study),
     "study's settings": Target("settings.json", make_study_settings, read_study_settings),
@@ -123,6 +150,7 @@ TARGETS = {
     "description": Target("a.json", text("a.json", DESCRIPTION), read_description),
     "times": Target("times.json", text("times.json", TIMES), read_times),
     "times, by row": Target("times.json", text("times.json", TIMES_BY_ROW), read_times),
+    "pipeline": Target("model_index.json", make_pipeline, read_pipeline),
     "measured": Target(
         MEASURED,
         text(MEASURED, '{"device": "cpu", "speedups": {"a": 1.5}}'),
@@ -147,7 +175,7 @@ TARGETS = {
 @contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
     def stop(*_: object) -> None:
-        raise TimeoutError(f"more than {seconds} s")
+        raise TooLong(f"more than {seconds} s")
 
     signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)
@@ -165,6 +193,6 @@ def outcome(read: Callable[[Path], None], folder: Path) -> tuple[str, str]:
     except EcadError as error:
         said = str(error)
         return ("refused", said) if said and "\n" not in said and said.isprintable() else ("fault", f"says {said!r}")
-    except (Exception, AssertionError) as error:
+    except (Exception, TooLong) as error:
         return "fault", f"{type(error).__name__}: {error}"
     return "accepted", ""

@@ -120,7 +120,7 @@ def main() -> None:
         counts = [row.get(kind, 0) for kind in ("accepted", "refused", "fault")]
         print(f"{name:20}{args.cases:8}{counts[0]:10}{counts[1]:10}{counts[2]:8}{found[name]['seconds']:9.1f}")
         for said, mutant in row["faults"].items():
-            print(f"    {said}\n        {mutant[:300]}")
+            print(f"    {said!a}\n        {mutant[:300]}")
     write_atomic(args.output, json.dumps(found, indent=1) + "\n")
     sys.exit(any(row["faults"] for row in found.values()))
 
