@@ -181,7 +181,7 @@ json.dump(said, sys.stdout)
 def said_first(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What each command says before the import of torch ends it."""
     folder = tmp_path_factory.mktemp("inputs")
-    (folder / "p.txt").write_text("A fox.\n")
+    (folder / "p.txt").write_text("a fox in the snow\n")
     (folder / "p.tsv").write_text("Prompt\tCategory\na fox\tanimals\n")
     (folder / "p.json").write_text('{"a": {"prompt": "a fox", "category": "animals"}}')
     (folder / "images").mkdir()

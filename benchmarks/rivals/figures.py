@@ -13,7 +13,7 @@ from ecad.quality.fidelity import ssim
 from ecad.utils.pareto import hypervolume
 from rivals.setting import Setting
 
-LEVELS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+LEVELS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
 # A schedule of every second step counts as 2×, although its patch embedding runs at every step.
 TOLERANCE = 1.02
 # PSNR first: it ranks schedules with few prompts.
@@ -116,6 +116,11 @@ def best_at(rows: Sequence[dict[str, Any]], level: float, score: str) -> dict[st
     """The best of the settings that cost at most 1 / level of uncached."""
     affordable = [row for row in rows if row["cost"] * level <= TOLERANCE]
     return max(affordable, key=lambda row: larger_is_better(score, row["scores"][score]["mean"]), default=None)
+
+
+def levels_of(result: Mapping[str, Any]) -> list[float]:
+    """The levels at which a comparison was made; earlier files end at 4."""
+    return sorted({entry["level"] for found in result["verdicts"].values() for entry in found})
 
 
 def verdicts(rows: Sequence[dict[str, Any]], values: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:

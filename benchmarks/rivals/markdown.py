@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rivals.figures import LEVELS, best_at, compared, is_first, is_ours
+from rivals.figures import best_at, compared, is_first, is_ours, levels_of
 
 _TITLES = {
     "psnr": "PSNR to uncached, dB",
@@ -52,12 +52,12 @@ def level_table(result: Mapping[str, Any], score: str, cost: str = "MACs", most:
     lines = []
     for rival in ordered:
         cells = []
-        for level in LEVELS:
+        for level in levels_of(result):
             best = best_at([row for row in rows if row["rival"] == rival], level, score)
             mark = _MARKS.get(marks.get((rival, level), ""), "")
             cells.append("–" if best is None else _interval(best["scores"][score], score) + mark)
         lines.append([rival, *cells, _area(areas[rival], score)])
-    return _table(["rival", *(f"{level:g}×" for level in LEVELS), "hypervolume"], lines)
+    return _table(["rival", *(f"{level:g}×" for level in levels_of(result)), "hypervolume"], lines)
 
 
 def studies_table(result: Mapping[str, Any], score: str) -> str:
@@ -71,10 +71,10 @@ def studies_table(result: Mapping[str, Any], score: str) -> str:
             f"{_signed(entry['high'] * unit, digits, '')}]"
             if (entry := leads.get(level))
             else "–"
-            for level in LEVELS
+            for level in levels_of(result)
         ]
         lines.append([study, *cells, _area(result["hypervolume"]["MACs"][study].get(score, 0.0), score)])
-    return _table(["study", *(f"{level:g}×" for level in LEVELS), "hypervolume"], lines)
+    return _table(["study", *(f"{level:g}×" for level in levels_of(result)), "hypervolume"], lines)
 
 
 def settings_table(result: Mapping[str, Any]) -> str:

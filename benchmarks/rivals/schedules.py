@@ -16,7 +16,7 @@ from rivals.figures import STUDY
 from rivals.setting import Setting, of_schedule
 
 # 15, 10, 8, 6 and 5 of 20 steps.
-FEWER = (0.75, 0.5, 0.4, 0.3, 0.25)
+FEWER = (0.75, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15)
 # TGATE's README: gate at step 8 of 25 for PixArt, self-attention every 5 steps before the gate.
 GATES = (0.2, 0.3, 0.5, 0.7)
 # Fractions of an uncached image's cost at which schedules of a front are compared.
@@ -34,7 +34,7 @@ def every_n(problem: Problem) -> list[Setting]:
     steps, sites = problem.shape[0], problem.template.sites
     return [
         of_schedule("every-n (FORA)", str(n), heuristics.every_n(sites, steps, n), {"n": n})
-        for n in range(2, 7)
+        for n in range(2, 8)
         if n < steps
     ]
 

@@ -20,7 +20,7 @@ from rivals.setting import Calibration, Setting, of_schedule
 
 LOOKAHEAD = 3
 # The threshold is SmoothCache's only parameter. It is chosen for these speed-ups.
-SPEEDUPS = (1.25, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+SPEEDUPS = (1.25, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0)
 
 
 def all_of_smooth_cache(calibration: Calibration, problem: Problem) -> list[Setting]:

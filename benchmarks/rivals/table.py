@@ -119,8 +119,8 @@ def save_plot(rows: Sequence[dict[str, Any]], title: str, file: Path) -> None:
                 1 / costs[front], quality[front], yerr=error, ms=4, capsize=2, elinewidth=0.6, label=rival, **style
             )
             axes.scatter(1 / costs, quality, s=8, alpha=0.4, color=style["color"])
-        axes.set(xlabel="MAC reduction (log scale)", ylabel=_UNITS[score], xscale="log", xlim=(1.05, 6))
-        axes.set_xticks([1.25, *LEVELS, 5.0], [f"{level:g}" for level in (1.25, *LEVELS, 5.0)])
+        axes.set(xlabel="MAC reduction (log scale)", ylabel=_UNITS[score], xscale="log", xlim=(1.05, 7))
+        axes.set_xticks([1.25, *LEVELS], [f"{level:g}" for level in (1.25, *LEVELS)])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     figure.axes[0].legend(fontsize=7, ncols=2)

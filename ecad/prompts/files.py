@@ -113,7 +113,7 @@ def _format(file: Path, mode: FileMode | None) -> FileMode:
     found: Any = mode or file.suffix.lower().removeprefix(".") or "text"
     if found not in known:
         raise EcadError(
-            f"{file}: {file.suffix!r} is no known suffix of a prompt file; rename the file, or give its format: "
+            f"{file}: {file.suffix!r} is no known suffix of a prompt file; rename the file, or give its format (--format): "
             f"{', '.join(known)}"
         )
     return cast(FileMode, found)

@@ -54,13 +54,14 @@ def test_a_table_says_who_is_level_and_who_is_above(rivals) -> None:  # type: ig
     rows = [row("ecad fast", 0.5, 30.0), row("a", 0.5, 31.0), row("b", 0.4, 29.0), row("c", 0.5, 20.0)]
     verdict = {"a": "below", "b": "level", "c": "above"}
     entries = [{"rival": rival, "level": 1.5, "score": "psnr", "verdict": found} for rival, found in verdict.items()]
+    entries += [{"rival": "d", "level": level, "score": "psnr", "verdict": "above"} for level in (2.0, 2.5)]
     areas = {"ecad fast": {"psnr": 3.0}, "a": {"psnr": 2.0}, "b": {"psnr": 2.5}, "c": {"psnr": 1.0}}
     costs = ("MACs", "time")
     result = {"rows": rows, "verdicts": dict.fromkeys(costs, entries), "hypervolume": dict.fromkeys(costs, areas)}
     assert rivals.markdown.level_table(result, "psnr").splitlines()[2:] == [
-        "| ecad fast | 30.0 [29.0, 31.0] | 30.0 [29.0, 31.0] | – | – | – | – | 3.00 |",
-        "| b | 29.0 [28.0, 30.0] (=) | 29.0 [28.0, 30.0] | 29.0 [28.0, 30.0] | – | – | – | 2.50 |",
-        "| a | 31.0 [30.0, 32.0] ↓ | 31.0 [30.0, 32.0] | – | – | – | – | 2.00 |",
-        "| c | 20.0 [19.0, 21.0] | 20.0 [19.0, 21.0] | – | – | – | – | 1.00 |",
+        "| ecad fast | 30.0 [29.0, 31.0] | 30.0 [29.0, 31.0] | – | 3.00 |",
+        "| b | 29.0 [28.0, 30.0] (=) | 29.0 [28.0, 30.0] | 29.0 [28.0, 30.0] | 2.50 |",
+        "| a | 31.0 [30.0, 32.0] ↓ | 31.0 [30.0, 32.0] | – | 2.00 |",
+        "| c | 20.0 [19.0, 21.0] | 20.0 [19.0, 21.0] | – | 1.00 |",
     ]
     assert "| a | 31.0 [30.0, 32.0] ↓ | – | – |" in rivals.markdown.level_table(result, "psnr", "time")
