@@ -58,7 +58,9 @@ def latency_problem(generator: ImageGenerator, prompts: Sequence[Prompt], file: 
             raise EcadError(f"{file}: its times were measured on another device: expected {expected}, found {device}")
     else:
         table = latency_table(generator, generator.encode([prompt.text for prompt in prompts]))
-        write_atomic(file, json.dumps({"device": device, "table": table.to_json()}) + "\n")
+        # A report shows MACs, too, and does not load a model that is not registered.
+        known = {"device": device, "table": table.to_json(), "macs": macs_table(generator.architecture).to_json()}
+        write_atomic(file, json.dumps(known) + "\n")
     return replace(problem_of(generator), price=table.price, unit="ns")
 
 

@@ -79,7 +79,8 @@ def results_of(study: Study, folder: Path | None = None) -> Results:
     scorer = study.settings["scorer"]
     pictures = read_pictures(folder)
     entries = [
-        _entry(study, name, kind, schedule, macs, folder, len(pictures)) for name, kind, schedule, macs in shown(study)
+        _entry(study, name, kind, schedule, macs, folder, len(pictures))
+        for name, kind, schedule, macs in shown(study, folder)
     ]
     return Results(
         title=f"Cache schedules of {generator_of(study)}",
@@ -100,7 +101,7 @@ def results_of(study: Study, folder: Path | None = None) -> Results:
             )
             for c, macs, kept in zip(
                 study.candidates,
-                _macs(study, study.candidates),
+                _macs(study, study.candidates, folder),
                 _kept(study, [c.plain for c in study.candidates]),
                 strict=True,
             )
@@ -108,14 +109,14 @@ def results_of(study: Study, folder: Path | None = None) -> Results:
         history=tuple(Generation(g.number, g.images, g.seconds, g.hypervolume, g.front_size) for g in study.history),
         guesses=tuple(Guess(*guess) for guess in guesses(study)),
         settings=_settings(study),
-        missing=tuple(_missing(study, entries)),
+        missing=tuple(_missing(study, entries, folder)),
     )
 
 
-def shown(study: Study) -> list[tuple[str, Kind, CacheSchedule, int]]:
+def shown(study: Study, folder: Path | None = None) -> list[tuple[str, Kind, CacheSchedule, int]]:
     """Name, kind, schedule and MACs of the schedules that a report shows: uncached, baselines, front."""
     template = study.uncached
-    [macs] = macs_of(study, [template], [study.uncached_cost])
+    [macs] = macs_of(study, [template], [study.uncached_cost], folder)
     found: list[tuple[str, Kind, CacheSchedule, int]] = [
         ("uncached", "uncached", template.replace(output_products=None), macs)
     ]
@@ -124,21 +125,45 @@ def shown(study: Study) -> list[tuple[str, Kind, CacheSchedule, int]]:
         for name, schedule in baselines(template).items() if table.sites == template.sites else ():
             found.append((name, "baseline", schedule, int(table.price(schedule.recompute))))
     front = study.front()
-    pairs = zip(front, _macs(study, front), strict=True)
+    pairs = zip(front, _macs(study, front, folder), strict=True)
     return found + [(candidate.schedule.name, "found", candidate.schedule, macs) for candidate, macs in pairs]
 
 
-def _macs(study: Study, candidates: Sequence[Evaluated]) -> list[int]:
-    return macs_of(study, [candidate.plain for candidate in candidates], [c.cost for c in candidates])
+def _macs(study: Study, candidates: Sequence[Evaluated], folder: Path | None) -> list[int]:
+    return macs_of(study, [candidate.plain for candidate in candidates], [c.cost for c in candidates], folder)
 
 
-def macs_of(study: Study, schedules: Sequence[CacheSchedule], costs: Sequence[int]) -> list[int]:
-    """MACs per image under each of a study's schedules; the given costs, if its model is unknown."""
-    architecture = architecture_of(study)
-    if study.unit == "MACs" or architecture is None or not schedules:
+def macs_of(
+    study: Study, schedules: Sequence[CacheSchedule], costs: Sequence[int], folder: Path | None = None
+) -> list[int]:
+    """MACs per image under each of a study's schedules; the given costs, if its model's MACs are unknown."""
+    table = None if study.unit == "MACs" or not schedules else _macs_table(study, folder)
+    if table is None:
         return list(costs)
     bits, forecast = _tables(schedules)
-    return [int(macs) for macs in macs_table(architecture).price(bits, forecast)]
+    return [int(macs) for macs in table.price(bits, forecast)]
+
+
+def _macs_table(study: Study, folder: Path | None) -> CostTable | None:
+    """The MACs of a model by site: known of registered ones, written beside the times of others."""
+    if (architecture := architecture_of(study)) is not None:
+        return macs_table(architecture)
+    return None if folder is None else _times(folder).get("macs")
+
+
+def _times(folder: Path) -> dict[str, CostTable]:
+    """The tables of `times.json`: "table" in nanoseconds and, since it is written, "macs"; empty without the file."""
+    if not (folder / TIMES).is_file():
+        return {}
+    try:
+        known = parse_json((folder / TIMES).read_bytes())
+        return {
+            name: CostTable.from_json(known[name]) for name in ("table", "macs") if name == "table" or name in known
+        }
+    except (OSError, ValueError, KeyError, TypeError, ScheduleError) as error:
+        raise EcadError(
+            f"{folder / TIMES}: expected the times that the study was searched by, found {error}"
+        ) from error
 
 
 def _tables(schedules: Sequence[CacheSchedule]) -> tuple[Bits, np.ndarray]:
@@ -208,15 +233,11 @@ def _kept(study: Study, schedules: Sequence[CacheSchedule]) -> list[int] | list[
 
 def _expected(study: Study, schedule: CacheSchedule, folder: Path | None) -> int | None:
     """Expected nanoseconds per image, if the study was searched by latency and its table of times exists."""
-    if study.unit != "ns" or folder is None or not (folder / TIMES).is_file():
-        return None
+    table = None if study.unit != "ns" or folder is None else _times(folder).get("table")
     try:
-        table = CostTable.from_json(parse_json((folder / TIMES).read_bytes())["table"])
-        return int(table.price(schedule.recompute, schedule.forecast))
-    except (OSError, ValueError, KeyError, TypeError, ScheduleError) as error:
-        raise EcadError(
-            f"{folder / TIMES}: expected the times that the study was searched by, found {error}"
-        ) from error
+        return None if table is None else int(table.price(schedule.recompute, schedule.forecast))
+    except ScheduleError as error:
+        raise EcadError(f"{folder}: {TIMES} has other sites than the study: {error}") from error
 
 
 def read_measured(folder: Path) -> dict[str, Any]:
@@ -260,8 +281,10 @@ def _settings(study: Study) -> dict[str, Any]:
     return {**rows, **told["evaluator"], **({PARTS: parts} if parts else {})}
 
 
-def _missing(study: Study, entries: list[Entry]) -> list[str]:
+def _missing(study: Study, entries: list[Entry], folder: Path | None) -> list[str]:
     told = []
+    if study.unit == "ns" and _macs_table(study, folder) is None:
+        told.append("The MACs of this model are not known: numbers under MACs are nanoseconds.")
     if not study.candidates:
         told.append("No schedule has been evaluated yet.")
     elif study.candidates[-1].generation > (study.history[-1].number if study.history else -1):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from dataclasses import replace
@@ -7,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished_study import evaluator
+from finished_study import SITES, evaluator, model
 
+from ecad.cost import CostTable
 from ecad.errors import EcadError
 from ecad.genetic import Store, Study
 from ecad.genetic.algorithms.surrogate_check import guesses
 from ecad.genetic.evaluation.evaluator import evaluate_each
+from ecad.genetic.search import search
 from ecad.genetic.study.results import read_results, study_results
+from ecad.sites.readers import readers
 
 
 def test_a_study_is_shown_as_it_is(finished: Path) -> None:
@@ -45,6 +49,27 @@ def test_a_second_scorer_is_shown_too(study_folder: Path) -> None:
     assert results.scorers == ["synthetic", "second"]
     for entry in results.entries[1:]:
         assert entry.scores["second"] == entry.scores["synthetic"]
+
+
+def test_macs_of_a_search_by_time_are_those_beside_the_times(tmp_path: Path) -> None:
+    """A model that is not registered has its MACs there; before that, its nanoseconds were called MACs."""
+    times = CostTable(SITES, 1000, np.arange(1, 7), readers(SITES))
+    macs = CostTable(SITES, 5, np.full(6, 3), readers(SITES))
+    timed = replace(model(), price=times.price, unit="ns", forecast="either")
+    search(timed, evaluator(), tmp_path, generations=2, population_size=4).close()
+    tables = {"device": "x", "table": times.to_json(), "macs": macs.to_json()}
+    (tmp_path / "times.json").write_text(json.dumps(tables))
+    results = study_results(tmp_path)
+    assert results.entries[0].macs == 6 * (5 + 18)
+    for entry in results.entries:
+        bits, forecast = entry.schedule.recompute, entry.schedule.forecast
+        assert (entry.macs, entry.expected_ns) == (macs.price(bits, forecast), times.price(bits, forecast))
+    assert [one.expected_ns for one in results.candidates] != [one.macs for one in results.candidates]
+    assert not any("nanoseconds" in line for line in results.missing)
+    (tmp_path / "times.json").write_text(json.dumps({"device": "x", "table": times.to_json()}))  # as it was before
+    assert (
+        "The MACs of this model are not known: numbers under MACs are nanoseconds." in study_results(tmp_path).missing
+    )
 
 
 def test_guesses_know_earlier_generations_only(finished: Path) -> None:
