@@ -113,8 +113,8 @@ def _format(file: Path, mode: FileMode | None) -> FileMode:
     found: Any = mode or file.suffix.lower().removeprefix(".") or "text"
     if found not in known:
         raise EcadError(
-            f"{file}: {file.suffix!r} is no known suffix of a prompt file; rename the file, or give its format (--format): "
-            f"{', '.join(known)}"
+            f"{file}: {file.suffix!r} is no known suffix of a prompt file; rename the file, or give its format "
+            f"(--format): {', '.join(known)}"
         )
     return cast(FileMode, found)
 
