@@ -36,7 +36,7 @@ COMMANDS = {
             "ecad.commands.report", "report", "Write plots, tables and a page of a search or of generated images."
         ),
         "demo": _Home(
-            "ecad.commands.demo", "demo", "Search on the built-in model and show the result (about 3 minutes)."
+            "ecad.commands.demo", "demo", "Search on the built-in model and show the result (minutes)."
         ),
     },
     "Use": {
