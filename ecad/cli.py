@@ -35,9 +35,7 @@ COMMANDS = {
         "report": _Home(
             "ecad.commands.report", "report", "Write plots, tables and a page of a search or of generated images."
         ),
-        "demo": _Home(
-            "ecad.commands.demo", "demo", "Search on the built-in model and show the result (minutes)."
-        ),
+        "demo": _Home("ecad.commands.demo", "demo", "Search on the built-in model and show the result (minutes)."),
     },
     "Use": {
         "infer": _Home(

@@ -74,7 +74,6 @@ def optimize(
     scoring.check(image_generator)
     model.check(image_generator)
     algorithm.check_mode()
-    loading(image_generator, as_json)
     wanted = problem.settings(algorithm.mode)
     searches = max(1, len(wanted.steps))
     _check_shown(live, log, searches)
@@ -83,9 +82,11 @@ def optimize(
     budget = algorithm.budget(None if division is None else division.search_images)
     images = scoring.image_sets(image_generator, division)
     initial = algorithm.initial()
-    from ecad.genetic.evaluation.workers import ModelSettings, search_setup
-
     _advise(scoring, algorithm, images)
+    loading(image_generator, as_json)
+    from ecad.genetic.evaluation.model_settings import ModelSettings
+    from ecad.genetic.evaluation.workers import search_setup
+
     chosen = ModelSettings(image_generator, model.weights, model.device, scoring.batch_size)
     task = Task(images, division, budget, algorithm, problem, initial)
     if dry_run:

@@ -16,8 +16,9 @@ from ecad.quality.names import check_quality
 
 if TYPE_CHECKING:
     from ecad.genetic.budget import Budget, Division
+    from ecad.genetic.evaluation.model_settings import ProblemSettings
     from ecad.genetic.evaluation.pool import ImageSet
-    from ecad.genetic.evaluation.workers import ProblemSettings, SearchSetup
+    from ecad.genetic.evaluation.workers import SearchSetup
     from ecad.genetic.settings import SearchSettings
     from ecad.schedules import CacheSchedule
 
@@ -196,7 +197,7 @@ class ProblemOptions:
 
     def settings(self, mode: str) -> ProblemSettings:
         """The same for the library; a mode other than fast extrapolates only if told to."""
-        from ecad.genetic.evaluation.workers import ProblemSettings
+        from ecad.genetic.evaluation.model_settings import ProblemSettings
 
         if self.cost not in ("macs", "latency"):
             raise EcadError(f"--cost {self.cost!r} is unknown: expected macs or latency")

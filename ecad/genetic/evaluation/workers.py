@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from ecad.execution import Job as WorkerJob
 from ecad.execution.pool import WorkerSettings, shared_path
 from ecad.genetic.evaluation.evaluator import Evaluator, LocalEvaluator, check_scores
 from ecad.genetic.evaluation.image_evaluator import evaluator_of
+from ecad.genetic.evaluation.model_settings import ModelSettings, ProblemSettings
 from ecad.genetic.evaluation.pool import ImageSet, PooledEvaluator, fitted_on
-from ecad.genetic.evaluation.problems import latency_problem, problem_for, problem_of, within_memory
-from ecad.genetic.genes import Forecast, unpack
+from ecad.genetic.evaluation.problems import latency_problem, problem_for, problem_of
+from ecad.genetic.genes import unpack
 from ecad.genetic.problem import Problem
 from ecad.genetic.study.items import all_items
 from ecad.genetic.study.layout import TIMES, study_folder
@@ -35,53 +36,6 @@ from ecad.prompts import Prompt
 from ecad.schedules import CacheSchedule
 from ecad.schedules.output_weights import OutputWeights
 from ecad.schedules.provenance import Provenance
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """The model to search.
-
-    Args:
-        image_generator, weights, device: as for `get_image_generator`.
-        batch_size: images per batch.
-    """
-
-    image_generator: str
-    weights: str | None = None
-    device: str = "auto"
-    batch_size: int = 8
-
-
-@dataclass(frozen=True)
-class ProblemSettings:
-    """The problem to search.
-
-    Args:
-        timed: whether the cost is time, measured in this process, instead of MACs.
-        forecast: whether schedules extrapolate: "never", "always" or "either".
-        max_cached_bytes: the most that a schedule may keep per image; None sets no limit.
-        steps: numbers of steps, one search each; none for the generator's own. Scores of several are relative to the
-            uncached images of the most steps.
-    """
-
-    timed: bool = False
-    forecast: Forecast = "never"
-    max_cached_bytes: int | None = None
-    steps: tuple[int, ...] = ()
-
-    @property
-    def reference_steps(self) -> int | None:
-        """Number of steps of the images that all searches' scores are relative to; None for one search's own."""
-        return max(self.steps) if len(self.steps) > 1 else None
-
-    @property
-    def may_fit(self) -> bool:
-        """Whether schedules may have output weights: these keep an output more."""
-        return self.forecast != "never" and self.max_cached_bytes is None
-
-    def apply(self, problem: Problem, architecture: Architecture) -> Problem:
-        """A problem with these forecasts and this memory limit."""
-        return within_memory(replace(problem, forecast=self.forecast), architecture, self.max_cached_bytes)
 
 
 @dataclass(frozen=True)
