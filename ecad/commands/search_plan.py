@@ -45,7 +45,8 @@ def show_plan(setups: Sequence[SearchSetup], task: Task, as_json: bool) -> None:
         "kept_bytes_per_image": max((plan.kept_bytes for plan in plans if plan.kept_bytes is not None), default=None),
         "process_bytes": max((plan.process_bytes for plan in plans if plan.process_bytes is not None), default=None),
     }
-    finish(result, "\n".join(_lines(result, task)), as_json)
+    unknown = "not known on workers" if setups[0].executor else "not known on this system"
+    finish(result, "\n".join(_lines(result, task, unknown)), as_json)
 
 
 def _each(task: Task) -> int:
@@ -81,7 +82,7 @@ def _held_out_images(task: Task) -> int:
     return sum((1 + count) * len(one.prompts) * len(one.seeds) for one in task.images.held_out)
 
 
-def _lines(result: dict[str, Any], task: Task) -> list[str]:
+def _lines(result: dict[str, Any], task: Task, unknown: str) -> list[str]:
     searched = result["search_images"]
     images = (
         f"about {result['images_of_first_two_generations']} for the first two generations, "
@@ -105,5 +106,5 @@ def _lines(result: dict[str, Any], task: Task) -> list[str]:
     told = [] if process is None else [f"{process / 1e9:.2f} GB at the peak of an uncached batch"]
     if kept is not None:
         told.append(f"caches of up to {kept / 1e6:.1f} MB per image in 16-bit numbers")
-    lines.append(f"memory: {', and '.join(told) or 'not known on workers'}")
+    lines.append(f"memory: {', and '.join(told) or unknown}")
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,8 @@ class NetworkBeside(Around):
     def __init__(self, module: torch.nn.Module, generation: Callable[[], Generation | None]) -> None:
         super().__init__(module, "forward", self._leave_out_or_run)
         self._find_generation = generation
-        self._generation: Generation | None = None
+        # Weak: what a generation keeps is freed when it ends, not when the next one begins.
+        self._seen: weakref.ref[Generation] | None = None
         # Number of the forward in its row, and shapes of its inputs -> what makes zeros like its output.
         self._zeros: dict[object, Any] = {}
         self._row: int | None = None
@@ -77,8 +79,8 @@ class NetworkBeside(Around):
         if generation is None or torch.is_grad_enabled():
             return original(*args, **kwargs)
         row = generation.rows.now
-        if generation is not self._generation:
-            self._generation, self._zeros, self._number = generation, {}, 0
+        if self._seen is None or self._seen() is not generation:
+            self._seen, self._zeros, self._number = weakref.ref(generation), {}, 0
         elif row != self._row:
             self._number = 0
         else:

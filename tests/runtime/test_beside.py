@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -46,6 +48,19 @@ def test_it_runs_in_the_computed_steps_only(how: str, changes: Any, monkeypatch:
     assert not torch.equal(expected, bare)
     assert pipe.controlnet.forward == forward
     assert "forward" not in vars(pipe.controlnet)
+
+
+def test_an_ended_generation_is_let_go() -> None:
+    """The network held the generation that had called it last, and with it all kept outputs, until the next one."""
+    ended = type("Ended", (SimpleNamespace,), {})  # which weak references can point to
+    generations = [ended(rows=SimpleNamespace(now=0), rests=lambda row: False)]
+    alive = weakref.ref(generations[0])
+    network = torch.nn.Linear(1, 1)
+    around = beside.NetworkBeside(network, lambda: generations[0])
+    with torch.no_grad():
+        around._leave_out_or_run(network.forward, (torch.zeros(1, 1),), {})
+    generations.clear()
+    assert alive() is None
 
 
 def test_it_is_left_out_in_the_second_step() -> None:
