@@ -61,10 +61,8 @@ def fid(
             say(f"{folder}: {len(files)} images; below {distances.FEW_IMAGES} an FID is biased: compare like with like")
     extractor = get_feature_extractor(model_name, weights, device)
     cache = cache_dir or default_cache()
-    if ref_stats is not None:
-        reference = distances.load_statistics(ref_stats, model_name)
-    else:
-        reference = _statistics(ref_files, extractor, cache, "reference", as_json)
+    given = None if ref_stats is None else distances.load_statistics(ref_stats, model_name)
+    reference = given or _statistics(ref_files, extractor, cache, "reference", as_json)
     rows: list[dict[str, Any]] = []
     for folder, files in folders.items():
         statistics = _statistics(files, extractor, cache, str(folder), as_json)

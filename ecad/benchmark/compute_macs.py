@@ -72,11 +72,8 @@ def macs(
         if print_detailed and not as_json:
             console.print(_table(file, by_component))
     detail = {str(file): {name: macs.tolist() for name, macs in found.items()} for file, (found, _) in counted.items()}
-    result = {
-        "accounting": accounting,
-        "schedules": rows,
-        "left_out": {str(file): why for file, why in misfits.items()},
-    }
+    left_out = {str(file): why for file, why in misfits.items()}
+    result = {"accounting": accounting, "schedules": rows, "left_out": left_out}
     finish(
         {**result, **({"by_component": detail} if print_detailed else {})},
         "\n".join(_line(row) for row in rows),

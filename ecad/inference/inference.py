@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import count
@@ -31,6 +31,7 @@ from ecad.utils.seeds import check_seeds
 
 if TYPE_CHECKING:
     from ecad.image_generators import ImageGenerator
+    from ecad.jobs.generate import Batch, Job
 
 EMBEDDINGS, IMAGES = "embeddings", "images"
 
@@ -76,7 +77,7 @@ def infer(
     found = None if input_embeddings is None else find_stored(input_embeddings)
     make_folder(output_dir)
     loading(image_generator, as_json)
-    from ecad.jobs.generate import cut_batches, job_of, make_images
+    from ecad.jobs.generate import cut_batches, job_of
 
     generator = model.load(image_generator, only="images" if found else None)
     asked = {"steps": steps, "guidance_scale": guidance_scale, "height": height, "width": width}
@@ -90,12 +91,7 @@ def infer(
         _with_room(encode, number)
         found = find_stored(output_dir / EMBEDDINGS)
     batches = cut_batches(found, seeds, batch_size_generate)
-
-    def make() -> None:
-        making = make_images(generator, [job], batches, output_dir, overwrite=overwrite)
-        list(bar(making, "generating", hidden=as_json, total=len(batches)))
-
-    _with_room(make, number)
+    _with_room(partial(_make, generator, job, batches, output_dir, overwrite, as_json), number)
     files = [str(job.folder / item.file) for batch in batches for item in batch]
     finish({"images": files}, f"{len(files)} images in {job.folder}", as_json)
 
@@ -110,6 +106,16 @@ def _encode(
     settings = embedding_settings(generator)
     with stores_to_write(folder, [(".", numbered(prompts))], settings, batch_size, overwrite) as stores:
         list(bar(embed(generator, folder, stores), "encoding", hidden=hidden, total=num_shards(stores)))
+
+
+def _make(
+    generator: ImageGenerator, job: Job, batches: Sequence[Batch], output_dir: Path, overwrite: bool, hidden: bool
+) -> None:
+    """Make the images of a job that are missing."""
+    from ecad.jobs.generate import make_images
+
+    making = make_images(generator, [job], batches, output_dir, overwrite=overwrite)
+    list(bar(making, "generating", hidden=hidden, total=len(batches)))
 
 
 def _unused_number(output_dir: Path) -> int:

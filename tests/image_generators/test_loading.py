@@ -101,3 +101,11 @@ def test_macs_that_cannot_be_counted_are_asked_for(tmp_path: Path, monkeypatch: 
     schedule = heuristics.every_n(DENOISER_SITES, 3, 2)
     assert count_macs(schedule, told.architecture) == 2000
     assert image_of(told, schedule).shape == (1, 64, 64, 3)
+
+
+@pytest.mark.parametrize("index", ["null", '{"_class_name": 5}', '{"_class_name": "CON"}', '{"unet": ["x"]}'])
+def test_a_folder_whose_index_is_odd_is_one_line(tmp_path: Path, index: str) -> None:
+    (tmp_path / "model_index.json").write_text(index)
+    with pytest.raises(EcadError, match="cannot load a diffusers pipeline from here: ") as caught:
+        get_image_generator(str(tmp_path), device="cpu")
+    assert "\n" not in str(caught.value)

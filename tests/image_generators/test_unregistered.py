@@ -173,14 +173,6 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path, facts: dict[str, Any], 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("index", ["null", '{"_class_name": 5}', '{"_class_name": "CON"}', '{"unet": ["x"]}'])
-def test_a_folder_whose_index_is_odd_is_one_line(tmp_path: Path, index: str) -> None:
-    (tmp_path / "model_index.json").write_text(index)
-    with pytest.raises(EcadError, match="cannot load a diffusers pipeline from here: ") as caught:
-        get_image_generator(str(tmp_path), device="cpu")
-    assert "\n" not in str(caught.value)
-
-
 def test_a_description_that_is_no_json(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     for file in ("bad.json", "missing.json"):
