@@ -201,9 +201,8 @@ class ProblemOptions:
 
         if self.cost not in ("macs", "latency"):
             raise EcadError(f"--cost {self.cost!r} is unknown: expected macs or latency")
-        forecast: Literal["never", "always", "either"] = "always" if self.forecast else "never"
-        if self.forecast is None and mode == "fast":
-            forecast = "either"
+        told: Literal["never", "always"] = "always" if self.forecast else "never"
+        forecast: Literal["never", "always", "either"] = "either" if self.forecast is None and mode == "fast" else told
         max_bytes = None if self.max_cached_mb is None else int(self.max_cached_mb * 1e6)
         return ProblemSettings(self.cost == "latency", forecast, max_bytes, self.numbers_of_steps())
 
