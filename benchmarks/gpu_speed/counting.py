@@ -11,11 +11,12 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, _get_current_dispatch_mode
 from torch.utils.flop_counter import flop_registry
 
 from ecad.runtime.cache import cached
 from ecad.runtime.replay import rewrites
+from ecad.runtime.replay.fused import FusedSums
 from ecad.schedules import CacheSchedule
 from gpu_speed.models import Loop
 
@@ -38,12 +39,13 @@ class Counted(NamedTuple):
     kept: int
 
 
-def count_rows(loop: Loop, schedule: CacheSchedule | None) -> Counted:
+def count_rows(loop: Loop, schedule: CacheSchedule | None, fuse_rows: bool = False) -> Counted:
     """The launches of each row's forwards.
 
     Args:
         loop: a model; on the meta device nothing is computed.
         schedule: the schedule, which also gives the number of rows; None for one row of the bare model.
+        fuse_rows: whether sums of rows that compute nothing are compiled; a compiled function counts as one kernel.
     """
     timestep = torch.zeros((), device=loop.latents.device)
     inputs = [loop.inputs(name, loop.latents, timestep) for name in loop.model.passes]
@@ -51,7 +53,7 @@ def count_rows(loop: Loop, schedule: CacheSchedule | None) -> Counted:
     with (
         torch.no_grad(),
         _without_numbers(),
-        nullcontext() if schedule is None else cached(loop.transformer, schedule) as run,
+        nullcontext() if schedule is None else cached(loop.transformer, schedule, fuse_rows=fuse_rows) as run,
     ):
         for row in range(1 if schedule is None else schedule.num_steps):
             with nullcontext() if run is None else run.step(row), _Launches() as launches, _Fused(launches):
@@ -145,8 +147,19 @@ def _size(tensor: torch.Tensor) -> int:
 def _without_numbers() -> Iterator[None]:
     """Answers of a real device to the runtime: bits are the same, and autocast is off."""
     exact, rewrites._is_exact = rewrites._is_exact, lambda *_: True
+    call, FusedSums.__call__ = FusedSums.__call__, _as_one_kernel  # type: ignore[method-assign]
     autocast, torch.is_autocast_enabled = torch.is_autocast_enabled, lambda *_: False
     try:
         yield
     finally:
         rewrites._is_exact, torch.is_autocast_enabled = exact, autocast
+        FusedSums.__call__ = call  # type: ignore[method-assign]
+
+
+def _as_one_kernel(sums: FusedSums, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+    launches = _get_current_dispatch_mode()
+    assert isinstance(launches, _Launches)
+    with _disable_current_modes():
+        results = sums._operators(*tensors)
+    launches.note("fused", (tensors, results))
+    return results

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils import _pytree as pytree
+
+from ecad.runtime.side_stream import Arrival, Cuda, SideStream
 
 
 @dataclass
@@ -70,14 +72,51 @@ class Storage:
 
     device: str | torch.device | None = None
     dtype: torch.dtype | None = None
+    _sides: dict[torch.device, SideStream] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def put(self, output: object) -> object:
         """An output as it is kept."""
         return pytree.tree_map_only(torch.Tensor, self._put, output)
 
+    def bring(self, output: object, computed_as: object) -> Callable[[], Any]:
+        """Begin to bring an output back.
+
+        Args:
+            output: what `put` gave.
+            computed_as: tensors of the devices and types in which it was computed, in the same nesting.
+
+        Returns:
+            What waits for it and gives it.
+        """
+        leaves, structure = pytree.tree_flatten(output)
+        like = pytree.tree_leaves(computed_as)
+        coming: list[tuple[list[int], Arrival]] = []
+        for device, side in self._sides.items():
+            places = [n for n, leaf in enumerate(like) if isinstance(leaf, torch.Tensor) and leaf.device == device]
+            coming.append((places, side.bring([leaves[place] for place in places])))
+
+        def arrived() -> Any:
+            for places, arrival in coming:
+                for place, tensor in zip(places, arrival.get(), strict=True):
+                    leaves[place] = tensor
+            return pytree.tree_unflatten(list(map(_like, leaves, like)), structure)
+
+        return arrived
+
+    def settle(self) -> None:
+        """Wait until every output is where it is kept."""
+        for side in self._sides.values():
+            side.settle()
+
     def _put(self, tensor: torch.Tensor) -> torch.Tensor:
-        dtype = self.dtype if tensor.is_floating_point() else None
-        return tensor.to(self.device or tensor.device, dtype or tensor.dtype)
+        dtype = (self.dtype if tensor.is_floating_point() else None) or tensor.dtype
+        device = torch.device(self.device or tensor.device)
+        if not Cuda.moves(tensor, device):
+            return tensor.to(device, dtype)
+        if tensor.device not in self._sides:
+            self._sides[tensor.device] = SideStream(tensor.device)
+        # The model may change its own tensor in place before that has been moved.
+        return self._sides[tensor.device].send(tensor.to(dtype, copy=True))
 
 
 class Line(NamedTuple):
@@ -117,6 +156,8 @@ class Kept:
         self._before: Any = None
         self._versions: list[tuple[torch.Tensor, int]] = []
         self._computed_as: object = None
+        # Gives the output once it is back on the device, if it is on its way.
+        self._coming: Callable[[], Any] | None = None
 
     @property
     def is_there(self) -> bool:
@@ -136,8 +177,14 @@ class Kept:
             if tensor._version != version:
                 return None
         if self._computed_as is not None:
-            output = self._restored(output)
+            coming, self._coming = self._coming, None
+            output = coming() if coming is not None else self._restored(output)
         return _copied(output) if self.is_shared else output
+
+    def fetch(self) -> None:
+        """Begin to bring the output back to the device on which it was computed."""
+        if self._storage is not None and self._coming is None and self._output is not None:
+            self._coming = self._storage.bring(self._output, self._computed_as)
 
     def keep(self, output: object, line: Line = AS_IT_IS) -> None:
         """Keep an output in place of the one before.
@@ -146,7 +193,7 @@ class Kept:
             output: as the component returned it: tensors in any nesting, and other values.
             line: what is to become of it.
         """
-        before = self._restored(self._before)
+        before, self._coming = self._restored(self._before), None
         if self._storage is not None:
             self._computed_as = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.new_empty(0), output)
         came = _copied(output) if self.is_shared else output
@@ -168,16 +215,19 @@ class Kept:
         if not self.is_shared:
             self.is_shared = True
             self._output, self._before = backup or self.backup()
+            self._coming = None
             self._versions = _versions(self._output)
             self._count()
 
     def backup(self) -> Any:
         """A copy of all that is kept."""
+        if self._storage is not None:
+            self._storage.settle()
         return _copied(self._output), _copied(self._before)
 
     def release(self) -> None:
         """No reuse is to come before the next output."""
-        self._output, self._versions = None, []
+        self._output, self._versions, self._coming = None, [], None
         self._count()
 
     def free(self) -> None:
@@ -186,9 +236,9 @@ class Kept:
         self.release()
 
     def _restored(self, output: object) -> object:
-        if self._computed_as is None or output is None:
+        if self._storage is None or self._computed_as is None or output is None:
             return output
-        return pytree.tree_map(_like, output, self._computed_as)
+        return self._storage.bring(output, self._computed_as)()
 
     def _count(self) -> None:
         size = size_of((self._output, self._before))

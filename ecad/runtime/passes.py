@@ -156,6 +156,16 @@ class Pass:
         """Whether there is something to reuse at a site."""
         return bool(self._kept[site]) and self._kept[site][0].is_there
 
+    def fetch(self) -> None:
+        """Begin to bring back what the next row reuses, where outputs are kept on another device."""
+        row = self.next - self.first
+        if self.storage is None or self.storage.device is None or row >= len(self.rows.plan.actions):
+            return
+        does = self.rows[row]
+        for site in does.reused if does.runs else ():
+            for kept in self._kept[site]:
+                kept.fetch()
+
     def all_kept(self, site: int) -> list[Kept]:
         """Of a site, for all its calls in a forward."""
         return self._kept[site]
@@ -235,9 +245,11 @@ class Forward:
             return output
         if self.recorder is None:
             output = compute(*args, **kwargs)
+            self._computed(site, number, output)
         else:
             output = self.recorder.component(site, number, compute, args, kwargs)
-        self._computed(site, number, output)
+            with self.recorder.not_watching():  # how it is kept is no part of the forward
+                self._computed(site, number, output)
         return output
 
     def take(self, site: int, number: int = 0) -> Any:
@@ -309,6 +321,7 @@ class Forward:
             for kept in of.all_kept(site):
                 kept.release()
         of.next = self.row + 1
+        of.fetch()
 
     def _computed(self, site: int, number: int, output: Any) -> None:
         if self.is_first:

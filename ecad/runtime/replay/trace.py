@@ -137,7 +137,7 @@ class Recorder(TorchDispatchMode):
         Returns:
             What it returns.
         """
-        with self._sparing(tensors_in([args, kwargs])), self._paused():
+        with self._sparing(tensors_in([args, kwargs])), self.not_watching():
             result = compute(*args, **kwargs)
         self._outputs |= dict.fromkeys(self._memory_of(result), (site, number))
         if self.faithful:
@@ -150,7 +150,7 @@ class Recorder(TorchDispatchMode):
         return result
 
     @contextmanager
-    def _paused(self) -> Iterator[None]:
+    def not_watching(self) -> Iterator[None]:
         """Within the `with` no mode is in force: what compiles itself in a component (flex attention) refuses them."""
         on_top = _get_current_dispatch_mode() is self and _get_current_function_mode() is self._leaks
         self.paused = True
