@@ -99,6 +99,10 @@ def registered_sites(architecture: Architecture) -> Sites:
     config = architecture.transformer
     if config["_class_name"] == "FluxTransformer2DModel":
         return flux_sites(config["num_layers"], config["num_single_layers"])
+    if config["_class_name"] == "LatteTransformer3DModel":
+        block = [("transformer_blocks", name) for name in ("attn1", "attn2", "ff")]
+        block += [("temporal_transformer_blocks", name) for name in ("attn1", "ff")]
+        return tuple((f"{place}.{i}", name) for i in range(config["num_layers"]) for place, name in block)
     return pixart_sites(config["num_layers"])
 
 
