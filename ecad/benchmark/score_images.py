@@ -13,7 +13,7 @@ import typer
 
 from ecad.commands.main import finish, loading, main, tell_left_out
 from ecad.commands.matching import NamingModeOption, NoMatch, images_of, matched_items
-from ecad.commands.options import AsJson, Device, FileMode, ScoreBatch, WorkerOptions, grouped_options
+from ecad.commands.options import MOST, AsJson, Device, FileMode, ScoreBatch, WorkerOptions, grouped_options
 from ecad.errors import EcadError
 from ecad.execution.pool import shared_path
 from ecad.prompts import PromptFile
@@ -36,7 +36,10 @@ class ScorerOptions:
     ] = "image_reward"
     weights: Annotated[str | None, typer.Option(help="Hub id or local copy of the scorer's weights.")] = None
     frames: Annotated[
-        int, typer.Option(min=1, help="Frames of each video, which is one image of them all; the score is their mean.")
+        int,
+        typer.Option(
+            min=1, max=MOST, help="Frames of each video, which is one image of them all; the score is their mean."
+        ),
     ] = 1
     batch_size: ScoreBatch = 64
     device: Device = "auto"
