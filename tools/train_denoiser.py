@@ -23,7 +23,7 @@ from torch import nn
 from emoji_data import BACKGROUNDS, Sprite, caption, held_out, load_sprites, random_picture
 from text import WIDTH, new_text_encoder, train_tokenizer
 from train_vae import to_tensor
-from training import Training
+from training import Training, start_at_zero
 
 VARIANTS = 8
 TRANSFORMER = dict(
@@ -46,16 +46,9 @@ def new_scheduler() -> DPMSolverMultistepScheduler:
 
 
 def new_transformer() -> PixArtTransformer2DModel:
-    """The transformer with gates, modulation and output starting at zero (adaLN-zero, arXiv 2212.09748)."""
+    """An untrained transformer."""
     model = PixArtTransformer2DModel(**TRANSFORMER)
-    for module in (model.adaln_single.linear, model.proj_out):
-        nn.init.zeros_(module.weight)
-        nn.init.zeros_(module.bias)
-    nn.init.normal_(model.scale_shift_table, std=0.02)
-    for block in model.transformer_blocks:
-        with torch.no_grad():
-            block.scale_shift_table.normal_(std=0.02)
-        nn.init.zeros_(block.attn2.to_out[0].weight)
+    start_at_zero(model)
     return model
 
 

@@ -25,7 +25,7 @@ from transformers import T5EncoderModel, T5Tokenizer
 from ecad.builtin import PIPELINE_FOLDER
 from train_denoiser import new_scheduler
 from train_vae import to_tensor
-from training import Training
+from training import Training, start_at_zero
 from video_data import BACKGROUNDS, FRAMES, OPPOSITES, STYLE, held_out, random_clip, video_caption, video_sprites
 
 VARIANTS = 3
@@ -50,16 +50,9 @@ TRANSFORMER = dict(
 
 
 def new_transformer() -> LatteTransformer3DModel:
-    """The transformer with gates, modulation and output starting at zero (adaLN-zero, arXiv 2212.09748)."""
+    """An untrained transformer."""
     model = LatteTransformer3DModel(**TRANSFORMER)
-    for module in (model.adaln_single.linear, model.proj_out):
-        nn.init.zeros_(module.weight)
-        nn.init.zeros_(module.bias)
-    nn.init.normal_(model.scale_shift_table, std=0.02)
-    for block in (*model.transformer_blocks, *model.temporal_transformer_blocks):
-        nn.init.normal_(block.scale_shift_table, std=0.02)
-    for block in model.transformer_blocks:
-        nn.init.zeros_(block.attn2.to_out[0].weight)
+    start_at_zero(model, model.temporal_transformer_blocks)
     return model
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,22 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 Loss = Callable[[int, np.random.Generator], Tensor]
+
+
+def start_at_zero(model: nn.Module, temporal: Iterable[nn.Module] = ()) -> None:
+    """Let gates, modulation and output of a PixArt-like transformer start at zero (adaLN-zero, arXiv 2212.09748).
+
+    Args:
+        model: with `transformer_blocks` that attend to the text.
+        temporal: its blocks that do not.
+    """
+    for module in (model.adaln_single.linear, model.proj_out):
+        nn.init.zeros_(module.weight)
+        nn.init.zeros_(module.bias)
+    for part in (model, *model.transformer_blocks, *temporal):
+        nn.init.normal_(part.scale_shift_table, std=0.02)
+    for block in model.transformer_blocks:
+        nn.init.zeros_(block.attn2.to_out[0].weight)
 
 
 class Muon(torch.optim.Optimizer):

@@ -176,7 +176,7 @@ def _each_scored(judged: Sequence[tuple[Candidate, Evaluator, Path | None]]) -> 
         places = [place for place, (*_, own) in enumerate(judged) if own == folder]
         schedules, evaluator = [judged[place][0].plain for place in places], judged[places[0]][1]
         with Store.open(folder) as store:
-            store.ensure_scorer(evaluator.scorer, evaluator.settings)
+            store.ensure_settings({"batch_size": evaluator.batch_size, "evaluator": dict(evaluator.settings)}, {})
             found = evaluate_each(evaluator, schedules, store)
             for place, schedule, scores in zip(places, schedules, found, strict=True):
                 if np.isnan(scores).any():

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ecad.errors import EcadError
 from ecad.genetic import LocalEvaluator, Problem
 from ecad.genetic.search import search
 from ecad.genetic.selection import (
@@ -246,3 +247,13 @@ def test_scores_are_stored_so_that_a_selection_that_was_stopped_resumes(study, t
     assert count
     assert len(made) == count
     assert [one.name for one in again] == [one.name for one in first]
+
+
+def test_stored_scores_of_another_model_are_not_taken(study, tmp_path):
+    """The folder may be left of a study that was deleted."""
+    finalists = near_front(study.within_limits(), study.uncached_cost)
+    one = replace(evaluator(lambda schedule: schedule.share_recomputed, "1"), settings={"weights": "first"})
+    select_by_validation(finalists, None, [lambda candidate: (one, tmp_path)], no_progress)
+    other = replace(one, settings={"weights": "second"})
+    with pytest.raises(EcadError, match=r'evaluator\.weights: expected "first", found "second"'):
+        select_by_validation(finalists, None, [lambda candidate: (other, tmp_path)], no_progress)

@@ -106,7 +106,7 @@ def fitted_on(executor: Executor, which: int, schedules: Sequence[CacheSchedule]
         schedules: that forecast.
 
     Yields:
-        each with its weights, in order; unchanged if the workers gave up.
+        each with its weights, in order and as soon as it is known; unchanged if the workers gave up.
     """
     tasks = [
         Task(
@@ -116,7 +116,10 @@ def fitted_on(executor: Executor, which: int, schedules: Sequence[CacheSchedule]
         for one in schedules
     ]
     found: dict[int, CacheSchedule] = {}
+    following = 0
     for place, weights in executor.run(tasks):
         one = schedules[place]
         found[place] = one if isinstance(weights, Failure) else one.replace(output_weights=weights)
-    yield from (found[place] for place in range(len(schedules)))
+        while following in found:
+            yield found.pop(following)
+            following += 1
