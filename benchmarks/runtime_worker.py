@@ -25,9 +25,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import ecad
 
 
-def make_pipeline(config: dict[str, Any], dtype: torch.dtype) -> diffusers.DiffusionPipeline:
-    """A pipeline with random weights, without text encoders and VAE, which no schedule affects."""
+def make_pipeline(model: dict[str, Any], dtype: torch.dtype) -> diffusers.DiffusionPipeline:
+    """The pipeline of a folder; or one with random weights, without what no schedule affects: text encoders and VAE."""
     torch.manual_seed(0)
+    if model["folder"] is not None:
+        pipe = diffusers.DiffusionPipeline.from_pretrained(model["folder"], torch_dtype=dtype)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+    config = model["config"]
     name = config["_class_name"]
     parts: dict[str, Any] = {"tokenizer": None, "text_encoder": None, "vae": None}
     if name == "PixArtTransformer2DModel":
@@ -116,8 +121,8 @@ def generate(pipe: Any, call: dict[str, Any], request: dict[str, Any]) -> dict[s
 
     Args:
         pipe, call: the pipeline and its arguments.
-        request: `schedule`, a file or None; `steps`, if others than usual; `counts`, whether operators are counted;
-            `plain`, whether replay is turned off.
+        request: `schedule`, a file or None; `again`, whether a first image under it is not the one that counts;
+            `counts`, whether operators are counted; `plain`, whether replay is turned off.
 
     Returns:
         Wall-clock and processor seconds of the pipeline's call, a digest of the latents, bytes and counts.
@@ -129,7 +134,8 @@ def generate(pipe: Any, call: dict[str, Any], request: dict[str, Any]) -> dict[s
     ):
         if request["schedule"] is not None:
             run = ecad.enable_cache(pipe, ecad.CacheSchedule.load(request["schedule"]))
-        call = call | ({"num_inference_steps": request["steps"]} if "steps" in request else {})
+        if request.get("again"):
+            pipe(**call, generator=torch.Generator().manual_seed(0))
         wall, processor = time.perf_counter(), time.process_time()
         latents = pipe(**call, generator=torch.Generator().manual_seed(0)).images
         found = {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor}
@@ -147,7 +153,7 @@ def main() -> None:
     torch.set_num_threads(1)
     model = json.loads(Path(sys.argv[1]).read_text())
     dtype = getattr(torch, model["dtype"])
-    pipe = make_pipeline(model["config"], dtype)
+    pipe = make_pipeline(model, dtype)
     call = call_of(model, dtype)
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     for line in sys.stdin:

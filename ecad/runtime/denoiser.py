@@ -240,9 +240,11 @@ class CachedDenoiser:
 
         if self._is_whole:
             return forward.call(0, run, inputs.args, inputs.kwargs)
-        if self._is_compiled or (forward.computes_all and not forward.is_first):
+        # What is never replayed is not worth recording: a generation that computes everything, or skips whole forwards.
+        records = forward.is_first and forward.of.rows.keeps
+        if self._is_compiled or (forward.computes_all and not records):
             return run(*inputs.args, **inputs.kwargs)
-        if forward.is_first:
+        if records:
             components = [hook.owner for hook in self._hooks]
             return self._recordings.record(run, inputs, forward, components, self._is_alone)
         program = self._recordings.program(inputs, forward.actions)

@@ -70,10 +70,14 @@ class PlanRows:
     Args:
         plan: from that row on.
         ahead: what `forecasts` gives, from there.
+
+    Attributes:
+        keeps: whether the output of any component is kept in any row.
     """
 
     def __init__(self, plan: Plan, ahead: Sequence[Ahead]) -> None:
         self.plan, self._ahead = plan, ahead
+        self.keeps = bool((plan.actions[:, : plan.num_sites] == _KEEP).any())
         self._rows: dict[int, PlanRow] = {}
 
     def __getitem__(self, step: int) -> PlanRow:
@@ -243,14 +247,16 @@ class Forward:
             return empty_output(*args, **kwargs)
         if action in _REUSES and (output := self.take(site, number)) is not None:
             return output
-        if self.recorder is None:
+
+        def computed() -> Any:
             output = compute(*args, **kwargs)
             self._computed(site, number, output)
-        else:
-            output = self.recorder.component(site, number, compute, args, kwargs)
-            with self.recorder.not_watching():  # how it is kept is no part of the forward
-                self._computed(site, number, output)
-        return output
+            return output
+
+        if self.recorder is None:
+            return computed()
+        # How an output is kept is no part of the forward, as little as how it is computed.
+        return self.recorder.component(site, number, computed, args, kwargs)
 
     def take(self, site: int, number: int = 0) -> Any:
         """What is kept for a call of a component; None if there is nothing."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import runtime
 
 import ecad
-from ecad.schedules import CacheSchedule, heuristics, pixart_sites
+from ecad.schedules import heuristics, pixart_sites
 
 ROOT = Path(ecad.__file__).parents[1]
 PIXART = {
@@ -34,30 +33,34 @@ def images(tmp_path_factory):
     """One round of the bare pipeline and two schedules in two workers, and the counts of a reused forward."""
     folder = tmp_path_factory.mktemp("runtime")
     model = {"config": PIXART, "dtype": "float32", "size": 64, "steps": 4, "text_tokens": 5, "guidance_pair": True}
-    (folder / "model.json").write_text(json.dumps(model))
-    files: dict[str, Path | None] = {"bare": None}
-    for schedule in (heuristics.none(pixart_sites(2), 4), heuristics.every_n(pixart_sites(2), 4, 2)):
-        files[str(len(files))] = folder / f"{len(files)}.json"
-        schedule.replace(name=str(len(files) - 1)).save(files[str(len(files) - 1)])
+    (folder / "model.json").write_text(json.dumps(model | {"folder": None}))
+    variants: dict[str, dict[str, object]] = {"bare": {"schedule": None}}
+    for name, schedule in {
+        "all": heuristics.none(pixart_sites(2), 4),
+        "every 2": heuristics.every_n(pixart_sites(2), 4, 2),
+    }.items():
+        schedule.save(folder / f"{name}.json")
+        variants[name] = {"schedule": str(folder / f"{name}.json")}
+    variants["every 2" + runtime.KEPT] = variants["every 2"] | {"again": True}
     with runtime.workers({runtime.HERE: ROOT, "beside": ROOT}, folder / "model.json") as by_checkout:
-        found = runtime.measure(by_checkout, files, 1)
-        forward = runtime.reused_forward(by_checkout, files["2"])
-        plain = by_checkout[runtime.HERE].generate(files["2"], plain=True)
+        found = runtime.measure(by_checkout, variants, 1)
+        forward = runtime.reused_forward(by_checkout, variants["every 2"])
+        plain = by_checkout[runtime.HERE].generate(variants["every 2"] | {"plain": True})
     return found, forward, plain
 
 
 def test_workers_generate_the_same_images_in_turns(images):
     found, _, plain = images
     of = {name: {one: images[0]["latents"] for one, images in by.items()} for name, by in found.items()}
-    assert of[runtime.HERE] == of["beside"]
-    assert of[runtime.HERE]["bare"] == of[runtime.HERE]["1"] != of[runtime.HERE]["2"] == plain["latents"]
+    here = of[runtime.HERE]
+    assert here == of["beside"]
+    assert here["bare"] == here["all"] != here["every 2"] == here["every 2" + runtime.KEPT] == plain["latents"]
 
 
 def test_a_row_has_the_measured_fraction_of_the_theoretical_speed_up(images):
     found, *_ = images
-    schedule = CacheSchedule(np.ones((4, 1), bool), (("a", "b"),), name="2")
-    row = runtime.row_of(schedule, 2.0, found)
-    here, bare = (found[runtime.HERE][name][0]["processor"] for name in ("2", "bare"))
+    row = runtime.row_of("every 2", 2.0, found)
+    here, bare = (found[runtime.HERE][name][0]["processor"] for name in ("every 2", "bare"))
     assert row[runtime.HERE]["processor"]["fraction"] == bare / here / 2.0
     assert row[runtime.HERE]["peak_bytes"] == row[runtime.HERE]["predicted_bytes"] > 0
     assert row["same_latents"]

@@ -125,20 +125,20 @@ class Recorder(TorchDispatchMode):
                 self._note(func, args, kwargs or {}, result)
         return result
 
-    def component(self, site: int, number: int, compute: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def component(self, site: int, number: int, compute: Callable[[], Any], args: Any, kwargs: Any) -> Any:
         """Call a component and note it as one operator.
 
         Args:
             site: its place among the sites.
             number: calls of it before this one.
-            compute: its forward.
+            compute: its forward, with these arguments.
             args, kwargs: that it is called with.
 
         Returns:
             What it returns.
         """
-        with self._sparing(tensors_in([args, kwargs])), self.not_watching():
-            result = compute(*args, **kwargs)
+        with self._sparing(tensors_in([args, kwargs])), self._not_watching():
+            result = compute()
         self._outputs |= dict.fromkeys(self._memory_of(result), (site, number))
         if self.faithful:
             self.faithful = number == 0
@@ -150,7 +150,7 @@ class Recorder(TorchDispatchMode):
         return result
 
     @contextmanager
-    def not_watching(self) -> Iterator[None]:
+    def _not_watching(self) -> Iterator[None]:
         """Within the `with` no mode is in force: what compiles itself in a component (flex attention) refuses them."""
         on_top = _get_current_dispatch_mode() is self and _get_current_function_mode() is self._leaks
         self.paused = True
@@ -319,9 +319,11 @@ class Recorder(TorchDispatchMode):
 
     def _place(self, value: Any) -> int:
         if isinstance(value, torch.Tensor):
-            if value not in self._tensors:
-                self._track(value, self._held_or_constant(value))
-            return self._tensors[value]
+            place = self._tensors.get(value)
+            if place is None:
+                place = self._held_or_constant(value)
+                self._track(value, place)
+            return place
         if isinstance(value, (list, tuple)) and any(isinstance(part, torch.Tensor) for part in value):
             return self._add(as_list, [self._place(part) for part in value])
         key = (type(value), repr(value))

@@ -259,3 +259,20 @@ def test_blocks_that_others_hook_into_run_as_they_are(tiny):
         tiny.run()
     handle.remove()
     assert len(seen) == 4 * tiny.passes
+
+
+@pytest.mark.parametrize("kind", ["everything computed", "whole steps forecast", "something reused"])
+def test_only_what_may_be_replayed_is_recorded(tiny, monkeypatch, kind):
+    recorded = []
+    monkeypatch.setattr(recordings, "record", lambda *args: recorded.append(None) or record(*args))
+    recompute = heuristics.every_n(tuple(tiny.components), 4, 1 if kind == "everything computed" else 2).recompute
+    schedule = tiny.schedule(recompute).replace(forecast=kind == "whole steps forecast")
+    with ecad.cached(tiny.pipe, schedule) as run:
+        latents = tiny.run()
+        assert bool(recorded) == (kind == "something reused")
+        run.switch(reuse_in_turn(tiny))
+        switched = tiny.run()
+        assert recorded
+        run.switch(schedule)
+        assert torch.equal(tiny.run(), latents)
+    assert torch.equal(switched, tiny.reference(reuse_in_turn(tiny)))
