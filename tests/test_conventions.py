@@ -32,6 +32,7 @@ TESTED_ELSEWHERE = {
 OTHER_SUBJECTS = {
     "benchmark/test_generate": "the commands embed and generate",
     "benchmark/test_walkthrough": "the commands of docs/benchmark.md",
+    "benchmarks/test_video_rivals": "every rival on the video model",
     "commands/test_described_pipelines": "every command on pipelines that a description file is for",
     "genetic/test_real_model": "searches of a real pipeline",
     "quality/test_judge": "the built-in weights of quality/clip.py",

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from rivals.noise_scale import denoised_latents, prediction_of, scales
+from rivals.noise_scale import denoised_latents, prediction_of, scales, with_variance
 from rivals.put_back import put_back
 from rivals.setting import Calibration, Setting
 
@@ -129,21 +129,23 @@ def easy_cache(threshold: float, warmup: int, guided: bool, pipe: Any) -> Any:
         threshold: as for `Change`.
         warmup: number of first steps that run.
         guided: whether the denoiser's batch is an unconditional and a conditional half.
-        pipe: a diffusers pipeline whose denoiser's output has the shape of its input.
+        pipe: a diffusers pipeline whose denoiser's output has the shape of its input, or a variance after it.
     """
-    difference = torch.empty(0)
+    difference = last = torch.empty(0)
 
     def half(batch: torch.Tensor) -> torch.Tensor:
         return batch.chunk(2)[1] if guided else batch
 
     def computed(change: Change, latents: torch.Tensor, output: torch.Tensor) -> None:
-        nonlocal difference
-        difference = output - latents
-        change.update(half(latents), half(output))
+        nonlocal difference, last
+        last, prediction = output, output[:, : latents.shape[1]]
+        difference = prediction - latents
+        change.update(half(latents), half(prediction))
 
-    return _deciding(
-        pipe, lambda: Change(threshold, every_step=True), warmup, half, lambda latents: latents + difference, computed
-    )
+    def reused(latents: torch.Tensor) -> torch.Tensor:
+        return with_variance(latents + difference, last)
+
+    return _deciding(pipe, lambda: Change(threshold, every_step=True), warmup, half, reused, computed)
 
 
 @contextmanager
@@ -153,7 +155,7 @@ def lazy_cache(threshold: float, warmup: int, guided: bool, pipe: Any) -> Iterat
     Args:
         threshold, warmup, guided, pipe: as for `easy_cache`.
     """
-    scheduler, difference = pipe.scheduler, torch.empty(0)
+    scheduler, difference, last = pipe.scheduler, torch.empty(0), torch.empty(0)
     running: Change | None = None
 
     def noisy(latents: torch.Tensor) -> torch.Tensor:
@@ -163,11 +165,11 @@ def lazy_cache(threshold: float, warmup: int, guided: bool, pipe: Any) -> Iterat
 
     def reused(latents: torch.Tensor) -> torch.Tensor:
         prediction = prediction_of(scheduler, noisy(latents), noisy(latents) + difference)
-        return torch.cat([prediction, prediction]) if guided else prediction
+        return with_variance(torch.cat([prediction, prediction]) if guided else prediction, last)
 
     def computed(change: Change, latents: torch.Tensor, output: torch.Tensor) -> None:
-        nonlocal running
-        running = change
+        nonlocal running, last
+        running, last = change, output
 
     def step(original: Any, prediction: torch.Tensor, timestep: Any, latents: torch.Tensor, **kwargs: Any) -> Any:
         nonlocal difference, running

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from rivals.block_pairs import in_pairs, is_paired
 from rivals.put_back import put_back
 from rivals.setting import Calibration, Setting
 
@@ -65,12 +66,12 @@ def dual_block(given: dict[str, Any], order: int, pipe: Any) -> Iterator[None]:
     Args:
         given: fields of its config.
         order: order of TaylorSeer; 0 reuses outputs.
-        pipe: a pipeline that cache-dit has an adapter for.
+        pipe: a pipeline that cache-dit has an adapter for, or one whose transformer has temporal blocks.
     """
     import cache_dit
 
-    with put_back(pipe):
-        adapter = cache_dit.get_adapter(pipe)
+    with in_pairs(pipe), put_back(pipe):
+        adapter = pairs_adapter(pipe) if is_paired(pipe.transformer) else cache_dit.get_adapter(pipe)
         calibrator = cache_dit.TaylorSeerCalibratorConfig(taylorseer_order=order) if order else None
         cached = cache_dit.enable_cache(
             adapter, cache_config=cache_dit.DBCacheConfig(**given), calibrator_config=calibrator
@@ -79,3 +80,16 @@ def dual_block(given: dict[str, Any], order: int, pipe: Any) -> Iterator[None]:
             yield
         finally:
             cache_dit.disable_cache(cached)
+
+
+def pairs_adapter(pipe: Any) -> Any:
+    """The adapter that cache-dit's guide has one write for a pipeline that it does not know."""
+    import cache_dit
+
+    blocks = pipe.transformer.transformer_blocks
+    return cache_dit.BlockAdapter(
+        pipe=pipe,
+        transformer=pipe.transformer,
+        blocks=blocks,
+        forward_pattern=cache_dit.ForwardPattern.Pattern_3,
+    )

@@ -26,6 +26,7 @@ from diffusers.hooks import (
 )
 from diffusers.models.cache_utils import CacheMixin
 
+from rivals.block_pairs import in_pairs, is_paired
 from rivals.put_back import put_back
 from rivals.setting import Calibration, Setting
 
@@ -57,6 +58,17 @@ FASTER = {
         "spatial_attention_timestep_skip_range": (-1, 1000),
     },
 }
+# For models with temporal blocks. Latte's settings in PAB's repository; FasterCache reuses both kinds of attention.
+VIDEO_PAB = {
+    "spatial 2, temporal 3, cross 6": {
+        "spatial_attention_block_skip_range": 2,
+        "temporal_attention_block_skip_range": 3,
+        "cross_attention_block_skip_range": 6,
+        # The default also matches the names of temporal blocks.
+        "spatial_attention_block_identifiers": ["^transformer_blocks"],
+    },
+}
+VIDEO_FASTER = {"guide, temporal 2": {**FASTER["guide"], "temporal_attention_block_skip_range": 2}}
 FIRST_BLOCK = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 # Interval, warm-up, lite mode; the guide recommends order 1.
 TAYLOR = ((5, 3, False), (4, 2, False), (3, 3, False), (2, 2, False), (5, 3, True), (3, 3, True), (2, 2, True))
@@ -123,20 +135,31 @@ def diffusers_cache(config: Config, pipe: Any) -> Iterator[None]:
             transformer.disable_cache()
 
 
+@contextmanager
+def stack_cache(config: Config, pipe: Any) -> Iterator[None]:
+    """`diffusers_cache` for the caches that reuse the difference that all blocks make."""
+    with in_pairs(pipe), diffusers_cache(config, pipe):
+        yield
+
+
 def all_of_diffusers(calibration: Calibration) -> list[Setting]:
     """All six caches at all settings."""
-    guided = calibration.generator.architecture.guidance_pair
-    names = [name for name, _ in calibration.generator.pipe.transformer.named_modules()]
-    found = [_setting("diffusers PAB", name, given, partial(pab, given)) for name, given in PAB.items()]
+    guided, transformer = calibration.generator.architecture.guidance_pair, calibration.generator.pipe.transformer
+    names = [name for name, _ in transformer.named_modules()]
+    broadcast, faster_settings = (PAB | VIDEO_PAB, FASTER | VIDEO_FASTER) if is_paired(transformer) else (PAB, FASTER)
+    found = [_setting("diffusers PAB", name, given, partial(pab, given)) for name, given in broadcast.items()]
     if guided:
         found += [
-            _setting("diffusers FasterCache", name, given, partial(faster, given)) for name, given in FASTER.items()
+            _setting("diffusers FasterCache", name, given, partial(faster, given))
+            for name, given in faster_settings.items()
         ]
     else:
         found.append(Setting("diffusers FasterCache", "all", unusable="no unconditional half to skip"))
     for threshold in FIRST_BLOCK:
         given = {"threshold": threshold}
-        found.append(_setting("diffusers FirstBlockCache", str(threshold), given, partial(first_block, given)))
+        found.append(
+            _setting("diffusers FirstBlockCache", str(threshold), given, partial(first_block, given), stack_cache)
+        )
     for interval, warmup, lite in TAYLOR:
         given = {"cache_interval": interval, "disable_cache_before_step": warmup, "use_lite_mode": lite, "max_order": 1}
         if not lite:
@@ -147,17 +170,19 @@ def all_of_diffusers(calibration: Calibration) -> list[Setting]:
     for threshold, most, retained in MAGNITUDE:
         given = {"threshold": threshold, "max_skip_steps": most, "retention_ratio": retained, "mag_ratios": ratios}
         given["num_inference_steps"] = calibration.steps
-        found.append(_setting("diffusers MagCache", f"{threshold}, {most} steps", given, partial(magnitude, given)))
+        name = f"{threshold}, {most} steps"
+        found.append(_setting("diffusers MagCache", name, given, partial(magnitude, given), stack_cache))
     for threshold, order, most in SEA:
         given = {"threshold": threshold, "residual_order": order, "max_consecutive_cached": most}
-        found.append(
-            _setting("diffusers SeaCache", f"{threshold}, order {order}, {most} steps", given, partial(sea, given))
-        )
+        name = f"{threshold}, order {order}, {most} steps"
+        found.append(_setting("diffusers SeaCache", name, given, partial(sea, given), stack_cache))
     return found
 
 
-def _setting(rival: str, name: str, given: Mapping[str, Any], config: Config) -> Setting:
-    return Setting(rival, name, given, partial(diffusers_cache, config))
+def _setting(
+    rival: str, name: str, given: Mapping[str, Any], config: Config, applied: Callable[..., Any] = diffusers_cache
+) -> Setting:
+    return Setting(rival, name, given, partial(applied, config))
 
 
 def pab(given: Mapping[str, Any], loop: Loop) -> Any:
@@ -199,7 +224,7 @@ def magnitudes(calibration: Calibration) -> list[float]:
     """Run MagCache's calibration, which prints the ratios."""
     config = MagCacheConfig(calibrate=True, num_inference_steps=calibration.steps)
     printed = io.StringIO()
-    with diffusers_cache(lambda _: config, calibration.generator.pipe), contextlib.redirect_stdout(printed):
+    with stack_cache(lambda _: config, calibration.generator.pipe), contextlib.redirect_stdout(printed):
         calibration.run()
     return ast.literal_eval(printed.getvalue().strip().splitlines()[-1])
 
@@ -207,6 +232,8 @@ def magnitudes(calibration: Calibration) -> list[float]:
 def sea(given: Mapping[str, Any], _: Loop) -> Any:
     def images(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor] | None:
         latents = args[0] if args else kwargs["hidden_states"]
+        if latents.ndim == 5:
+            return list(latents)
         # An image is a video of one frame. Packed latents (tokens, channels) are an image of one row.
         return [one.unsqueeze(1) if one.ndim == 3 else one.T[:, None, None] for one in latents]
 

@@ -30,3 +30,8 @@ def prediction_of(scheduler: Any, noisy: torch.Tensor, denoised: torch.Tensor) -
     if scheduler.config.get("prediction_type") == "v_prediction":
         return (alpha**2 * noisy - denoised) / (sigma * alpha)
     return (noisy - denoised) / sigma
+
+
+def with_variance(prediction: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    """A prediction with the channels of a denoiser's output that follow it, which the pipeline drops."""
+    return torch.cat([prediction, output[:, prediction.shape[1] :]], dim=1)

@@ -55,7 +55,8 @@ def tgate(problem: Problem) -> list[Setting]:
 
 def with_averaging(schedule: CacheSchedule, gate: int) -> CacheSchedule:
     """The schedule with the entries that published files have at their gate."""
-    custom = {(gate, block, tgate_format.KEY): tgate_format.gate_entry(gate) for block in schedule.blocks}
+    attends = [block for block, component in schedule.sites if component == "attn2"]
+    custom = {(gate, block, tgate_format.KEY): tgate_format.gate_entry(gate) for block in attends}
     pipeline = {"name": "tgate", "kwargs": {tgate_format.GATE: gate}}
     return schedule.replace(custom_compute=custom, config={**schedule.config, "pipeline": pipeline})
 

@@ -45,7 +45,7 @@ def modulated_input(block: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     """The input of a block's first attention, before the block runs."""
     hidden = input_of(block, "hidden_states", args, kwargs)
     if hasattr(block, "scale_shift_table"):
-        table = block.scale_shift_table[None] + kwargs["timestep"].reshape(len(hidden), 6, -1)
+        table = block.scale_shift_table[None] + input_of(block, "timestep", args, kwargs).reshape(len(hidden), 6, -1)
         shift, scale = table[:, :1], table[:, 1:2]
         return block.norm1(hidden) * (1 + scale) + shift
     return block.norm1(hidden, emb=kwargs["temb"])[0]
@@ -109,7 +109,7 @@ def reuse_residual(threshold: float, polynomial: Sequence[float], pipe: Any) -> 
     def enter_last(features: torch.Tensor) -> torch.Tensor:
         nonlocal residual
         if not runs:
-            return features + residual
+            return entered + residual
         residual = features - entered
         return features
 

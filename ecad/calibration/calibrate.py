@@ -13,7 +13,7 @@ from ecad.calibration.polish import polish
 from ecad.calibration.step_choice import best_forecasts, harms
 from ecad.calibration.trajectory import Trajectory, recorded_trajectory
 from ecad.errors import EcadError, NotFiniteError
-from ecad.image_generators.generator import pictures_of
+from ecad.image_generators.generator import frames_of, pictures_of
 from ecad.quality import psnr
 from ecad.runtime.cache import cached
 from ecad.schedules.front import Front, Point
@@ -57,7 +57,8 @@ def calibrate(
             are made for these.
 
     Returns:
-        the front; its quality is the PSNR of the validation prompts' images in decibels.
+        the front; its quality is the PSNR of the validation prompts' images in decibels; of videos, the mean of their
+        frames'.
 
     Raises:
         NotFiniteError: the model gives NaN or infinity.
@@ -75,7 +76,9 @@ def calibrate(
     def make(places: Sequence[int], schedule: CacheSchedule | None) -> np.ndarray:
         noise = [torch.Generator("cpu").manual_seed(seed + place) for place in places]
         with torch.no_grad(), nullcontext() if schedule is None else cached(pipe, schedule, exact=True):
-            images = pictures_of(pipe([prompts[i] for i in places], generator=noise, output_type="np", **call))
+            output = pipe([prompts[i] for i in places], generator=noise, output_type="np", **call)
+        strips, frames = pictures_of(output), frames_of(output)
+        images = strips.reshape(len(strips) * frames, -1, *strips.shape[2:])
         if not np.isfinite(images).all():
             raise NotFiniteError("calibrate: the pipeline gives NaN or infinity instead of images")
         return np.asarray(np.round(images * 255), dtype=np.uint8)

@@ -11,7 +11,7 @@ from ecad.calibration.trajectory import Trajectory, fitted_weights
 from ecad.schedules.schedule import CacheSchedule
 from ecad.utils.protocols import Pipeline
 
-# (indices of prompts, schedule or None for uncached) -> images, uint8 (images, height, width, 3).
+# (indices of prompts, schedule or None for uncached) -> images, or all frames of videos, uint8 (n, height, width, 3).
 Make = Callable[[Sequence[int], CacheSchedule | None], np.ndarray]
 
 

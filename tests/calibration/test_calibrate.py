@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from tiny_pipelines import TINY, Tiny
 
 import ecad
+from ecad import builtin
 from ecad.calibration import trajectory as trajectories
 from ecad.calibration.calibrate import Calibration
+from ecad.calibration.of_generator import calibrated_front
 from ecad.errors import EcadError
+from ecad.quality import psnr
+from ecad.quality.video import frames_of_strip, score_frames
 from ecad.schedules.by_sigma import by_sigma
 from ecad.schedules.front import Front
 
@@ -130,3 +137,28 @@ def test_what_cannot_be_calibrated_is_refused_before_any_image(prompts, speedups
 def test_nothing_is_left_on_the_pipeline(once):
     assert not {"step", "set_timesteps"} & set(vars(once.tiny.pipe.scheduler))
     assert "forward" not in vars(once.tiny.pipe.transformer)
+
+
+def test_a_clip_is_scored_by_frame():
+    generator = replace(ecad.get_image_generator("EmojiVideoGenerator", device="cpu"), steps=4)
+    prompts = builtin.prompts("search", generator.name)[:2]
+    call = {"num_inference_steps": 4, "height": 64, "width": 64, **generator.call}
+
+    def own(schedule):
+        """The clip of the second prompt, which validates; its seed is 1."""
+        noise = torch.Generator("cpu").manual_seed(1)
+        with nullcontext() if schedule is None else ecad.cached(generator.pipe, schedule):
+            [frames] = generator.pipe([prompts[1]], generator=noise, output_type="np", **call).frames
+        return np.round(frames * 255).astype(np.uint8)
+
+    [point] = ecad.calibrate(generator.pipe, prompts, speedups=[2], **call).points
+    assert is_mean_of_frames(point.quality, own(point.schedule), own(None))
+    [point] = calibrated_front(generator, prompts, speedups=[2]).points
+    strips = [generator.generate(generator.encode(prompts[1:]), [1], one)[0] for one in (point.schedule, None)]
+    assert is_mean_of_frames(point.quality, *(frames_of_strip(strip, 8) for strip in strips))
+
+
+def is_mean_of_frames(quality, clip, uncached) -> bool:
+    """Whether a quality is the mean PSNR of the frames, and not that of all pixels."""
+    of_all = float(psnr(clip.reshape(1, -1, 64, 3), uncached.reshape(1, -1, 64, 3))[0])
+    return quality == score_frames(clip, uncached).mean != pytest.approx(of_all, abs=0.01)
