@@ -64,7 +64,6 @@ _ROUNDING = 1e-9
 
 ARMS = {
     "search": Ingredients(),
-    "bit flips": Ingredients(moves=False),
     "no surrogate": Ingredients(surrogate=False),
 }
 # The images that may be spent.

@@ -81,7 +81,6 @@ ARMS = {
     "all forecast": Arm(FAST, generations=20, prompts=2, forecast="always"),
     "no probes": without(probes=False),
     "no programming": without(programming=False),
-    "no moves": without(moves=False),
     "no surrogate": without(surrogate=False),
 }
 CHECKPOINTS = (1, 2, 4, 9, 19, 49)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ecad.genetic.algorithms.moves import exchange, mutate
+from ecad.genetic.algorithms.moves import flip_bits, move_steps
 from ecad.genetic.algorithms.spaced_steps import heuristics
 from ecad.genetic.algorithms.surrogate import Predictor, features, fit
 from ecad.genetic.algorithms.whole_steps import forecast_steps, probes, read_probes, sparse_every_n, whole_steps
@@ -35,13 +35,11 @@ class Ingredients:
     Args:
         probes: one image per step and prompt measures how much each step matters; without, all count alike.
         programming: dynamic programming over whole steps gives the second generation; without, every n-th step does.
-        moves: children differ from their parents by steps, blocks and components; without, by single bits.
         surrogate: predictions from the images already made choose the candidates; without, chance does.
     """
 
     probes: bool = True
     programming: bool = True
-    moves: bool = True
     surrogate: bool = True
 
 
@@ -209,19 +207,15 @@ class SurrogateSearch:
         return np.array([self._child(parents) for _ in range(OFFSPRING_PER_ROUND)])
 
     def _child(self, parents: Bits) -> Bits:
-        sites, random = self._problem.template.sites, self._random
+        random, forecast = self._random, self._problem.forecast
         pool = self._plans if random.random() < RANDOM_PARENT_RATE else parents
-        child, other = pool[random.integers(len(pool))].copy(), parents[random.integers(len(parents))]
-        if self._problem.forecast == "either" and random.random() < FORECAST_FLIP_RATE:
+        parent = pool[random.integers(len(pool))]
+        if forecast == "never":
+            return flip_bits(parent, random)
+        child = move_steps(parent, random)
+        if forecast == "either" and random.random() < FORECAST_FLIP_RATE:
             child[0] = ~child[0]
-        if not self._with.moves:
-            flipped: Bits = child ^ (random.random(child.shape) < 1 / child.size)
-            return flipped
-        if random.random() < 0.5:
-            child, _ = exchange(child, other, sites, random)
-            if random.random() < 0.5:
-                return child
-        return mutate(child, sites, random)
+        return child
 
     def _select(self, new: _Population, known: _Population) -> Bits:
         """The candidates that add most hypervolume to the front, chosen one after the other."""

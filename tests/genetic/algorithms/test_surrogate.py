@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from synthetic import problem, quality
 
-from ecad.genetic.algorithms.moves import mutate
+from ecad.genetic.algorithms.moves import flip_bits
 from ecad.genetic.algorithms.surrogate import features, fit, modelled_errors
 from ecad.genetic.algorithms.whole_steps import best_steps
 
@@ -51,7 +51,7 @@ def test_it_ranks_what_it_has_not_seen():
     model, random = problem(steps=8), np.random.default_rng(0)
     sites = model.template.sites
     bits = random.random((60, 1, 1)) < random.random((60, 8, 6))
-    near = np.array([mutate(one, sites, random) for one in bits[random.integers(60, size=40)]])
+    near = np.array([flip_bits(one, random) for one in bits[random.integers(60, size=40)]])
     known, new = model.plans(bits), model.plans(near)
     errors = np.ones(7)
     predict = fit(features(known, sites, errors), quality(known))
