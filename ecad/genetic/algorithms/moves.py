@@ -28,11 +28,11 @@ def move_steps(bits: Bits, random: np.random.Generator) -> Bits:
     Returns:
         bool (steps, sites); the first row, which may have a meaning of its own, is kept.
     """
-    computed: Bits = bits.all(axis=1)
+    computed = np.asarray(bits.all(axis=1))
     for _ in range(random.geometric(0.5)):
         step = int(random.integers(1, len(computed)))
         if random.random() < 0.5:
-            computed[step] = ~computed[step]
+            computed[step] = not computed[step]
             continue
         other = step + int(random.integers(1, _FARTHEST + 1))
         if other < len(computed):
