@@ -4,7 +4,7 @@ python benchmarks/regret.py [--generator EmojiImageGenerator] [--arms "search|ca
                             [--held-out 24] [--output build/benchmarks/regret]
 
 At nine costs, 20% to 60% of an uncached image's. A search is `ecad optimize` at its defaults and at most the last of
-these costs, with 4 prompts and 8 that validate, for at most 5 generations; each seed has other prompts and other noise.
+these costs, with 4 prompts and 8 that validate, for at most 9 generations; each seed has other prompts and other noise.
 Its beginning is what would be handed out after dynamic programming, without any evolution. A calibration has 8 prompts
 in all, and with 400 images it moves computed steps, each choice judged with output weights fitted to it.
 
@@ -52,7 +52,7 @@ from ecad.utils.console import console
 from ecad.utils.files import write_atomic
 
 SEARCH, VALIDATION, CALIBRATION = 4, 8, 8
-GENERATIONS, PATIENCE = 5, 3
+GENERATIONS, PATIENCE = 9, 3
 # Prompts between one seed's first and the next one's: of 48, five seeds use all.
 APART = 9
 HELD_OUT_SEED, VALIDATION_SEED = 1_000_000, 2_000_000

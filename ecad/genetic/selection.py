@@ -24,8 +24,8 @@ from ecad.utils.pareto import pareto
 
 # Of 20 steps: every number of computed steps from 14 to 3, and 16.
 SPEEDUPS = (1.25, 1.4, 1.5, 1.6, 1.75, 2, 2.2, 2.5, 2.75, 3, 3.5, 4, 5, 6)
-# Per speed-up; the second best on a few prompts is often the best on others.
-_FINALISTS = 2
+# Per speed-up; the fourth best on a few prompts may be the best on others.
+_FINALISTS = 4
 # Per speed-up, of the beginning's that forecast whole steps; as a rule these are all: by both laws, by probes with and
 # without output products, and every n-th step. Which one is best with output weights is not known before.
 _BEGUN = 6
@@ -69,7 +69,8 @@ def near_front(
         affordable = [candidate for candidate in best_first if candidate.cost <= most]
         begun = [candidate for candidate in affordable if candidate.generation <= LAST_PROGRAMMED]
         whole = [candidate for candidate in begun if forecasts_whole_steps(candidate.plain)]
-        ranked.append([*whole[:1], *affordable[:_FINALISTS], *whole[1:_BEGUN]])
+        half = _FINALISTS // 2
+        ranked.append([*whole[:1], *affordable[:half], *whole[1:_BEGUN], *affordable[half:_FINALISTS]])
     if limit is not None and limit < len(ranked):
         ranked = [ranked[place] for place in np.unique(np.linspace(0, len(ranked) - 1, limit).round().astype(int))]
     by_rank = [found[rank] for rank in range(_BEGUN + _FINALISTS) for found in ranked if len(found) > rank]
@@ -101,6 +102,9 @@ def select_by_validation(
     All are scored in the first round. Those that forecast whole steps, and are not clearly worse than another such one,
     get fitted output weights and are scored once more; whether the weights help is for the validation prompts to say.
     Every later round scores those that are not clearly worse than a cheaper one.
+
+    An evolved candidate is selected only if it is clearly better than all of the beginning that are no more expensive:
+    of many candidates that the search's prompts found best, some are a little better on the validation prompts by luck.
 
     Args:
         finalists: what may be selected.
@@ -134,7 +138,9 @@ def select_by_validation(
         images += again
         known, scores = [known[place] for place in kept], scores[kept]
         scores = np.concatenate([scores, _scored(known, judge, progress)], axis=1)
-    quality = scores.mean(axis=(1, 2))
+    evolved = np.array([one.generation > LAST_PROGRAMMED for one in known])
+    trusted = np.flatnonzero(~evolved | _clearly_ahead(_costs(known), scores, ~evolved))
+    known, quality = [known[place] for place in trusted], scores[trusted].mean(axis=(1, 2))
     return [replace(known[place], quality=float(quality[place])) for place in pareto(_costs(known), quality)]
 
 
@@ -196,18 +202,29 @@ def _leading(cost: np.ndarray, scores: np.ndarray, most: int) -> np.ndarray:
     Returns:
         int (places,), ascending.
     """
-    # Noise of one prompt is not independent of its other noise, so the spread is that between prompts.
-    by_prompt = scores.mean(axis=1)
-    ahead = by_prompt[None] - by_prompt[:, None]
-    mean = ahead.mean(axis=-1)
-    prompts = max(scores.shape[-1], 1)
-    error = ahead.std(axis=-1, ddof=1) / np.sqrt(prompts) if prompts > 1 else np.zeros_like(mean)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        behind = np.nan_to_num(mean / error, nan=0.0)
+    behind = _behind(scores)
     behind[cost[None] > cost[:, None]] = -np.inf
     worst = behind.max(axis=1, initial=-np.inf)
     kept = np.flatnonzero(worst <= _CLEARLY)
     return np.sort(kept[np.argsort(worst[kept], kind="stable")][:most])
+
+
+def _clearly_ahead(cost: np.ndarray, scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Whether each is clearly better than all `others`, bool (candidates,), that are no more expensive; bool alike."""
+    ahead = _behind(scores)[others]
+    ahead[cost[others][:, None] > cost[None]] = np.inf
+    return np.asarray(ahead.min(axis=0, initial=np.inf) > _CLEARLY)
+
+
+def _behind(scores: np.ndarray) -> np.ndarray:
+    """How far each (row) is behind each other one (column), in standard errors: float (candidates, candidates)."""
+    # Noise of one prompt is not independent of its other noise, so the spread is that between prompts.
+    by_prompt = scores.mean(axis=1)
+    ahead = by_prompt[None] - by_prompt[:, None]
+    mean, prompts = ahead.mean(axis=-1), max(scores.shape[-1], 1)
+    error = ahead.std(axis=-1, ddof=1) / np.sqrt(prompts) if prompts > 1 else np.zeros_like(mean)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.nan_to_num(mean / error, nan=0.0))
 
 
 def _costs(candidates: Sequence[Candidate]) -> np.ndarray:

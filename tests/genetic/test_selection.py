@@ -60,7 +60,7 @@ def test_near_the_front_are_the_best_at_each_speedup(study):
         assert any(one.quality == best and one.cost * speedup <= study.uncached_cost for one in found)
         begun = [one for one in affordable if one.generation <= LAST_PROGRAMMED and forecasts_whole_steps(one.plain)]
         assert not begun or max(begun, key=lambda one: one.quality).name in {one.name for one in found}
-    assert len({one.path for one in found}) == len(found) <= 16
+    assert len({one.path for one in found}) == len(found) <= 20
     assert [one.cost for one in found] == sorted(one.cost for one in found)
 
 
@@ -195,6 +195,21 @@ def test_later_rounds_score_what_is_not_clearly_worse_and_their_means_decide():
     assert [one.name for one in asked_in(asked, 1, known)] == [known[i].name for i in (0, 1, 3)]
     assert [one.plain.name for one in kept] == ["0", "3"]
     assert [one.quality for one in kept] == [pytest.approx(np.mean(qualities[i])) for i in (0, 3)]
+
+
+def test_an_evolved_one_must_be_clearly_better_than_the_beginning():
+    qualities = [
+        [[5.0, 5.0, 5.0]],  # begun
+        [[5.2, 5.5, 4.6]],  # evolved: better, but not clearly
+        [[5.2, 5.5, 4.6]],  # begun
+        [[7.0, 7.5, 6.9]],  # evolved: clearly better
+        [[7.1, 7.6, 6.9]],  # evolved: clearly better than all that are begun
+        [[7.4, 7.6, 7.5]],  # begun: more expensive, so it is in the way of none
+    ]
+    known, rounds, _ = candidates_of(qualities)
+    known = [replace(one, generation=LAST_PROGRAMMED + (place in (1, 3, 4))) for place, one in enumerate(known)]
+    kept = select_by_validation(known, None, rounds, no_progress)
+    assert [one.plain.name for one in kept] == ["0", "2", "3", "4", "5"]
 
 
 def asked_in(asked, round, known):
