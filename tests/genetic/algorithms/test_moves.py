@@ -29,8 +29,10 @@ def test_a_step_is_moved_added_or_removed():
     bits = np.zeros((6, len(SITES)), dtype=bool)
     bits[[0, 3]] = True
     moved = [move_steps(bits, np.random.default_rng(seed)) for seed in range(300)]
-    rows = {tuple(np.flatnonzero(one[1:, 0]) + 1) for one in moved}
-    assert {(1,), (2,), (4,), (5,), (), (1, 3), (3, 5)} <= rows
+    rows = [tuple(np.flatnonzero(one[1:, 0]) + 1) for one in moved]
+    assert {(1,), (2,), (4,), (5,), (), (1, 3), (3, 5)} <= set(rows)
+    # Rare if a step could only be removed and another one added.
+    assert np.mean([len(row) == 1 and row != (3,) for row in rows]) > 0.15
 
 
 def test_every_single_bit_can_be_flipped():
