@@ -6,7 +6,7 @@ python tools/schedules.py --demo FOLDER
 A front is calibrated with 8 prompts, improved by moving steps within the budget of images, and scored on 24
 held-out prompts. Its schedules are named by their MAC reduction. `every_n.json` beside them has the results of
 computing every n-th step on the same held-out prompts. `demo.json` has those of the schedules that `ecad demo` found,
-whose folder --demo names; the one in the repository is of a demo's own table, with 32 held-out prompts.
+whose folder --demo names.
 """
 
 from __future__ import annotations
