@@ -30,6 +30,8 @@ from video_data import BACKGROUNDS, FRAMES, OPPOSITES, STYLE, held_out, random_c
 
 VARIANTS = 3
 MAX_TOKENS = 16
+# Single frames per clip in a step.
+STILLS = 4
 TRANSFORMER = dict(
     num_attention_heads=2,
     attention_head_dim=32,
@@ -120,12 +122,13 @@ def draw(clips: Clips, size: int, rng: np.random.Generator) -> tuple[Tensor, lis
 
 
 def velocity_loss(model: LatteTransformer3DModel, clips: Clips, captions: Captions) -> Callable[..., Tensor]:
-    """Mean squared error of the predicted velocity (arXiv 2202.00512), of clips and of as many single frames."""
+    """Mean squared error of the predicted velocity (arXiv 2202.00512), of clips and of single frames."""
     alphas = new_scheduler().alphas_cumprod
 
     def of(clean: Tensor, text: Tensor, temporal: bool, rng: np.random.Generator) -> Tensor:
         noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
-        t = torch.from_numpy(rng.integers(1000, size=len(clean)))
+        # More of the noisier steps: there the text decides where the picture goes.
+        t = torch.from_numpy((1000 * np.sqrt(rng.random(len(clean)))).astype(np.int64))
         alpha = alphas[t].sqrt().view(-1, 1, 1, 1, 1)
         sigma = (1 - alphas[t]).sqrt().view(-1, 1, 1, 1, 1)
         noisy = alpha * clean + sigma * noise
@@ -135,7 +138,7 @@ def velocity_loss(model: LatteTransformer3DModel, clips: Clips, captions: Captio
     def loss(size: int, rng: np.random.Generator) -> Tensor:
         values, parts = draw(clips, size, rng)
         moving = of(values.transpose(1, 2), captions.draw(parts, rng), True, rng)
-        values, parts = draw(clips, size * FRAMES, rng)
+        values, parts = draw(clips, size * STILLS, rng)
         frames = values[torch.arange(len(values)), rng.integers(FRAMES, size=len(values))].unsqueeze(2)
         still = of(frames, captions.draw([(n, b, None) for n, b, _ in parts], rng), False, rng)
         return moving + still

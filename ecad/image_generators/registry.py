@@ -83,7 +83,7 @@ _EMOJI_CLIP = {"video_length": 8, "mask_feature": False, "clean_caption": False}
 _GENERATORS = {
     "EmojiImageGenerator": _Row("PixArtAlphaPipeline", 2.0, torch.float32, _PIXART, _ANY_SIZE, max_tokens=120),
     "EmojiFluxImageGenerator": _Row("FluxPipeline", 3.0, torch.float32, _FLUX, {}, max_tokens=12),
-    "EmojiVideoGenerator": _Row("LattePipeline", 4.0, torch.float32, _LATTE, _EMOJI_CLIP, LATTE_TOKENS),
+    "EmojiVideoGenerator": _Row("LattePipeline", 2.0, torch.float32, _LATTE, _EMOJI_CLIP, LATTE_TOKENS),
     "PixArtAlphaImageGenerator": _Row(
         "PixArtAlphaPipeline",
         4.5,
