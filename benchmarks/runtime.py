@@ -192,6 +192,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--beside", type=Path, help="another checkout of ecad, measured in turns with this one")
     parser.add_argument("--output", type=Path, help="build/benchmarks/runtime_MODEL_DTYPE.json by default")
     args = parser.parse_args()
+    if args.steps < 4:
+        parser.error(f"--steps {args.steps}: expected 4 or more, of which the fourth is counted")
     if args.beside is not None and not (args.beside / "ecad" / "__init__.py").is_file():
         parser.error(f"--beside {args.beside}: expected a checkout of ecad")
     return args
