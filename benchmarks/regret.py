@@ -14,7 +14,8 @@ that are over 1.5 dB below the best of these on the validation prompts before th
 is handed out on the first 8 held-out prompts after it; the others have all of these prompts. The maximum over them is
 partly luck, so the true regret is rather less.
 
-Scores are kept by schedule and prompt in the output folder, so that a run that was stopped resumes.
+Scores are kept by schedule and prompt in the output folder, so that a run that was stopped resumes. A search's front
+is written there, too, for `peers.py --fronts`.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from ecad.genetic.study.items import Batch
 from ecad.image_generators import ImageGenerator, get_image_generator
 from ecad.prompts import Prompt
 from ecad.schedules import CacheSchedule
+from ecad.schedules.front import Front, Point
 from ecad.schedules.plan_key import plan_key
 from ecad.utils.console import console
 from ecad.utils.files import write_atomic
@@ -70,17 +72,9 @@ ARMS = {
 CALIBRATIONS = {"calibrate": None, "calibrate, 400 images": 400.0}
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A schedule and its cost, as a share of an uncached image's."""
-
-    schedule: CacheSchedule
-    cost: float
-
-
-def affordable(choices: Sequence[Choice], cost: float) -> Choice | None:
+def affordable(points: Sequence[Point], cost: float) -> Point | None:
     """The most expensive of a front at or below a cost."""
-    found = [one for one in choices if one.cost <= cost * (1 + _ROUNDING)]
+    found = [one for one in points if one.cost <= cost * (1 + _ROUNDING)]
     return max(found, key=lambda one: one.cost, default=None)
 
 
@@ -166,6 +160,8 @@ class Run:
         validated: dict[tuple[int, bytes], float] = {}
         handed = self._selected(study, fit, validation, validated)
         spent = _images(study, fit, validated)
+        name, made = f"{arm}, seed {self.seed}", {"method": "optimize", "images": spent}
+        Front(name, handed, provenance=made).save(self.folder / f"{file_name(arm)}-{self.seed}-front.json")
         begun = copy.copy(study)
         begun.candidates = [one for one in study.candidates if one.generation <= LAST_PROGRAMMED]
         beginning = self._selected(begun, fit, validation, {})
@@ -181,13 +177,12 @@ class Run:
         front = calibrated_front(
             self.generator, prompts, seed=1000 * self.seed, speedups=speedups, max_images=CALIBRATIONS[arm]
         )
-        choices = [Choice(point.schedule, point.cost) for point in front.points]
-        rows = [{"cost": cost, **self._scored("handed_out", affordable(choices, cost))} for cost in COSTS]
+        rows = [{"cost": cost, **self._scored("handed_out", affordable(front.points, cost))} for cost in COSTS]
         return {"images": {"in all": front.provenance["images"]}, "costs": rows}
 
     def _selected(
         self, study: Study, fit: Fits, validation: Sequence[Evaluator], costs: dict[tuple[int, bytes], float]
-    ) -> list[Choice]:
+    ) -> list[Point]:
         """What is handed out; writes the costs of the schedules that each round validates."""
 
         def judge(place: int, one: Candidate) -> tuple[Evaluator, None]:
@@ -197,20 +192,20 @@ class Run:
         finalists = _finalists(study)
         rounds = [partial(judge, place) for place in range(len(validation))]
         found = select_by_validation(finalists, lambda chosen: (fit(one.plain) for one in chosen), rounds, _silent)
-        return [Choice(one.plain, one.cost / study.uncached_cost) for one in found]
+        return [Point(one.plain, one.cost / study.uncached_cost, one.quality) for one in found]
 
     def _compared(
         self,
         study: Study,
         cost: float,
-        handed: list[Choice],
-        beginning: list[Choice],
+        handed: list[Point],
+        beginning: list[Point],
         fit: Fits,
         validation: Evaluator,
     ) -> dict[str, Any]:
         chosen = affordable(handed, cost)
         near = self._contenders(near_front(study.within_limits(), study.uncached_cost, [_speedup(cost)]), validation)
-        pool = [Choice(fit(one.plain) if one.plain.forecast else one.plain, one.cost) for one in near]
+        pool = [Point(fit(one.plain) if one.plain.forecast else one.plain, one.cost, one.quality) for one in near]
         if chosen is not None:
             least = self.held_out(chosen.schedule, _RACED).mean() - _GIVEN_UP
             pool = [one for one in pool if self.held_out(one.schedule, _RACED).mean() >= least] + [chosen]
@@ -227,7 +222,7 @@ class Run:
         found = [float(evaluate(validation, [one.plain])[0].mean()) for one in near]
         return [one for one, quality in zip(near, found, strict=True) if quality >= max(found) - _FAR_BEHIND]
 
-    def _scored(self, name: str, choice: Choice | None) -> dict[str, Any]:
+    def _scored(self, name: str, choice: Point | None) -> dict[str, Any]:
         if choice is None:
             raise EcadError(f"seed {self.seed}: nothing is handed out at or below a cost of {COSTS[0]}")
         return {name: np.round(self.held_out(choice.schedule), 4).tolist(), f"{name}_is": choice.schedule.name}

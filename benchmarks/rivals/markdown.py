@@ -80,7 +80,18 @@ def studies_table(result: Mapping[str, Any], score: str) -> str:
 def settings_table(result: Mapping[str, Any]) -> str:
     """One line per setting, by rival, most expensive first; only the first study of each mode of ecad."""
     scores = compared(result["rows"])
-    heads = ["rival", "setting", "MAC reduction", "speed-up", "kept kB", "peak kB", *scores, "ssim", "FID"]
+    heads = [
+        "rival",
+        "setting",
+        "MAC reduction",
+        "evaluations",
+        "speed-up",
+        "kept kB",
+        "peak kB",
+        *scores,
+        "ssim",
+        "FID",
+    ]
     lines = []
     rows = [row for row in result["rows"] if is_first(row["rival"])]
     for row in sorted(rows, key=lambda row: (not is_ours(row["rival"]), row["rival"], -row["cost"])):
@@ -90,6 +101,7 @@ def settings_table(result: Mapping[str, Any]) -> str:
                 row["rival"],
                 row["name"],
                 f"{1 / row['cost']:.2f}×",
+                f"{result['steps'] * row['cost']:.1f}",
                 f"{row['speed_up']:.2f} [{min(ratios):.2f}, {max(ratios):.2f}]" if ratios else "–",
                 f"{row['kept_bytes'] / 1000:.0f}",
                 f"{row['peak_bytes'] / 1000:.0f}",
@@ -101,7 +113,8 @@ def settings_table(result: Mapping[str, Any]) -> str:
     uncached = result["uncached"]
     plain = f"{uncached['macs'] / 1e9:.2f} billion MACs, {uncached['peak_bytes'] / 1000:.0f} kB at the peak"
     note = (
-        "Speed-ups are medians over the rounds, with minimum and maximum. Bytes are per image: kept between forwards, "
+        "Evaluations of the denoiser are MACs in forwards of the uncached one. Speed-ups are medians over the rounds, "
+        "with minimum and maximum. Bytes are per image: kept between forwards, "
         f"and at the peak. Uncached: {plain}, judge {_interval(uncached['scores']['judge'], 'judge')}."
     )
     return f"{note}\n\n{_table(heads, lines)}"
