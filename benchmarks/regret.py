@@ -161,7 +161,7 @@ class Run:
         handed = self._selected(study, fit, validation, validated)
         spent = _images(study, fit, validated)
         name, made = f"{arm}, seed {self.seed}", {"method": "optimize", "images": spent}
-        Front(name, handed, provenance=made).save(self.folder / f"{file_name(arm)}-{self.seed}-front.json")
+        Front(name, handed, provenance=made).save(self.folder / "fronts" / f"{file_name(arm)}-{self.seed}.json")
         begun = copy.copy(study)
         begun.candidates = [one for one in study.candidates if one.generation <= LAST_PROGRAMMED]
         beginning = self._selected(begun, fit, validation, {})
