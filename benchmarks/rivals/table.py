@@ -21,6 +21,10 @@ _UNITS = {"psnr": "PSNR to uncached, dB", "judge": "judge score", "lpips": "LPIP
 _DIGITS = {"psnr": 2, "judge": 2, "lpips": 4}
 # Fidelity, and prompt alignment.
 _PLOTTED = ("psnr", "judge")
+# The methods of ecad that search; others are dotted.
+_SOLID = ("ecad fast", "ecad optimize")
+# Judge's scores further below the best are cut off, so that one broken setting does not flatten all others.
+_SPAN = 20
 
 
 def comparison_table(rows: Sequence[dict[str, Any]], missing: Mapping[str, str], title: str) -> Table:
@@ -93,8 +97,14 @@ def studies_table(
 
 
 def save_plot(rows: Sequence[dict[str, Any]], title: str, file: Path) -> None:
-    """Plot quality against MACs: the front of each rival with 95% intervals; ecad's is thick."""
-    figure = Figure(figsize=(13, 6), layout="constrained")
+    """Plot quality against MACs: the front of each rival with 95% intervals; ecad's is thick.
+
+    Args:
+        rows: of the table.
+        title: of the figure.
+        file: the PNG.
+    """
+    figure = Figure(figsize=(13, 7.5), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     markers = "osD^v<>PX*hHd8p"
@@ -113,7 +123,7 @@ def save_plot(rows: Sequence[dict[str, Any]], title: str, file: Path) -> None:
                 "marker": markers[index % 15],
             }
             if is_ours(rival):
-                style |= {"lw": 2.5, "ls": "-" if rival.endswith("fast") else ":", "zorder": 5}
+                style |= {"lw": 2.5, "ls": "-" if rival in _SOLID else ":", "zorder": 5}
             error = np.abs(ends[:, front] - quality[front])
             axes.errorbar(
                 1 / costs[front], quality[front], yerr=error, ms=4, capsize=2, elinewidth=0.6, label=rival, **style
@@ -123,7 +133,11 @@ def save_plot(rows: Sequence[dict[str, Any]], title: str, file: Path) -> None:
         axes.set_xticks([1.25, *LEVELS], [f"{level:g}" for level in (1.25, *LEVELS)])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=7, ncols=2)
+        if score == "judge":
+            least = max(row["scores"][score]["mean"] for row in rows) - _SPAN
+            axes.set(ylim=(least, None), ylabel=f"{_UNITS[score]} (below {least:.0f}: not shown)")
+    lines, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", fontsize=8, ncols=6)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110)
     write_atomic(file, stream.getvalue())

@@ -11,8 +11,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {
     "comparison.json": "comparison-tables.md",
     "comparison-flux.json": "comparison-tables-flux.md",
-    "comparison-calibrate.json": "comparison-tables-calibrate.md",
-    "comparison-calibrate-flux.json": "comparison-tables-calibrate-flux.md",
+    "comparison-fronts.json": "comparison-tables-fronts.md",
+    "comparison-fronts-flux.json": "comparison-tables-fronts-flux.md",
 }
 
 
