@@ -25,7 +25,8 @@ def gates_of(schedule: CacheSchedule) -> dict[int, set[tuple[str, str]]]:
     """Gate step -> the sites whose kept outputs are averaged there.
 
     Raises:
-        ScheduleError: a block is to be computed in another way, which the runtime does not support.
+        ScheduleError: a block is to be computed in another way, which the runtime does not support, or has no
+            cross-attention to average.
     """
     if schedule.forecast and schedule.custom_compute:
         expected, found = "one or the other", f"both, in schedule {schedule.name!r}"
@@ -43,6 +44,13 @@ def gates_of(schedule: CacheSchedule) -> dict[int, set[tuple[str, str]]]:
                 component=key,
                 expected=f"true and false only, or {tgate.NAME} with {tgate.GATE}",
                 found=str(custom["name"]),
+            )
+        if (block, _CROSS_ATTENTION) not in schedule.sites:
+            raise ScheduleError(
+                f"schedule {schedule.name!r} averages the outputs of a component that it does not have",
+                step=f"{step:03d}",
+                block=block,
+                component=_CROSS_ATTENTION,
             )
         gates.setdefault(gate, set()).add((block, _CROSS_ATTENTION))
     return gates

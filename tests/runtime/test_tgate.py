@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import ecad
+from ecad.runtime.tgate import gates_of
 from ecad.schedules import CacheSchedule, pixart_sites
 
 GATE = 2
@@ -28,6 +29,14 @@ def test_averaged_outputs_are_not_forecast(pixart):
     schedule = gated(pixart, tgate_bits()).replace(forecast=True)
     with pytest.raises(ecad.ScheduleError, match=r"averaged outputs lie on no line .* both, in schedule 'gated'"):
         ecad.enable_cache(pixart.pipe, schedule)
+
+
+def test_a_block_without_cross_attention_has_nothing_to_average(pixart):
+    whole = gated(pixart, tgate_bits())
+    kept = [index for index, site in enumerate(whole.sites) if site[1] != "attn2"]
+    schedule = whole.replace(recompute=whole.recompute[:, kept], sites=tuple(whole.sites[index] for index in kept))
+    with pytest.raises(ecad.ScheduleError, match=r"component that it does not have \(step 000, block 0, .* attn2\)"):
+        gates_of(schedule)
 
 
 def halved(forward):
