@@ -16,8 +16,7 @@ from ecad.schedules.provenance import made_for
 FOLDER = Path(__file__).parents[1] / "schedules"
 
 
-# The video model has none yet.
-@pytest.fixture(params=[name for name in builtin.GENERATORS if name != "EmojiVideoGenerator"])
+@pytest.fixture(params=builtin.GENERATORS)
 def generator(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
