@@ -13,6 +13,7 @@ PAGES = {
     "comparison-flux.json": "comparison-tables-flux.md",
     "comparison-fronts.json": "comparison-tables-fronts.md",
     "comparison-fronts-flux.json": "comparison-tables-fronts-flux.md",
+    "comparison-video.json": "comparison-tables-video.md",
 }
 
 
